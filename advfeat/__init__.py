@@ -1,0 +1,47 @@
+"""advfeat: a numerical laboratory for feature learning under adversarial training.
+
+The two-layer smoothed-ReLU patch network of Li & Li (ICLR 2025), its data, both of its trainings with closed-form
+gradients, attacks, certificates and measurements.  One run or ten thousand: runs are an array axis everywhere.
+"""
+
+from pathlib import Path as _Path
+
+__version__ = "0.1.0"
+
+# `kernels/` and `validation/` stand beside this folder and install inside it.  In a checkout (its root on sys.path)
+# they are found where they stand; an installed package has them inside and is left alone.
+_root = _Path(__file__).resolve().parent.parent
+if not (_root / "advfeat" / "kernels").exists() and all(
+    (_root / name / "__init__.py").is_file() for name in ("kernels", "validation")
+):
+    __path__.append(str(_root))
+
+from .attacks import aligned_attack, feature_swap, one_step_ascent, pgd  # noqa: E402
+from .certify import interval_margin  # noqa: E402
+from .data import PatchData, PatchDistribution  # noqa: E402
+from .metrics import correlations, feature_learning_accuracy, robust_accuracy  # noqa: E402
+from .network import PatchCNN, SmoothedReLU  # noqa: E402
+from .store import CheckpointError, load  # noqa: E402
+from .training import DivergenceError, TrainConfig, TrainingInterrupted, TrainResult, train  # noqa: E402
+
+__all__ = [
+    "CheckpointError",
+    "DivergenceError",
+    "PatchCNN",
+    "PatchData",
+    "PatchDistribution",
+    "SmoothedReLU",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingInterrupted",
+    "aligned_attack",
+    "correlations",
+    "feature_learning_accuracy",
+    "feature_swap",
+    "interval_margin",
+    "load",
+    "one_step_ascent",
+    "pgd",
+    "robust_accuracy",
+    "train",
+]

@@ -1,0 +1,85 @@
+"""Checks of what users pass in: every message names the parameter, its value and the rule."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+
+import numpy as np
+
+from .kernels import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT
+
+OBJECTIVES = {"neg_label_logit": NEG_LABEL_LOGIT, "margin": MARGIN, "cross_entropy": CROSS_ENTROPY}
+NORMS = {"linf": LINF, "l2": L2}
+
+
+def integer(name: str, value, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
+        raise ValueError(f"{name} = {value!r}: must be an integer >= {low}")
+    return int(value)
+
+
+def number(name: str, value, *, above: float | None = None, low: float | None = None) -> float:
+    """A finite number, > `above` or >= `low` where given."""
+    rule = "finite" if above is None and low is None else f"finite and {'>' if low is None else '>='} " + (
+        f"{above if low is None else low:g}"
+    )
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    if not is_number or (above is not None and value <= above) or (low is not None and value < low):
+        raise ValueError(f"{name} = {value!r}: must be a number, {rule}")
+    return float(value)
+
+
+def per_run(name: str, value, n_runs: int, *, above: float | None = None, low: float | None = None) -> np.ndarray:
+    """One number, or one per run -> float64 (R,)."""
+    values = np.atleast_1d(np.asarray(value, dtype=object))
+    if values.shape not in ((1,), (n_runs,)):
+        raise ValueError(f"{name} has shape {values.shape}: must be one number or one per run ({n_runs},)")
+    return np.broadcast_to([number(name, v, above=above, low=low) for v in values.tolist()], (n_runs,)).copy()
+
+
+def nearest(name: str, options) -> str:
+    """' Did you mean ...?' or the whole list, for messages about unknown names."""
+    close = difflib.get_close_matches(str(name), list(map(str, options)), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(map(repr, options))}"
+
+
+def choice(name: str, value, options):
+    if value not in options:
+        raise ValueError(f"{name} = {value!r}: unknown; {nearest(value, options)}")
+    return value
+
+
+def inputs(X, n_runs: int, batched: bool, d: int, dtype) -> np.ndarray:
+    """X (N, P, d), or with a batched network also (R, N, P, d) -> contiguous (1 or R, N, P, d) of `dtype`."""
+    X = np.asarray(X)
+    if X.dtype not in (np.float32, np.float64):
+        raise TypeError(f"X has dtype {X.dtype}: must be float32 or float64")
+    if X.ndim == 3:
+        X = X[None]
+    elif X.ndim != 4 or not batched or len(X) not in (1, n_runs):
+        wanted = f"(N, P, {d})" + (f" or ({n_runs}, N, P, {d})" if batched else "")
+        raise ValueError(f"X has shape {X.shape}: must be {wanted}")
+    if X.shape[-1] != d:
+        raise ValueError(f"X has shape {X.shape}: its last axis must be the network's patch_dim = {d}")
+    if 0 in X.shape:
+        raise ValueError(f"X has shape {X.shape}: no axis may be empty")
+    if not np.isfinite(X).all():
+        raise ValueError("X holds NaN or infinite values: every entry must be finite")
+    return np.ascontiguousarray(X, dtype)
+
+
+def labels(y, X: np.ndarray, n_classes: int) -> np.ndarray:
+    """y (N,) or (R, N), integers in [0, k) -> int64 (1 or R, N), for X as `inputs` returns it."""
+    y = np.asarray(y)
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(f"y has dtype {y.dtype}: must be integers")
+    shape = y.shape
+    if y.ndim == 1:
+        y = y[None]
+    if y.ndim != 2 or y.shape[1] != X.shape[1] or len(y) not in (1, len(X)):
+        raise ValueError(f"y has shape {shape}: must hold one label for each of the {X.shape[1]} samples of X")
+    if y.size and (y.min() < 0 or y.max() >= n_classes):
+        wrong = y[(y < 0) | (y >= n_classes)][0]
+        raise ValueError(f"y holds {wrong}: labels must be in 0..{n_classes - 1}")
+    return np.ascontiguousarray(y, np.int64)

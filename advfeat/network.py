@@ -1,0 +1,214 @@
+"""The two-layer smoothed-ReLU patch network (Li & Li 2025, Sec. 2.3) and its closed-form gradients (Sec. 2.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import checks
+from .kernels import get_engine, reference
+
+
+@dataclass(frozen=True)
+class SmoothedReLU:
+    """sigma(z) = 0 for z <= 0, z^q / (q rho^(q-1)) on [0, rho], z - (1 - 1/q) rho above; convex and C^1.
+
+    `q` is an integer >= 2, `rho` > 0; arrays of any shape.
+    """
+
+    q: int = 3
+    rho: float = 1.0
+
+    def __post_init__(self):
+        checks.integer("q", self.q, 2)
+        checks.number("rho", self.rho, above=0)
+
+    def __call__(self, z):
+        return reference.sigma(np.asarray(z, float), self.q, self.rho)
+
+    def derivative(self, z):
+        """sigma'(z) = clip(z / rho, 0, 1)^(q-1)."""
+        return reference.sigma_prime(np.asarray(z, float), self.q, self.rho)
+
+
+class PatchCNN:
+    """F_i(X) = sum_s sum_p sigma(<w_{i,s}, x_p>), i = 1..k: a network, or R of them as one batch.
+
+    Parameters
+    ----------
+    W : float32 or float64 array, (k, m, d) or (R, k, m, d)
+        Copied.  With three axes every answer comes without the runs axis; all work is done in W's dtype.
+    q, rho : int >= 2, float > 0
+        The activation's degree and threshold.
+    backend : {"numba", "numpy"}
+        The engine.
+
+    Inputs ``X`` are (N, P, d), shared by all runs, or (R, N, P, d); labels ``y`` (N,) or (R, N).  Every method raises
+    ValueError or TypeError for wrong shapes, dtypes, labels out of range or NaN, before any work.
+    """
+
+    def __init__(self, W, q: int = 3, rho: float = 1.0, backend: str = "numba"):
+        W = np.array(W)
+        if W.dtype not in (np.float32, np.float64):
+            raise TypeError(f"W has dtype {W.dtype}: must be float32 or float64")
+        if W.ndim not in (3, 4) or 0 in W.shape or W.shape[-3] < 2:
+            raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
+        if not np.isfinite(W).all():
+            raise ValueError("W holds NaN or infinite values: every weight must be finite")
+        self.activation = SmoothedReLU(q, rho)
+        self.q, self.rho, self.backend = int(q), float(rho), backend
+        self.W = np.ascontiguousarray(W)
+        self.engine = get_engine(backend)
+
+    # -------------------------------------------------------------- constructors
+    @classmethod
+    def init(
+        cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng, init_std: float | None = None, dtype="float64", **kwargs
+    ) -> PatchCNN:
+        """Random weights w ~ N(0, init_std^2 I_d), init_std = 1/sqrt(d) by default (the paper's sigma_0).
+
+        `rng` is a Generator or a seed; draws are float64, then rounded to `dtype`.  A list of them makes a batch.
+        """
+        shape = (
+            checks.integer("n_classes", n_classes, 2),
+            checks.integer("n_neurons", n_neurons, 1),
+            checks.integer("patch_dim", patch_dim, 1),
+        )
+        init_std = patch_dim**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
+        draws = [
+            init_std * np.random.default_rng(r).standard_normal(shape) for r in (rng if isinstance(rng, list) else [rng])
+        ]
+        return cls((np.stack(draws) if isinstance(rng, list) else draws[0]).astype(dtype), **kwargs)
+
+    @classmethod
+    def _minimum(cls, vectors, gamma, n_neurons, kwargs):
+        vectors = checks.number("gamma", gamma) * np.asarray(vectors, np.float64)
+        return cls(np.repeat(vectors[:, None], checks.integer("n_neurons", n_neurons, 1), axis=1), **kwargs)
+
+    @classmethod
+    def nonrobust_minimum(cls, gamma: float, features, n_neurons: int = 1, **kwargs) -> PatchCNN:
+        """w_{i,s} = gamma v_i (Prop. 3.1): fits as gamma grows, and the feature swap breaks it.  `features` = (u, v)."""
+        return cls._minimum(features[1], gamma, n_neurons, kwargs)
+
+    @classmethod
+    def robust_minimum(cls, gamma: float, features, n_neurons: int = 1, **kwargs) -> PatchCNN:
+        """w_{i,s} = gamma u_i (Prop. 3.2); robust in the linear part iff P_R (alpha - eps) > P eps."""
+        return cls._minimum(features[0], gamma, n_neurons, kwargs)
+
+    # -------------------------------------------------------------- shapes
+    @property
+    def batched(self) -> bool:
+        return self.W.ndim == 4
+
+    @property
+    def weights(self) -> np.ndarray:
+        """W as (R, k, m, d), a view."""
+        return self.W if self.batched else self.W[None]
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.weights)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """k, m, d."""
+        return self.W.shape[-3:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.W.dtype
+
+    def with_weights(self, W) -> PatchCNN:
+        """The same network with other weights."""
+        return PatchCNN(W, self.q, self.rho, self.backend)
+
+    def astype(self, dtype) -> PatchCNN:
+        return self.with_weights(self.W.astype(dtype))
+
+    def run(self, r: int) -> PatchCNN:
+        """Run `r` of a batch as a network of its own."""
+        return self.with_weights(self.weights[r])
+
+    # -------------------------------------------------------------- the engine's view
+    def check(self, X, y=None):
+        """X (1 or R, N, P, d) of the network's dtype, y (1 or R, N) int64 or None; errors for anything else."""
+        X = checks.inputs(X, self.n_runs, self.batched, self.shape[2], self.dtype)
+        if y is not None and np.ndim(y) == 2 and len(X) == 1 and self.batched:
+            X = np.broadcast_to(X, (len(y), *X.shape[1:]))
+        return X, None if y is None else checks.labels(y, X, self.shape[0])
+
+    def pack(self, X, y=None, active=None):
+        """The engine's batch of already checked X and y; `active` (R, N) bool picks samples."""
+        y = np.zeros((1, X.shape[1]), np.int64) if y is None else y
+        return self.engine.pack(X, y, self.n_runs, active)
+
+    def answer(self, values):
+        """Values with a leading runs axis, without it for a single network."""
+        return values if self.batched else values[0]
+
+    # -------------------------------------------------------------- answers
+    def logits(self, X) -> np.ndarray:
+        """F (N, k) or (R, N, k), float64."""
+        X, _ = self.check(X)
+        return self.answer(self.engine.logits(self.weights, self.pack(X), self.q, self.rho))
+
+    def loss(self, X, y):
+        """Cross-entropy mean_n -log softmax(F(X_n))_{y_n}, a float or (R,)."""
+        X, y = self.check(X, y)
+        F = self.engine.logits(self.weights, self.pack(X), self.q, self.rho)
+        return self.answer(reference.cross_entropy(F, np.broadcast_to(y, F.shape[:2])).mean(axis=1))
+
+    def loss_and_grad(self, X, y):
+        """Cross-entropy and its closed-form gradient dL/dW, of W's shape and dtype (Sec. 2.4).
+
+        -grad_{w_{i,s}} L = (1/N) sum_n (1{y_n = i} - logit_i(X_n)) sum_p sigma'(<w_{i,s}, x_{n,p}>) x_{n,p}.
+        """
+        batch = self.pack(*self.check(X, y))
+        loss, gradient = self.engine.loss_and_grad(self.weights, batch, self.q, self.rho)
+        return self.answer(loss), self.answer(gradient)
+
+    def input_grad(self, X, y, objective: str = "cross_entropy") -> np.ndarray:
+        """grad_X of the per-sample objective (no 1/N), X's shape, for "neg_label_logit" (-F_y), "margin"
+        (max_{j != y} F_j - F_y) or "cross_entropy"."""
+        checks.choice("objective", objective, checks.OBJECTIVES)
+        batch = self.pack(*self.check(X, y))
+        out = self.engine.input_grad(self.weights, batch, self.q, self.rho, checks.OBJECTIVES[objective])
+        return self.answer(out)
+
+    def margin(self, X, y) -> np.ndarray:
+        """F_y - max_{j != y} F_j, (N,) or (R, N), float64."""
+        X, y = self.check(X, y)
+        F = self.engine.logits(self.weights, self.pack(X), self.q, self.rho)
+        return self.answer(reference.margin(F, np.broadcast_to(y, F.shape[:2])))
+
+    def predict(self, X) -> np.ndarray:
+        """The class with the strictly largest logit, or -1 where the largest is attained twice; (N,) or (R, N)."""
+        F = self.logits(X)
+        top = F.max(axis=-1, keepdims=True) == F
+        return np.where(top.sum(axis=-1) == 1, F.argmax(axis=-1), -1)
+
+    def accuracy(self, X, y):
+        """Share of samples with F_y > max_{j != y} F_j, a float or (R,); a tie is wrong."""
+        return (self.margin(X, y) > 0).mean(axis=-1)
+
+    # -------------------------------------------------------------- files
+    def save(self, path) -> None:
+        """Write the weights, q and rho to `path` (.npz), through a temporary file."""
+        from .store import save_npz
+
+        save_npz(path, W=self.W, q=self.q, rho=self.rho)
+
+    @classmethod
+    def load(cls, path, q: int | None = None, rho: float | None = None, backend: str = "numba") -> PatchCNN:
+        """A network from an .npz with ``W`` (k, m, d) or (R, k, m, d), and ``q``, ``rho`` unless they are given here."""
+        from .store import load_npz
+
+        held = load_npz(path)
+        if "W" not in held:
+            raise ValueError(f"{path}: holds {sorted(held)}, but no array 'W' with the weights")
+        for name, value in (("q", q), ("rho", rho)):
+            if value is None and name not in held:
+                raise ValueError(f"{path}: has no {name!r}, so {name} must be given")
+        q = int(held["q"]) if q is None else q
+        return cls(held["W"], q, float(held["rho"]) if rho is None else rho, backend)

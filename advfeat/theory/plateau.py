@@ -1,0 +1,25 @@
+"""Where adversarial training stops the non-robust features (Lemma 5.2, leading order)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
+    """B* with (B*)^q = rho^(q-1) beta^(2-q) / ascent_lr.
+
+    One ascent step on -F_y takes ascent_lr sum_s sigma'(beta B_s) B_s off the strength beta of a non-robust patch.  In
+    the polynomial part the rest vanishes, and B stops, where (sum_s (B_s)_+^q)^(1/q) = B*; needs eps >= beta.  In the
+    units of a weight.
+    """
+    return (rho ** (q - 1) * beta ** (2 - q) / ascent_lr) ** (1 / q)
+
+
+def phase_two_started(B: np.ndarray, beta: float, q: int, rho: float, ascent_lr: float) -> np.ndarray:
+    """Whether ascent_lr sum_s sigma'(beta B_s) B_s >= beta / 2, for B (..., m) -> bool (...).
+
+    The rule for "Phase II has begun" for a class: the ascent step takes at least half of a non-robust patch away.
+    """
+    B = np.asarray(B)
+    slopes = np.clip(beta * B / rho, 0, 1) ** (q - 1)
+    return ascent_lr * (slopes * B).sum(axis=-1) >= beta / 2

@@ -1,0 +1,330 @@
+"""Standard and adversarial training (Li & Li 2025, Sec. 2.4, 2.5), with history, checkpoints and exact resume."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import checks, store
+from .data import PatchData
+from .metrics import correlations
+from .network import PatchCNN
+from .rng import stream
+
+SEGMENT_SECONDS = 0.25  # how long the engine works between two looks at Ctrl-C and the progress bar
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.  ``lr``, ``ascent_lr``, ``eps`` and ``seed`` are one value, or one per run of a batch.
+
+    Attributes
+    ----------
+    lr : learning rate eta > 0.
+    n_iter : iterations T >= 0 (for minibatches, of one batch each).
+    adversarial : train on X~ = X + clip_eps(ascent_lr grad_X J(X)), held constant, instead of X.
+    ascent_lr, eps : the ascent's rate eta-tilde > 0 and radius >= 0; needed iff adversarial.
+    objective : J, "neg_label_logit" (the paper's -F_y), "margin" or "cross_entropy".
+    n_ascent, norm : ascent steps (the paper: 1); "linf" or "l2", patch by patch.
+    batch_size : None for full batch, else samples per step, in a new random order each epoch.
+    seed : of the minibatches' order.
+    record_every : iterations between records (default n_iter / 20); iteration 0 and n_iter are always recorded.
+    checkpoint_every : records between checkpoints in a run folder.
+    """
+
+    lr: float
+    n_iter: int
+    adversarial: bool = False
+    ascent_lr: float | None = None
+    eps: float | None = None
+    objective: str = "neg_label_logit"
+    n_ascent: int = 1
+    norm: str = "linf"
+    batch_size: int | None = None
+    seed: int = 0
+    record_every: int | None = None
+    checkpoint_every: int = 1
+
+    def __post_init__(self):
+        checks.integer("n_iter", self.n_iter, 0)
+        checks.choice("adversarial", self.adversarial, (True, False))
+        checks.choice("objective", self.objective, checks.OBJECTIVES)
+        checks.choice("norm", self.norm, checks.NORMS)
+        checks.integer("n_ascent", self.n_ascent, 1)
+        checks.integer("checkpoint_every", self.checkpoint_every, 1)
+        for name in ("batch_size", "record_every"):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name), 1)
+        rules = {"lr": {"above": 0}, "ascent_lr": {"above": 0}, "eps": {"low": 0}}
+        for name, rule in rules.items():
+            if getattr(self, name) is not None:
+                checks.per_run(name, getattr(self, name), np.size(getattr(self, name)), **rule)
+        for name in ("ascent_lr", "eps"):
+            if (getattr(self, name) is None) == self.adversarial:
+                rule = "must be given" if self.adversarial else "must be None"
+                raise ValueError(f"{name} = {getattr(self, name)!r}: {rule} when adversarial = {self.adversarial}")
+
+    def as_dict(self) -> dict:
+        """JSON-ready, as it stands in config.json and in checkpoints."""
+        return {name: np.asarray(value).tolist() for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The trained network and its history: arrays whose first axis is the record; key "iteration" says which."""
+
+    net: PatchCNN
+    history: dict[str, np.ndarray]
+
+    @property
+    def iteration(self) -> int:
+        return int(self.history["iteration"][-1])
+
+
+class DivergenceError(RuntimeError):
+    """Loss or weights stopped being finite; ``iteration``, ``runs`` say where, ``result`` keeps what was recorded."""
+
+    def __init__(self, iteration: int, runs: list[int], result: TrainResult):
+        where = "" if not result.net.batched else f" in run{'s' * (len(runs) > 1)} {', '.join(map(str, runs))}"
+        super().__init__(f"training diverged at iteration {iteration}{where}: the loss or a weight is not finite")
+        self.iteration, self.runs, self.result = iteration, runs, result
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C stopped the training between two iterations; ``result`` holds the network and history so far."""
+
+    def __init__(self, iteration: int, result: TrainResult):
+        super().__init__(f"training was interrupted at iteration {iteration}")
+        self.iteration, self.result = iteration, result
+
+
+@dataclass
+class Checkpoint:
+    """What a run folder keeps of a training; `iteration` may lie behind the last record."""
+
+    iteration: int
+    net: PatchCNN
+    history: dict[str, np.ndarray]
+    identity: dict
+
+
+def read_checkpoint(path, backend: str = "numba") -> Checkpoint:
+    held = store.load_npz(path)
+    try:
+        identity = json.loads(str(held["identity"]))
+        if identity["format"] != store.FORMAT:
+            raise KeyError("format")
+        history = {name.removeprefix("history/"): a for name, a in held.items() if name.startswith("history/")}
+        net = PatchCNN(held["W"], int(held["q"]), float(held["rho"]), backend)
+        return Checkpoint(int(held["iteration"]), net, history, identity)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise store.CheckpointError(f"{path}: not a checkpoint of advfeat ({error})") from None
+
+
+class _Interrupt:
+    """Ctrl-C as a flag, so that a training stops between iterations; a second Ctrl-C stops at once."""
+
+    def __enter__(self):
+        self.hit = False
+        self.mine = threading.current_thread() is threading.main_thread()
+        self.before = signal.signal(signal.SIGINT, self._note) if self.mine else None
+        return self
+
+    def _note(self, *_):
+        self.hit = True
+        signal.signal(signal.SIGINT, self.before)
+
+    def __exit__(self, *_):
+        if self.mine:
+            signal.signal(signal.SIGINT, self.before)
+
+
+class _Trainer:
+    def __init__(self, net, data, config, test, metrics, run_dir):
+        self.config, self.metrics, self.features = config, metrics, getattr(data, "features", None)
+        self.net = net.with_weights(net.W)
+        self.X, self.y = self.net.check(*_samples(data))
+        self.test = None if test is None else _samples(test)
+        if test is not None:
+            self.net.check(*self.test)
+        R, N = net.n_runs, self.X.shape[1]
+        if config.batch_size is not None and config.batch_size > N:
+            raise ValueError(f"batch_size = {config.batch_size}: must be <= the number of samples {N}")
+        self.lr = checks.per_run("lr", config.lr, R, above=0)
+        self.step = checks.per_run("ascent_lr", config.ascent_lr if config.adversarial else 0, R, low=0)
+        self.eps = checks.per_run("eps", config.eps if config.adversarial else 0, R, low=0)
+        self.seeds = [int(s) for s in np.broadcast_to(config.seed, R)]
+        self.every = config.record_every or max(config.n_iter // 20, 1)
+        self.iteration, self.records = 0, []
+        self.batch = self.net.pack(self.X, self.y)
+        self.folder = None if run_dir is None else self._open(run_dir, net)
+
+    # -------------------------------------------------------------- run folder
+    def _open(self, run_dir, net):
+        folder = store.make_folder(run_dir)
+        test = [] if self.test is None else [np.asarray(a) for a in self.test]
+        self.identity = {
+            "format": store.FORMAT,
+            "config": self.config.as_dict(),
+            "start": store.digest(net.W) + f" q={net.q} rho={net.rho!r} {net.backend}",
+            "data": store.digest(self.X, self.y, *test),
+        }
+        self.file = folder / "checkpoint.npz"
+        if self.file.exists():
+            held = read_checkpoint(self.file, net.backend)
+            for part, mine in self.identity.items():
+                theirs = held.identity.get(part)
+                if theirs != mine:
+                    raise store.CheckpointError(f"{folder}: holds another run, nothing was changed; {_difference(part, theirs, mine)}")
+            self.net = held.net
+            self.iteration = held.iteration
+            self.records = [{k: a[t] for k, a in held.history.items()} for t in range(len(held.history["iteration"]))]
+        else:
+            if (folder / "config.json").exists():
+                known = store.load_json(folder / "config.json")
+                if known.get("config") != self.identity["config"]:
+                    raise store.CheckpointError(f"{folder}: holds another run's config.json, nothing was changed")
+            store.save_json(
+                folder / "config.json",
+                {"format": store.FORMAT, "config": self.config.as_dict(), "environment": store.environment()},
+            )
+        return folder
+
+    def _save(self):
+        if self.folder is not None:
+            state = {"W": self.net.W, "q": self.net.q, "rho": self.net.rho, "iteration": self.iteration}
+            history = {f"history/{name}": a for name, a in self.history().items()}
+            store.save_npz(self.file, identity=json.dumps(self.identity), **state, **history)
+
+    def _save_history(self):
+        if self.folder is not None:
+            store.save_npz(self.folder / "history.npz", **self.history())
+
+    # -------------------------------------------------------------- records
+    def history(self):
+        return {name: np.stack([r[name] for r in self.records]) for name in self.records[0]}
+
+    def result(self):
+        return TrainResult(self.net, self.history())
+
+    def record(self):
+        net = self.net
+        X, y = (self.X, self.y) if net.batched else (self.X[0], self.y[0])
+        entry = {"iteration": self.iteration, "loss": net.loss(X, y), "train_accuracy": net.accuracy(X, y)}
+        if self.test is not None:
+            entry["test_accuracy"] = net.accuracy(*self.test)
+        if self.features is not None:
+            entry |= correlations(net, self.features)
+        if self.metrics is not None:
+            entry |= self.metrics(net, self.iteration)
+        self.records.append({name: np.asarray(value) for name, value in entry.items()})
+
+    # -------------------------------------------------------------- the loop
+    def advance(self, n):
+        """`n` iterations; returns them done and the runs that went wrong at the last of them."""
+        c, net = self.config, self.net
+        ascent = (checks.OBJECTIVES[c.objective], self.step, self.eps, checks.NORMS[c.norm], c.n_ascent * c.adversarial)
+        if c.batch_size is None:
+            _, bad = net.engine.train(net.weights, self.batch, net.q, net.rho, self.lr, n, *ascent)
+            if (bad >= 0).any():
+                first = int(bad[bad >= 0].min())
+                return first, np.flatnonzero(bad == first).tolist()
+            return n, []
+        for done in range(n):
+            batch = net.pack(*self.minibatch(self.iteration + done))
+            _, bad = net.engine.train(net.weights, batch, net.q, net.rho, self.lr, 1, *ascent)
+            if (bad >= 0).any():
+                return done, np.flatnonzero(bad >= 0).tolist()
+        return n, []
+
+    def minibatch(self, iteration):
+        N, size = self.X.shape[1], self.config.batch_size
+        per_epoch = -(-N // size)
+        epoch, b = divmod(iteration, per_epoch)
+        X, y = [], []
+        smallest = N - (per_epoch - 1) * size if b == per_epoch - 1 else size
+        for r, seed in enumerate(self.seeds):
+            chosen = stream(seed, "minibatches", epoch).permutation(N)[b * size : b * size + smallest]
+            X.append(self.X[r % len(self.X)][chosen])
+            y.append(self.y[r % len(self.y)][chosen])
+        return np.stack(X), np.stack(y)
+
+    def run(self, progress):
+        if not self.records:
+            self.record()
+            self._save()
+        n_iter, segment, saved = self.config.n_iter, 1, len(self.records)
+        with _Interrupt() as interrupt:
+            while self.iteration < n_iter:
+                target = min((self.iteration // self.every + 1) * self.every, n_iter)
+                started = time.perf_counter()
+                done, bad = self.advance(min(segment, target - self.iteration))
+                spent = time.perf_counter() - started
+                segment = max(1, min(2 * segment, int(segment * SEGMENT_SECONDS / max(spent, 1e-9))))
+                self.iteration += done
+                at_record = self.iteration == target and not bad
+                weights_bad = [r for r, W in enumerate(self.net.weights) if not np.isfinite(W).all()] if at_record else []
+                if bad or weights_bad:
+                    self._save_history()
+                    raise DivergenceError(self.iteration, bad or weights_bad, self.result())
+                if at_record:
+                    self.record()
+                    if len(self.records) - saved >= self.config.checkpoint_every or self.iteration == n_iter:
+                        self._save()
+                        saved = len(self.records)
+                if progress is not None:
+                    progress(self.iteration)
+                if interrupt.hit and self.iteration < n_iter:
+                    self._save()
+                    self._save_history()
+                    raise TrainingInterrupted(self.iteration, self.result())
+        self._save_history()
+        return self.result()
+
+
+def _samples(data):
+    return (data.X, data.y) if isinstance(data, PatchData) else data
+
+
+def _difference(part, theirs, mine):
+    if part != "config" or not isinstance(theirs, dict):
+        return {"start": "its initial network differs", "data": "its data differ"}.get(part, f"its {part} differs")
+    pairs = [f"{k} was {theirs.get(k)!r} and is {mine[k]!r}" for k in mine if theirs.get(k) != mine[k]]
+    return ", ".join(pairs)
+
+
+def train(
+    net: PatchCNN,
+    data: PatchData | tuple,
+    config: TrainConfig,
+    test: PatchData | tuple | None = None,
+    *,
+    metrics: Callable[[PatchCNN, int], dict] | None = None,
+    run_dir: str | Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> TrainResult:
+    """Train `net` (a network or a batch of runs; it is not changed) on `data`, a PatchData or a pair (X, y).
+
+    W <- W - lr grad L(W; X), or in adversarial training W <- W - lr grad L(W; X~).  Recorded at every record point:
+    "iteration", "loss" and "train_accuracy" on the clean training data, "test_accuracy" if `test` is given, the
+    correlations of :func:`advfeat.correlations` if the data know their features, and whatever `metrics(net, iteration)`
+    returns.  Run axes come second; a single network has none.
+
+    With `run_dir`, configuration, history and a checkpoint are kept there, and the same call continues an unfinished
+    run to the same bits.  `progress(iteration)` is called now and then.
+
+    Raises
+    ------
+    DivergenceError, TrainingInterrupted
+        Both carry ``result``, what was recorded so far; a run folder keeps its last checkpoint.
+    CheckpointError
+        `run_dir` holds another run, or a damaged one.  Nothing is overwritten.
+    """
+    return _Trainer(net, data, config, test, metrics, run_dir).run(progress)

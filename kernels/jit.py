@@ -1,0 +1,33 @@
+"""Compilation of the CPU kernels: no GIL, IEEE arithmetic, an on-disk cache that no edit leaves stale."""
+
+from pathlib import Path
+
+from numba import njit, types
+from numba.extending import intrinsic
+
+# Numba stamps a cached function by its own file alone; an edited callee in another file would go unseen.  The stamp of
+# every kernel is therefore the state of all files that compiled code stands in.
+_SOURCES = sorted(Path(__file__).parent.glob("cpu_*.py"))
+_STAMP = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _SOURCES)
+
+
+def jit(function):
+    """``numba.njit`` for a kernel; cached on disk where a folder can be written, compiled anew where none can."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        kernel = njit(cache=True, **options)(function)
+    except RuntimeError:  # "no locator available": neither the package nor the user's cache folder is writable
+        return njit(**options)(function)
+    kernel._cache._cache_file._source_stamp = _STAMP
+    return kernel
+
+
+@intrinsic
+def stands_alone(typingctx):
+    """Called inside a kernel: keep it a function of its own.  Inlined copies of the tiles cost minutes of compilation."""
+
+    def codegen(context, builder, signature, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen

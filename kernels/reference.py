@@ -1,0 +1,218 @@
+"""The formulas themselves in plain NumPy: the engine that every other engine is checked against.
+
+Symbols: R runs, N samples, P patches, d patch dimension, k classes, m neurons per class, K = k m.
+Arrays: ``W (R, k, m, d)``, ``X (R, N, P, d)``, ``y (R, N)`` int64, per-run numbers ``(R,)``.
+
+Everything has the dtype of ``W`` (float64 where a formula is to be trusted), except logits, losses, margins and bounds:
+those are float64 in every engine.  The public methods of :class:`NumpyEngine` are the signature of all engines.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+NEG_LABEL_LOGIT, MARGIN, CROSS_ENTROPY = 0, 1, 2  # ascent objectives J
+LINF, L2 = 0, 1  # norms of a perturbation, patch by patch
+
+
+# ------------------------------------------------------------------ the network (Sec. 2.3)
+def sigma(z, q, rho):
+    """Smoothed ReLU: 0 for z <= 0, z^q / (q rho^(q-1)) on [0, rho], z - (1 - 1/q) rho above."""
+    return np.where(z > rho, z - (rho - rho / q), rho / q * np.clip(z / rho, 0, 1) ** q)
+
+
+def sigma_prime(z, q, rho):
+    """sigma'(z) = clip(z / rho, 0, 1)^(q-1)."""
+    return np.clip(z / rho, 0, 1) ** (q - 1)
+
+
+def preactivations(W, X):
+    """Z[r, n, p, i, s] = <w_{i,s}, x_{n,p}>."""
+    R, k, m, d = W.shape
+    return (X @ W.reshape(R, 1, k * m, d).swapaxes(-1, -2)).reshape(*X.shape[:3], k, m)
+
+
+def forward(W, X, q, rho):
+    """F_i(X_n) = sum_s sum_p sigma(<w_{i,s}, x_{n,p}>) -> (R, N, k)."""
+    return sigma(preactivations(W, X), q, rho).sum(axis=(2, 4), dtype=np.float64)
+
+
+# ------------------------------------------------------------------ losses and objectives (Sec. 2.4)
+def label_onehot(F, y):
+    """1{y_n = i} -> (R, N, k)."""
+    return (np.arange(F.shape[-1]) == y[..., None]).astype(np.float64)
+
+
+def log_sum_exp(F):
+    top = F.max(axis=-1, keepdims=True)
+    return (top + np.log(np.exp(F - top).sum(axis=-1, keepdims=True)))[..., 0]
+
+
+def cross_entropy(F, y):
+    """-log logit_y(X_n) -> (R, N), logit = softmax(F)."""
+    return log_sum_exp(F) - np.take_along_axis(F, y[..., None], -1)[..., 0]
+
+
+def strongest_rival(F, y):
+    """The first j != y with the largest F_j -> (R, N)."""
+    return np.where(label_onehot(F, y) > 0, -np.inf, F).argmax(axis=-1)
+
+
+def margin(F, y):
+    """F_y - max_{j != y} F_j -> (R, N)."""
+    rival = strongest_rival(F, y)
+    return (np.take_along_axis(F, y[..., None], -1) - np.take_along_axis(F, rival[..., None], -1))[..., 0]
+
+
+def objective_gradient(F, y, objective):
+    """dJ/dF_i -> (R, N, k) for J = -F_y, max_{j != y} F_j - F_y, or cross-entropy."""
+    if objective == CROSS_ENTROPY:
+        return np.exp(F - log_sum_exp(F)[..., None]) - label_onehot(F, y)
+    if objective == MARGIN:
+        return label_onehot(F, strongest_rival(F, y)) - label_onehot(F, y)
+    return -label_onehot(F, y)
+
+
+# ------------------------------------------------------------------ closed-form gradients (Sec. 2.4, 2.5)
+def weight_gradient(W, X, C, q, rho):
+    """sum_n C[n, i] sum_p sigma'(<w_{i,s}, x_{n,p}>) x_{n,p} -> (R, k, m, d); C = dL/dF gives grad_W L."""
+    slopes = sigma_prime(preactivations(W, X), q, rho)
+    return np.einsum("rni,rnpis,rnpj->risj", C, slopes, X, optimize=True).astype(W.dtype)
+
+
+def input_gradient(W, X, C, q, rho):
+    """sum_i C[n, i] sum_s sigma'(<w_{i,s}, x_{n,p}>) w_{i,s} -> (R, N, P, d); C = dJ/dF gives grad_x J."""
+    slopes = sigma_prime(preactivations(W, X), q, rho)
+    return np.einsum("rni,rnpis,risj->rnpj", C, slopes, W, optimize=True).astype(W.dtype)
+
+
+# ------------------------------------------------------------------ perturbations
+def project(delta, eps, norm):
+    """Patch-wise projection to the ball of radius eps: clip_eps (l_inf) or delta min(1, eps/|delta|) (l_2)."""
+    eps = _per_run(eps, delta)
+    if norm == LINF:
+        return np.clip(delta, -eps, eps)
+    size = np.linalg.norm(delta, axis=-1, keepdims=True)
+    return delta * np.where(size > eps, eps / np.where(size > 0, size, 1), 1)
+
+
+def steepest(gradient, norm):
+    """The unit direction of steepest ascent: sign (l_inf), or gradient/|gradient| patch by patch (l_2); 0 at 0."""
+    if norm == LINF:
+        return np.sign(gradient)
+    size = np.linalg.norm(gradient, axis=-1, keepdims=True)
+    return gradient / np.where(size > 0, size, 1)
+
+
+def _per_run(value, like):
+    return np.asarray(value, like.dtype).reshape(-1, 1, 1, 1)
+
+
+class Batch(NamedTuple):
+    """Samples as this engine keeps them: every run with its own copy; `active` marks those that are worked on."""
+
+    X: np.ndarray
+    y: np.ndarray
+    active: np.ndarray
+
+
+class NumpyEngine:
+    """The reference engine.  Engines share these methods, one signature each.
+
+    ``batch`` is what ``pack`` returned, an engine's own layout.  ``pack`` takes X (R or 1, N, P, d), y (R or 1, N), the
+    number of runs and, optionally, ``active (R, N)`` bool: other samples are skipped (logits and margins NaN, inputs
+    returned as they came).
+    """
+
+    name = "numpy"
+
+    def pack(self, X, y, n_runs, active=None):
+        X = np.broadcast_to(X, (n_runs, *X.shape[1:]))
+        y = np.broadcast_to(y, (n_runs, y.shape[1]))
+        return Batch(X, y, np.ones(y.shape, bool) if active is None else active)
+
+    def logits(self, W, batch, q, rho):
+        """F (R, N, k)."""
+        return np.where(batch.active[..., None], forward(W, batch.X, q, rho), np.nan)
+
+    def loss_and_grad(self, W, batch, q, rho):
+        """L = mean_n -log logit_{y_n}(X_n) -> (R,), and grad_W L (R, k, m, d)."""
+        F = forward(W, batch.X, q, rho)
+        C = objective_gradient(F, batch.y, CROSS_ENTROPY) / F.shape[1]
+        return cross_entropy(F, batch.y).mean(axis=1), weight_gradient(W, batch.X, C, q, rho)
+
+    def input_grad(self, W, batch, q, rho, objective):
+        """grad_x J per sample (no 1/N) -> (R, N, P, d)."""
+        C = objective_gradient(forward(W, batch.X, q, rho), batch.y, objective)
+        return np.where(batch.active[..., None, None], input_gradient(W, batch.X, C, q, rho), 0).astype(W.dtype)
+
+    def ascend(self, W, batch, q, rho, objective, step, eps, norm, n_steps):
+        """x~ <- x + project_eps(x~ - x + step grad_x J(x~)), n_steps times from x~ = x -> (R, N, P, d)."""
+        X = Xa = batch.X
+        for _ in range(n_steps):
+            g = self.input_grad(W, Batch(Xa, batch.y, batch.active), q, rho, objective)
+            Xa = X + project(Xa - X + _per_run(step, X) * g, eps, norm)
+        return Xa
+
+    def pgd(self, W, batch, q, rho, objective, step, eps, norm, n_steps, start):
+        """x~ <- x + project_eps(x~ - x + step * steepest direction), from `start` (R, N, P, d).
+
+        Returns each sample's best iterate and its margin (R, N); a sample rests once its margin is <= 0.
+        """
+        X, Xa, best = batch.X, start, np.full(batch.y.shape, np.inf)
+        X_best = X.copy()
+        for it in range(n_steps + 1):
+            value = margin(forward(W, Xa, q, rho), batch.y)
+            better = batch.active & (best > 0) & (value < best)
+            best[better], X_best[better] = value[better], Xa[better]
+            if it < n_steps:
+                g = self.input_grad(W, Batch(Xa, batch.y, batch.active), q, rho, objective)
+                Xa = X + project(Xa - X + _per_run(step, X) * steepest(g, norm), eps, norm)
+        return X_best, np.where(batch.active, best, np.nan)
+
+    def train(self, W, batch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps):
+        """n_iter times W <- W - lr grad L(W; X~), X~ from n_steps ascent steps and held constant; W in place.
+
+        Returns the last loss (R,) and the first iteration, if any, whose loss was not finite, else -1 (R,).
+        """
+        bad = np.full(len(W), -1)
+        loss = np.full(len(W), np.nan)
+        for it in range(n_iter):
+            on = np.flatnonzero(bad < 0)  # a run stops where its loss is not finite
+            part = Batch(*(a[on] for a in batch))
+            Xa = self.ascend(W[on], part, q, rho, objective, step[on], eps[on], norm, n_steps)
+            loss[on], gradient = self.loss_and_grad(W[on], part._replace(X=Xa), q, rho)
+            W[on] -= _per_run(lr[on], W) * gradient
+            bad[on[~np.isfinite(loss[on])]] = it
+        return loss, bad
+
+    def interval(self, W, batch, q, rho, shift):
+        """sum_p sum_s sigma(z -+ shift[r, i, s]) -> lower, upper (R, N, k); shift (R, k, m) >= 0."""
+        Z = preactivations(W, batch.X)
+        shift = shift[:, None, None]
+        bounds = (sigma(Z + s * shift, q, rho).sum(axis=(2, 4), dtype=np.float64) for s in (-1, 1))
+        return tuple(np.where(batch.active[..., None], b, np.nan) for b in bounds)
+
+    def aligned(self, W, batch, q, rho, eps, cross, leaders):
+        """Aligned attack: per target class and patch the best of a few directions, then the best target per sample.
+
+        ``cross[r, c, a] = <w_a, dir_c>`` (R, K, K), ``dir_c`` the steepest unit direction of neuron c (flat index);
+        ``leaders (R, k, n)`` the neurons tried per class.  A patch moves by +eps dir_c (c of the target), by
+        -eps dir_c (c of the label) or not at all.  Returns the patches' codes c + 1, -(c + 1) or 0, int64 (R, N, P).
+        """
+        _, k, m, _ = W.shape
+        choice = np.zeros(batch.X.shape[:3], np.int64)
+        Z = preactivations(W, batch.X)
+        for r, n in zip(*np.nonzero(batch.active)):
+            y, best = batch.y[r, n], np.inf
+            for j in (j for j in range(k) if j != y):
+                codes = [*(leaders[r, j] + 1), *(-leaders[r, y] - 1), 0]
+                shifts = [np.sign(c) * eps[r] * cross[r, abs(c) - 1] if c else np.zeros(k * m) for c in codes]
+                z = Z[r, n][None] + np.reshape(shifts, (-1, 1, k, m)).astype(W.dtype)  # (codes, P, k, m)
+                gain = sigma(z[:, :, y], q, rho).sum(-1) - sigma(z[:, :, j], q, rho).sum(-1)
+                if gain.min(axis=0).sum() < best:
+                    best = gain.min(axis=0).sum()
+                    choice[r, n] = np.asarray(codes)[gain.argmin(axis=0)]
+        return choice
