@@ -14,6 +14,7 @@ import numpy as np
 
 from . import checks, store
 from .data import PatchData
+from .kernels import reference
 from .metrics import correlations
 from .network import PatchCNN
 from .rng import stream
@@ -151,9 +152,7 @@ class _Trainer:
         self.config, self.metrics, self.features = config, metrics, getattr(data, "features", None)
         self.net = net.with_weights(net.W)
         self.X, self.y = self.net.check(*_samples(data))
-        self.test = None if test is None else _samples(test)
-        if test is not None:
-            self.net.check(*self.test)
+        self.test = None if test is None else self.net.check(*_samples(test))
         R, N = net.n_runs, self.X.shape[1]
         if config.batch_size is not None and config.batch_size > N:
             raise ValueError(f"batch_size = {config.batch_size}: must be <= the number of samples {N}")
@@ -164,17 +163,17 @@ class _Trainer:
         self.every = config.record_every or max(config.n_iter // 20, 1)
         self.iteration, self.records = 0, []
         self.batch = self.net.pack(self.X, self.y)
+        self.test_batch = None if test is None else self.net.pack(*self.test)
         self.folder = None if run_dir is None else self._open(run_dir, net)
 
     # -------------------------------------------------------------- run folder
     def _open(self, run_dir, net):
         folder = store.make_folder(run_dir)
-        test = [] if self.test is None else [np.asarray(a) for a in self.test]
         self.identity = {
             "format": store.FORMAT,
             "config": self.config.as_dict(),
             "start": store.digest(net.W) + f" q={net.q} rho={net.rho!r} {net.backend}",
-            "data": store.digest(self.X, self.y, *test),
+            "data": store.digest(self.X, self.y, *(self.test or ())),
         }
         self.file = folder / "checkpoint.npz"
         if self.file.exists():
@@ -216,10 +215,17 @@ class _Trainer:
 
     def record(self):
         net = self.net
-        X, y = (self.X, self.y) if net.batched else (self.X[0], self.y[0])
-        entry = {"iteration": self.iteration, "loss": net.loss(X, y), "train_accuracy": net.accuracy(X, y)}
+
+        def outcome(batch, y):
+            F = net.engine.logits(net.weights, batch, net.q, net.rho)
+            y = np.broadcast_to(y, F.shape[:2])
+            loss, right = reference.cross_entropy(F, y), reference.margin(F, y) > 0
+            return net.answer(loss.mean(axis=1)), net.answer(right.mean(axis=1))
+
+        loss, accuracy = outcome(self.batch, self.y)
+        entry = {"iteration": self.iteration, "loss": loss, "train_accuracy": accuracy}
         if self.test is not None:
-            entry["test_accuracy"] = net.accuracy(*self.test)
+            entry["test_accuracy"] = outcome(self.test_batch, self.test[1])[1]
         if self.features is not None:
             entry |= correlations(net, self.features)
         if self.metrics is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .cpu_tiles import BLOCK_BYTES, GA, I0, I1, activate, move, product, scale
-from .jit import jit, stands_alone
+from .jit import part, stands_alone
 from .reference import CROSS_ENTROPY, L2, MARGIN, NEG_LABEL_LOGIT
 
 
@@ -55,7 +55,7 @@ class Scratch(NamedTuple):
     F: np.ndarray  # (samples, k) float64, logits of the chunk
 
 
-@jit
+@part
 def sum_patches(f, B, k, P, n, out, o0):
     """out[o0 + s, i] = sum over sample s's P lanes of the class sums f (blocks, k, B), in float64 and lane order."""
     stands_alone()
@@ -67,7 +67,7 @@ def sum_patches(f, B, k, P, n, out, o0):
             out[o0 + s, i] = total
 
 
-@jit
+@part
 def forward(net, r, X, x0, blocks, P, n, w):
     """Logits w.F (n, k) of one chunk whose inputs start at X[x0]; w.S (blocks, K, B) is left with sigma'."""
     stands_alone()
@@ -80,7 +80,7 @@ def forward(net, r, X, x0, blocks, P, n, w):
     sum_patches(w.f, B, net.k, P, n, w.F, I0)
 
 
-@jit
+@part
 def margin(F, s, y):
     """F_y - max_{j != y} F_j of row s, and the first j that attains the maximum."""
     stands_alone()
@@ -91,7 +91,7 @@ def margin(F, s, y):
     return F[s, y] - F[s, rival], rival
 
 
-@jit
+@part
 def coefficients(F, n, y, s0, objective, sign, C):
     """C[s, i] = sign * dJ/dF_i of the objective J; returns the summed cross-entropy where that is J."""
     stands_alone()
@@ -119,7 +119,7 @@ def coefficients(F, n, y, s0, objective, sign, C):
     return loss
 
 
-@jit
+@part
 def scale_slopes(S, blocks, k, m, P, n, C, t):
     """S[a, l] *= C[sample of l, class of a]; lanes past the last sample become 0."""
     stands_alone()
@@ -133,7 +133,7 @@ def scale_slopes(S, blocks, k, m, P, n, C, t):
             scale(S, (b * rows + i * m) * B, m, t)
 
 
-@jit
+@part
 def label_gradient(net, r, X, x0, block, P, n, y, s0, w):
     """w.D (d, B) = -grad F_y on one block of lanes: only the label class's m neurons enter."""
     stands_alone()
@@ -159,7 +159,7 @@ def label_gradient(net, r, X, x0, block, P, n, y, s0, w):
         lane = stop
 
 
-@jit
+@part
 def input_gradient_block(net, r, X, x0, block, P, n, y, s0, objective, w):
     """w.D (d, B) = grad J on block `block` of a chunk (inputs at X[x0]); w.S must hold G unless J = -F_y."""
     stands_alone()
@@ -171,7 +171,7 @@ def input_gradient_block(net, r, X, x0, block, P, n, y, s0, objective, w):
         product(w.D, I0, net.d, net.W[r], I0, I1, net.d, w.S, block * max(K, GA) * B, K)
 
 
-@jit
+@part
 def climb(net, r, X, x0, blocks, P, n, y, s0, ascent, steepest, known, w):
     """One ascent step of a chunk whose perturbed inputs are w.Xa; `known`: w.S and w.F are already those of w.Xa."""
     stands_alone()

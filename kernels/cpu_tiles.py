@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
 
-from .jit import jit, stands_alone
+from .jit import part, stands_alone
 
 _FEATURES = llvm.get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
@@ -43,6 +43,14 @@ def _store(builder, vector, value, pointer, offset):
     builder.store(value, at, align=4)
 
 
+def _prefetch(builder, pointer, offset):
+    """Bring the cache line at `pointer + offset` nearer."""
+    word, at = ir.IntType(32), builder.gep(pointer, [ir.IntType(64)(offset)])
+    kind = ir.FunctionType(ir.VoidType(), [at.type, word, word, word])
+    call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
+    builder.call(call, [at, word(0), word(3), word(1)])
+
+
 def _fma(builder, vector, lanes, a, b, c):
     name = f"llvm.fma.v{lanes}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
     function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
@@ -56,9 +64,25 @@ def _broadcast(builder, vector, lanes, scalar):
 
 
 def _rows(builder, count, body):
-    """for r in range(count): body(builder, r), as an LLVM loop."""
-    with cgutils.for_range(builder, count) as loop:
-        body(loop.index)
+    """for r in range(count): body(r), as an LLVM loop that is never unrolled: tiles are wide enough as they are.
+
+    The remaining count passes through an empty assembly statement, so no trip count is known; unrolled copies of every
+    tile would quadruple the time of compilation.
+    """
+    word = count.type
+    before, loop, after = builder.block, builder.append_basic_block("rows"), builder.append_basic_block("rows.end")
+    builder.cbranch(builder.icmp_signed(">", count, word(0)), loop, after)
+    builder.position_at_end(loop)
+    r, left = builder.phi(word), builder.phi(word)
+    r.add_incoming(word(0), before)
+    left.add_incoming(count, before)
+    body(r)
+    fewer = builder.sub(left, word(1))
+    fewer = builder.asm(ir.FunctionType(word, [word]), "", "=r,0", [fewer], False)
+    r.add_incoming(builder.add(r, word(1)), builder.block)
+    left.add_incoming(fewer, builder.block)
+    builder.cbranch(builder.icmp_signed(">", fewer, word(0)), loop, after)
+    builder.position_at_end(after)
 
 
 def _accumulators(builder, vector, lanes, n):
@@ -118,6 +142,8 @@ def _tile_gram(typingctx, C, c0, c_row, G, g0, g_block, X, x0, x_block, blocks):
         def body(b):
             g_at = builder.gep(pointer_g, [builder.mul(b, vg_block)])
             x_at = builder.gep(pointer_x, [builder.mul(b, vx_block)])
+            for s in range(GJ):  # the next tile's inputs: blocks lie pages apart, out of the hardware's sight
+                _prefetch(builder, x_at, 2 * (GJ + s) * lanes)
             for h in range(2):
                 x = [_load(builder, vector, x_at, (2 * s + h) * lanes) for s in range(GJ)]
                 for r in range(GA):
@@ -310,7 +336,7 @@ def _tile_move(typingctx, euclidean, unit, Xa, a0, X, x0, D, d, step, eps):
     return types.void(euclidean, unit, Xa, index, X, index, D, index, number, number), codegen
 
 
-@jit
+@part
 def product(C, c0, rows, A, a0, a_row, a_depth, X, x0, depth):
     """C (rows, B) = A (rows, depth) X (depth, B) on one block, by tiles of at most MR rows of even height."""
     stands_alone()
@@ -336,7 +362,7 @@ def product(C, c0, rows, A, a0, a_row, a_depth, X, x0, depth):
         r += n
 
 
-@jit
+@part
 def gram(C, K, d, S, X, x0, blocks):
     """C (K, d) = sum over blocks of S (K, B) X (d, B)^T; edge tiles overlap instead of shrinking."""
     stands_alone()
@@ -349,28 +375,28 @@ def gram(C, K, d, S, X, x0, blocks):
             _tile_gram(C, at * d + jt, d, S, at * B, rows * B, X, x0 + jt * B, d * B, blocks)
 
 
-@jit
+@part
 def activate(S, s0, m, q, rho, f, f0):
     """f (B) = sum_r sigma(z_r) of one class on one block; S (m, B) holds z and is left with sigma'(z)."""
     stands_alone()
     _tile_sigma(True, S, s0, m, q, rho, S, 0, rho, f, f0)
 
 
-@jit
+@part
 def sigma_sum(S, s0, m, q, rho, shift, h0, factor, f, f0):
     """f (B) = sum_r sigma(z_r + factor * shift[h0 + r]) of one class on one block; S (m, B) holds z and is kept."""
     stands_alone()
     _tile_sigma(False, S, s0, m, q, rho, shift, h0, factor, f, f0)
 
 
-@jit
+@part
 def scale(S, s0, rows, t):
     """S[r, :] *= t (B) on one block."""
     stands_alone()
     _tile_scale(S, s0, rows, t)
 
 
-@jit
+@part
 def move(Xa, a0, X, x0, D, d, step, eps, euclidean, unit):
     """Xa <- X + project_eps(Xa - X + step * direction(D)) on one block, direction D or its unit steepest one."""
     stands_alone()

@@ -11,9 +11,14 @@ _SOURCES = sorted(Path(__file__).parent.glob("cpu_*.py"))
 _STAMP = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _SOURCES)
 
 
+def part(function):
+    """``numba.njit`` for a function that only kernels call: no entry from Python, which would double its compilation."""
+    return njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
 def jit(function):
     """``numba.njit`` for a kernel; cached on disk where a folder can be written, compiled anew where none can."""
-    options = {"nogil": True, "error_model": "numpy"}
+    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
     try:
         kernel = njit(cache=True, **options)(function)
     except RuntimeError:  # "no locator available": neither the package nor the user's cache folder is writable

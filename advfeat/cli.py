@@ -1,0 +1,206 @@
+"""The command line: advfeat reproduce | data | evaluate | info."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from . import __version__, checks, store
+from .config import DTYPES, Figure3Config
+from .kernels import BACKENDS
+from .network import PatchCNN
+from .training import DivergenceError, TrainingInterrupted
+
+
+def _add_config(parser, seeds=True):
+    parser.add_argument("--config", metavar="FILE.toml", help="configuration file (keys as in --set)")
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change single values")
+    if seeds:
+        parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds, run as one batch (default 4)")
+    parser.add_argument("--backend", choices=[*BACKENDS, "cupy"], help="engine (default numba)")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision of the training (default float32)")
+    parser.add_argument("--weights", metavar="FILE.npz", help="your own weights: array W (k, m, d) or (S, k, m, d)")
+
+
+def _config(args) -> Figure3Config:
+    seeds = getattr(args, "seeds", None)
+    given = {"n_seeds": seeds, "backend": args.backend, "dtype": args.dtype}
+    return Figure3Config.build(args.config, args.set, **given)
+
+
+def _weights(args):
+    if args.weights is None:
+        return None
+    held = store.load_npz(args.weights)
+    if "W" not in held:
+        raise ValueError(f"{args.weights}: holds {sorted(held)}, but no array 'W' with the weights")
+    return held["W"]
+
+
+def _print_table(head, rows):
+    widths = [max(len(str(row[i])) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def reproduce(args) -> int:
+    """Both trainings, figure3.png and .pdf, history.npz, report.html."""
+    from . import experiment
+
+    config, weights = _config(args), _weights(args)
+    out = Path(args.out or f"advfeat-runs/figure3-{config.digest(weights)}")
+    bars = {}
+
+    def progress(name, iteration):
+        if name not in bars:
+            label = f"{name.capitalize()} training, {config.n_seeds} seeds"
+            bars[name] = tqdm(total=config.n_iter, desc=f"{label:<34}", unit="it", disable=None, file=sys.stderr)
+        bars[name].update(iteration - bars[name].n)
+
+    try:
+        run = experiment.run(config, out, weights=weights, progress=progress)
+    except TrainingInterrupted as stop:
+        print(f"\nStopped at iteration {stop.iteration}; the same command continues from {out}.", file=sys.stderr)
+        return 130
+    except DivergenceError as error:
+        print(f"\n{error}; what was recorded is in {out}. Try a smaller lr.", file=sys.stderr)
+        return 1
+    finally:
+        for bar in bars.values():
+            bar.close()
+    from .figures import figure3, save
+    from .report import outcome_rows, write_report
+
+    save(figure3(run.histories, config), out / "figure3")
+    write_report(run, config, out / "figure3.png", out / "report.html")
+    _print_table(*outcome_rows(run, config))
+    print(f"\nReport: {out / 'report.html'}")
+    return 0
+
+
+def data(args) -> int:
+    """Assumption 2.3 and the window of a configuration's data, and Figure 2."""
+    from .figures import figure2, save
+
+    config, weights = _config(args), _weights(args)
+    law = config.distribution()
+    density, strength = law.assumption_2_3(config.q)
+    low, high = config.window()
+    sample = config.data("test")
+    X, y = sample.X[0], sample.y[0]
+    gaps = np.abs(X[:, None] - X[None]).max(axis=(2, 3))[y[:, None] != y[None]]
+    rows = [
+        ("density ratio c = P_R alpha^q / (P_NR beta^q)", f"{density:.4g}", "non-robust denser" if density < 1 else "NOT denser"),
+        ("strength ratio alpha / beta", f"{strength:.4g}", "robust stronger" if strength > 1 else "NOT stronger"),
+        ("window of eps_test (diagonal networks)", f"({low:.4g}, {high:.4g})", "" if low < high else "empty"),
+        ("eps_test", f"{config.eps_test:g}", "inside" if low < config.eps_test < high else "outside the window"),
+    ]
+    if len(gaps):
+        verdict = "holds" if gaps.min() >= 2 * config.eps else "does not hold"
+        rows.append(("smallest |X - X'|_inf between labels (Sec. 2.5)", f"{gaps.min():.4g}", f">= 2 eps {verdict}"))
+    _print_table(("quantity", "value", ""), rows)
+    net = None if weights is None else config.network(weights).run(0)
+    if net is not None:
+        print(f"\naccuracy of the given weights on {len(y)} samples: {net.accuracy(X, y):.2f}")
+    out = store.make_folder(args.out)
+    first = type(sample)(X, y, sample.robust[0], sample.strength[0], sample.features)
+    save(figure2(first, config.eps, net), out / "figure2")
+    print(f"\nFigure 2: {out / 'figure2.png'}")
+    return 0
+
+
+def evaluate(args) -> int:
+    """Accuracy, robust accuracy by attack and certificate of a run's networks or of given weights."""
+    from .metrics import robust_accuracy
+
+    if (args.run is None) == (args.weights is None):
+        raise ValueError("evaluate: give either a run folder or --weights FILE.npz")
+    if args.run is not None:
+        if args.config or args.set or args.backend or args.dtype:
+            raise ValueError("evaluate RUN: the configuration is the run's own; only --eps and --weights change it")
+        run = store.load(args.run)
+        config, nets = Figure3Config.build(**_known(run, args.run)), run.nets
+    else:
+        config = _config(args)
+        nets = {"weights": config.network(_weights(args))}
+    eps = config.eps_test if args.eps is None else checks.number("eps", args.eps, low=0)
+    test, rows = config.data("test"), []
+    for name, net in nets.items():
+        found = robust_accuracy(
+            net, test, eps=eps, norm=config.norm, ascent_lr=config.ascent_lr, n_steps=config.pgd_steps,
+            n_restarts=config.pgd_restarts, seed=config.seeds,
+        )  # fmt: skip
+        for r, seed in enumerate(config.seeds):
+            broken = ", ".join(f"{a} {b[r].sum()}" for a, b in found.broken.items() if b[r].any())
+            cells = (found.correct[r].mean(), found.robust_accuracy[r], found.certified_accuracy[r])
+            rows.append([name, seed, *(f"{c:.2f}" for c in cells), broken or "nothing"])
+    print(f"eps = {eps:g} ({config.norm}), {config.n_test} test samples per seed\n")
+    _print_table(["network", "seed", "accuracy", "robust", "certified", "samples broken, by attack"], rows)
+    return 0
+
+
+def _known(run, path):
+    if not isinstance(run.config, dict) or "n_classes" not in run.config:
+        raise ValueError(f"{path}: is not a run of `advfeat reproduce`, so its test data are not known")
+    return run.config
+
+
+def info(args) -> int:
+    """Engines, devices, versions, threads."""
+    from importlib.util import find_spec
+
+    import numba
+
+    from .kernels import cpu_tiles, numba_engine
+
+    rows = [
+        ("numba engine", f"{cpu_tiles.VECTOR_BYTES * 8}-bit vectors, {numba_engine.get_num_threads()} threads"),
+        ("numpy engine", "the reference"),
+        ("cupy engine", "not in this version" + ("" if find_spec("cupy") else "; CuPy is not installed")),
+        ("cpu", f"{numba.core.config.CPU_NAME or __import__('llvmlite.binding').binding.get_host_cpu_name()}"),
+        ("usable cores", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        ("compiled kernels", Path(cpu_tiles.product._cache.cache_path if cpu_tiles.product._cache.cache_path else "-")),
+        *store.environment().items(),
+    ]
+    _print_table(("part", "state"), rows)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="advfeat", description="Feature learning under adversarial training, in numbers.")
+    top.add_argument("--version", action="version", version=f"advfeat {__version__}")
+    commands = top.add_subparsers(dest="command", required=True)
+    for function in (reproduce, data, evaluate, info):
+        sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(function=function)
+        if function is not info:
+            _add_config(sub, seeds=function is not data)
+        if function is reproduce:
+            sub.add_argument("--out", metavar="DIR", help="run folder (default advfeat-runs/figure3-<hash>)")
+        if function is data:
+            sub.add_argument("--out", metavar="DIR", default=".", help="folder for figure2.png and .pdf (default .)")
+        if function is evaluate:
+            sub.add_argument("run", nargs="?", metavar="RUN", help="run folder of advfeat reproduce")
+            sub.add_argument("--eps", type=float, help="radius (default: the configuration's eps_test)")
+    return top
+
+
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        return args.function(args)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"advfeat {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Figure 3 as an experiment: both trainings over several seeds, measured on the way, and what came out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from . import store
+from .config import Figure3Config
+from .metrics import ATTACKS, feature_learning_accuracy, q_sum, robust_accuracy
+from .theory import phase_two_started
+from .training import train
+
+TRAININGS = ("standard", "adversarial")
+TAKE_OFF = 5.0  # a class's feature has taken off once its strongest correlation is this many times its initial one
+
+
+class Measurement:
+    """What is recorded beside correlations: accuracies under attack, at the record points only (NaN in between)."""
+
+    def __init__(self, config: Figure3Config):
+        self.config, self.test = config, config.data("test")
+        y, k = self.test.y, config.n_classes
+        self.of_class = (y[:, None] == np.arange(k)[:, None]).astype(float)  # (R, k, n)
+        overall = ("robust_accuracy", "certified_accuracy", "robust_feature_accuracy", "non_robust_feature_accuracy")
+        by_class = ("class_accuracy", "class_robust", "class_certified")
+        self.blank = {name: np.full(len(y), np.nan) for name in (*overall, *(f"under_{a}" for a in ATTACKS[:-1]))}
+        self.blank |= {name: np.full((len(y), k), np.nan) for name in by_class}
+
+    def per_class(self, mask):
+        """Share of each class's samples in `mask` (R, n) -> (R, k), NaN for a class without samples."""
+        count = self.of_class.sum(axis=-1)
+        return np.where(count > 0, (self.of_class * mask[:, None]).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+    def __call__(self, net, iteration):
+        c = self.config
+        if iteration % (c.n_iter // c.n_records):
+            return self.blank
+        found = robust_accuracy(
+            net,
+            self.test,
+            eps=c.eps_test,
+            norm=c.norm,
+            ascent_lr=c.ascent_lr,
+            n_steps=c.pgd_steps,
+            n_restarts=c.pgd_restarts,
+            seed=c.seeds,
+        )
+        values = {
+            "robust_accuracy": found.robust_accuracy,
+            "certified_accuracy": found.certified_accuracy,
+            "class_accuracy": self.per_class(found.correct),
+            "class_robust": self.per_class(found.standing),
+            "class_certified": self.per_class(found.certified),
+            "robust_feature_accuracy": feature_learning_accuracy(net, self.test, "robust"),
+            "non_robust_feature_accuracy": feature_learning_accuracy(net, self.test, "non_robust"),
+        }
+        return values | {f"under_{attack}": found.under(attack) for attack in ATTACKS[:-1]}
+
+
+def run(
+    config: Figure3Config,
+    out: str | Path,
+    *,
+    weights: np.ndarray | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> store.Run:
+    """Both trainings into the run folder `out`, continuing what is there; returns the folder's content.
+
+    `progress(training, iteration)` is called now and then.  Raises CheckpointError when `out` holds a run of another
+    configuration.
+    """
+    net, data = config.network(weights), config.data("train")
+    out = store.make_folder(out)
+    known = {"config": config.as_dict(), "start": store.digest(net.W), "trainings": list(TRAININGS)}
+    if (out / "config.json").exists():
+        held = store.load_json(out / "config.json")
+        theirs = held.get("config", {})
+        changed = [k for k, v in known["config"].items() if theirs.get(k) != v] if isinstance(theirs, dict) else ["config"]
+        if changed or any(held.get(part) != known[part] for part in known):
+            what = ", ".join(f"{k} was {theirs.get(k)!r} and is {known['config'][k]!r}" for k in changed)
+            raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what or 'initial weights differ'}")
+    elif any(out.iterdir()):
+        raise store.CheckpointError(f"{out}: not empty and not a run folder (no config.json), nothing was changed")
+    else:
+        store.save_json(out / "config.json", {"format": store.FORMAT, "environment": store.environment(), **known})
+    for name in TRAININGS:
+        measure = Measurement(config)
+        report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
+        options = {"metrics": measure, "run_dir": out / name, "progress": report}
+        train(net, data, config.training(name == "adversarial"), measure.test, **options)
+    result = store.load(out)
+    arrays = {f"{name}/{key}": a for name in TRAININGS for key, a in result.histories[name].items()}
+    store.save_npz(out / "history.npz", **arrays)
+    return result
+
+
+# ------------------------------------------------------------------ what came out
+def at_records(history: dict, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations and values of `key` at the points where it was measured."""
+    values = history[key]
+    measured = ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
+    return history["iteration"][measured], values[measured]
+
+
+def first_time(iterations: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """First recorded iteration at which `reached` (T, ...) holds, NaN where it never does."""
+    return np.where(reached.any(axis=0), iterations[reached.argmax(axis=0)].astype(float), np.nan)
+
+
+def took_off(history: dict, feature: str) -> np.ndarray:
+    """Per record, run and class: max_s of correlation `feature` ("A" or "B") >= TAKE_OFF times its first value."""
+    strongest = history[feature].max(axis=-1)
+    return strongest >= TAKE_OFF * strongest[0]
+
+
+def phase_two(history: dict, config: Figure3Config) -> np.ndarray:
+    """First recorded iteration with `phase_two_started`, per run and class, (R, k); NaN where it never starts."""
+    started = phase_two_started(history["B"], config.beta, config.q, config.rho, config.ascent_lr)
+    return first_time(history["iteration"], started)
+
+
+def summary(run: store.Run, config: Figure3Config) -> dict:
+    """Numbers of a finished run, per training and seed (lists) or per seed and class (nested lists)."""
+    out = {}
+    for name in TRAININGS:
+        h, q = run.histories[name], config.q
+        A, B = q_sum(h["A"], q), q_sum(h["B"], q)
+        times, robust = at_records(h, "robust_accuracy")
+        accuracy = h["test_accuracy"]
+        out[name] = {
+            "accuracy": accuracy[-1],
+            "robust": robust[-1],
+            "certified": at_records(h, "certified_accuracy")[1][-1],
+            **{f"under_{a}": at_records(h, f"under_{a}")[1][-1] for a in ATTACKS[:-1]},
+            "robust_feature": at_records(h, "robust_feature_accuracy")[1][-1],
+            "non_robust_feature": at_records(h, "non_robust_feature_accuracy")[1][-1],
+            "accuracy_time": first_time(h["iteration"], accuracy >= 0.95),
+            "robust_time": first_time(times, robust >= 0.95),
+            "class_robust": at_records(h, "class_robust")[1][-1],
+            "class_certified": at_records(h, "class_certified")[1][-1],
+            "A": A[-1],
+            "B": B[-1],
+            "A_time": first_time(h["iteration"], took_off(h, "A")),
+            "B_time": first_time(h["iteration"], took_off(h, "B")),
+            "crossing": first_time(h["iteration"], A > B),
+        }
+    out["adversarial"]["phase_two"] = phase_two(run.histories["adversarial"], config)
+    return out

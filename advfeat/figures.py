@@ -1,0 +1,144 @@
+"""Figures 2 and 3 of the paper, drawn from data and runs of this library."""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg", force=False)
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from . import store  # noqa: E402
+from .attacks import feature_swap  # noqa: E402
+from .config import Figure3Config  # noqa: E402
+from .data import PatchData  # noqa: E402
+from .experiment import TRAININGS, at_records, phase_two  # noqa: E402
+from .metrics import normalized, q_sum  # noqa: E402
+from .network import PatchCNN  # noqa: E402
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.92",
+    "legend.frameon": False,
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+}
+ROBUST, NON_ROBUST, ACCURACY, PAPER, CERTIFIED = "#0072b2", "#d55e00", "#333333", "#cc79a7", "#009e73"
+
+
+def save(figure: Figure, path, kinds=("png", "pdf")) -> None:
+    """Write `path`.png and .pdf, each through a temporary file."""
+    for kind in kinds:
+        metadata = {"CreationDate": None} if kind == "pdf" else None
+        store.write(f"{path}.{kind}", lambda file, k=kind, m=metadata: figure.savefig(file, format=k, metadata=m))
+    plt.close(figure)
+
+
+def _band(axis, x, values, color, label, style="-"):
+    """Median and range of values (T, ...) over everything but the first axis."""
+    flat = values.reshape(len(values), -1)
+    axis.fill_between(x, np.nanmin(flat, axis=1), np.nanmax(flat, axis=1), color=color, alpha=0.16, lw=0)
+    axis.plot(x, np.nanmedian(flat, axis=1), style, color=color, label=label, lw=1.7)
+
+
+def figure3(histories: dict[str, dict], config: Figure3Config) -> Figure:
+    """Feature learning in standard beside adversarial training (the paper's Figure 3).
+
+    Top: normalised correlations mean_i max_s <w, f_i>/|w| (Sec. 6.1).  Middle: strength (sum_s <w, f_i>_+^q)^(1/q) of
+    the features in their class's logit, with the predicted plateau B*.  Bottom: accuracies.  Lines are medians, bands
+    the range over seeds (middle: seeds and classes).
+    """
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(3, 2, figsize=(10, 8.6), sharex=True, sharey="row", layout="constrained")
+        for column, name in enumerate(TRAININGS):
+            h, (top, middle, bottom) = histories[name], axes[:, column]
+            time = h["iteration"]
+            top.set_title(f"{name.capitalize()} training", fontweight="bold", pad=16)
+            for key, color, label in (("A", ROBUST, "robust, $u$"), ("B", NON_ROBUST, "non-robust, $v$")):
+                _band(top, time, normalized(h[key], h["norm"]), color, label)
+                _band(middle, time, q_sum(h[key], config.q), color, label)
+            _band(bottom, time, h["test_accuracy"], ACCURACY, "test accuracy")
+            where, value = at_records(h, "robust_accuracy")
+            _band(bottom, where, value, ROBUST, "robust accuracy: worst of all attacks", "o-")
+            where, value = at_records(h, "under_pgd_cross_entropy")
+            _band(bottom, where, value, PAPER, "cross-entropy PGD alone (the paper's metric)", "--")
+            where, value = at_records(h, "certified_accuracy")
+            _band(bottom, where, value, CERTIFIED, "certified (intervals)", ":")
+            for line in bottom.lines[1:]:
+                line.set_markersize(3.2)
+            bottom.set_xlabel("iteration")
+            bottom.set_ylim(-0.04, 1.06)
+            if name == "adversarial":
+                middle.axhline(config.plateau(), color=NON_ROBUST, ls="--", lw=1)
+                middle.annotate(
+                    f"predicted plateau $B^*$ = {config.plateau():.2f}",
+                    (time[-1], config.plateau()),
+                    xytext=(0, 4),
+                    textcoords="offset points",
+                    ha="right",
+                    color=NON_ROBUST,
+                    fontsize=8,
+                )
+                _mark_phases(axes[:, column], h, config)
+        axes[0, 0].set_ylabel("normalised correlation")
+        axes[1, 0].set_ylabel("feature strength in the logit")
+        axes[2, 0].set_ylabel(rf"accuracy, $\epsilon_{{test}}$ = {config.eps_test:g} ({_norm(config)})")
+        axes[0, 0].legend(loc="upper left")
+        axes[2, 0].legend(loc="center right", fontsize=8)
+        return figure
+
+
+def _norm(config):
+    return r"$\ell_\infty$" if config.norm == "linf" else r"$\ell_2$ per patch"
+
+
+def _mark_phases(axes, history, config):
+    """Phase II begins, at the median over seeds and classes, when an ascent step halves a non-robust patch."""
+    begins = phase_two(history, config)
+    if np.isnan(begins).all():
+        return
+    begin, end = np.nanmedian(begins), history["iteration"][-1]
+    for axis in axes:
+        axis.axvspan(0, begin, color="0.5", alpha=0.12, lw=0)
+        axis.axvline(begin, color="0.45", lw=0.9, ls=(0, (2, 2)))
+    for x, text in ((begin / 2, "I"), ((begin + end) / 2, "Phase II")):
+        axes[0].text(x, 1.02, text, transform=axes[0].get_xaxis_transform(), ha="center", va="bottom", color="0.35")
+
+
+def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: int = 0) -> Figure:
+    """One sample's patches, its swap perturbation, and its robust and non-robust representatives (Figure 2).
+
+    Patches are columns, correlations <x_p, f> with the 2k features are rows.  With `net`, titles say what it predicts.
+    """
+    u, v = data.features
+    k, features, P = len(u), np.concatenate(data.features), data.X.shape[-2]
+    delta = feature_swap(data, eps=eps)[sample] - data.X[sample]
+    panels = [
+        ("sample $X$", data.X[sample], True),
+        (rf"swap perturbation $\delta$ (Thm. 4.3, $\epsilon$ = {eps:g})", delta, False),
+        (r"perturbed sample $X + \delta$", data.X[sample] + delta, True),
+        ("robust representative", data.representative("robust").X[sample], True),
+        ("non-robust representative", data.representative("non_robust").X[sample], True),
+    ]
+    top = max(float(np.abs(X @ features.T).max()) for _, X, _ in panels)
+    with plt.rc_context(STYLE | {"axes.grid": False}):
+        figure, axes = plt.subplots(len(panels), 1, figsize=(8.5, 9), sharex=True, layout="constrained")
+        for axis, (title, X, classified) in zip(axes, panels):
+            image = axis.imshow(features @ X.T, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
+            if net is not None and classified:
+                predicted = int(net.predict(X[None].astype(net.dtype))[0])
+                title += f": predicted {'nothing (a tie)' if predicted < 0 else f'class {predicted}'}"
+            axis.set_title(title + (f"   (label {data.y[sample]})" if X is data.X[sample] else ""), loc="left")
+            axis.set_yticks([(k - 1) / 2, k + (k - 1) / 2], ["robust $u_i$", "non-robust $v_i$"])
+            axis.axhline(k - 0.5, color="0.3", lw=0.8)
+            for p in np.flatnonzero(data.robust[sample]):
+                axis.axvline(p, color=ROBUST, lw=0.8, ls=":", ymin=0.5)
+        axes[-1].set_xlabel(f"patch $p$ of {P}; dotted: carries the robust feature ($J_R$)")
+        figure.colorbar(image, ax=axes, label="correlation with the feature", shrink=0.5)
+        return figure

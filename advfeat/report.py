@@ -1,0 +1,154 @@
+"""report.html: one self-contained file with the figure, the numbers, what varies, configuration and versions."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from . import store
+from .config import Figure3Config
+from .experiment import TAKE_OFF, TRAININGS, summary
+from .metrics import ATTACKS
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1020px; margin: 2rem auto; padding: 0 1rem; }}
+h1 {{ font-size: 1.5rem; margin-bottom: .2rem; }} h2 {{ font-size: 1.15rem; margin-top: 2rem; }}
+img {{ max-width: 100%; }} .note {{ color: #555; }}
+table {{ border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; font-size: .92em; }}
+th, td {{ padding: .22rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }}
+th {{ font-weight: 600; border-bottom: 1px solid #999; }} td:first-child, th:first-child {{ text-align: left; }}
+details {{ margin: .5rem 0; }} summary {{ cursor: pointer; }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    return "<table>" + line(head, "th") + "".join(line(row, "td") for row in rows) + "</table>"
+
+
+def spread(values, digits: int = 2, unit: str = "") -> str:
+    """'median (min to max)' of what is not NaN, and how many are."""
+    values = np.ravel(values).astype(float)
+    found = values[~np.isnan(values)]
+    if not len(found):
+        return "never" if unit == "time" else "none"
+    missing = f", {len(values) - len(found)} of {len(values)} never" if len(found) < len(values) else ""
+    low, middle, high = (f"{x:.{digits}f}" for x in (found.min(), np.median(found), found.max()))
+    return (middle if low == high else f"{middle} ({low} to {high})") + missing
+
+
+def outcome_rows(run: store.Run, config: Figure3Config) -> tuple[list[str], list[list[str]]]:
+    """Final numbers per training, for the report and the terminal: medians over seeds with their range."""
+    s = summary(run, config)
+    lines = [
+        ("test accuracy", "accuracy", 2),
+        ("robust accuracy, worst of all attacks", "robust", 2),
+        ("certified accuracy (intervals)", "certified", 2),
+        *((f"accuracy under {attack.replace('_', ' ')} alone", f"under_{attack}", 2) for attack in ATTACKS[:-1]),
+        ("accuracy on the robust feature alone", "robust_feature", 2),
+        ("accuracy on the non-robust feature alone", "non_robust_feature", 2),
+        ("iteration of test accuracy 0.95", "accuracy_time", 0),
+        ("iteration of robust accuracy 0.95", "robust_time", 0),
+    ]
+    rows = [[label, *(spread(s[t][key], digits, "time" if digits == 0 else "") for t in TRAININGS)] for label, key, digits in lines]
+    return ["median (range) over seeds", *TRAININGS], rows
+
+
+def _class_tables(run, config) -> str:
+    s, k, parts = summary(run, config), config.n_classes, []
+    for name in TRAININGS:
+        found = s[name]
+        columns = [
+            ("robust strength A", found["A"], 2),
+            ("non-robust strength B", found["B"], 2),
+            ("A passes B at", found["crossing"], 0),
+            ("robust accuracy", found["class_robust"], 2),
+            ("certified", found["class_certified"], 2),
+        ]
+        if name == "adversarial":
+            columns.insert(2, ("B / B*", found["B"] / config.plateau(), 3))
+            columns.insert(3, ("Phase II begins", found["phase_two"], 0))
+        rows = [
+            [f"class {i}", *(spread(v[:, i], digits, "time" if digits == 0 else "") for _, v, digits in columns)]
+            for i in range(k)
+        ]
+        parts.append(f"<h3>{name.capitalize()} training</h3>" + table(["", *(c[0] for c in columns)], rows))
+    return "".join(parts)
+
+
+def _what_varies(run, config) -> str:
+    """Sentences computed from the run."""
+    s = summary(run, config)
+    adversarial, standard = s["adversarial"], s["standard"]
+    B = adversarial["B"][~np.isnan(adversarial["B_time"])] / config.plateau()
+
+    def widest(key):
+        values = adversarial[key]
+        if np.isnan(values).all():
+            return "does not happen in any class"
+        seeds, classes = (np.nanmax(values, axis=a) - np.nanmin(values, axis=a) for a in (0, 1))
+        return (
+            f"lies at {spread(values, 0, 'time')} over seeds and classes; within one seed classes differ by up to "
+            f"{np.nanmax(classes):.0f} iterations, within one class seeds by up to {np.nanmax(seeds):.0f}"
+        )
+
+    lines = [
+        f"Standard training: final robust accuracy {spread(standard['robust'])} over {config.n_seeds} seeds, "
+        f"test accuracy {spread(standard['accuracy'])}.",
+        f"Adversarial training: final robust accuracy {spread(adversarial['robust'])}, certified "
+        f"{spread(adversarial['certified'])}; the two bound the true value from above and below.",
+        f"The non-robust feature took off (its class's strongest correlation grew {TAKE_OFF:g}-fold) in {len(B)} of "
+        f"{adversarial['B'].size} (seed, class) pairs of adversarial training, at {spread(adversarial['B_time'], 0, 'time')}. "
+        + (f"There its final strength is {spread(B, 3)} times the predicted plateau B*." if len(B) else ""),
+        f"Phase II, an ascent step halving a non-robust patch, {widest('phase_two')}.",
+        f"The robust feature overtaking the non-robust one, A &gt; B, {widest('crossing')}.",
+    ]
+    return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
+
+
+def write_report(run: store.Run, config: Figure3Config, figure: Path, path: Path) -> None:
+    """Write the report of a finished run; `figure` is the PNG to embed."""
+    picture = base64.b64encode(Path(figure).read_bytes()).decode()
+    low, high = config.window()
+    inside = "inside" if low < config.eps_test < high else "outside"
+    head, rows = outcome_rows(run, config)
+    body = f"""
+<h1>Feature learning in standard and adversarial training</h1>
+<p class="note">Figure 3 of Li &amp; Li (ICLR 2025), from trained networks: {config.n_seeds} seeds, {config.n_iter}
+iterations, {escape(config.dtype)}, {escape(config.backend)} engine.</p>
+<img alt="Figure 3" src="data:image/png;base64,{picture}">
+<p class="note">Lines are medians, bands the whole range over seeds (middle row: over seeds and classes). Phase II begins
+where, for the median seed and class, an ascent step takes away half of a non-robust patch. Robust accuracy is the worst,
+sample by sample, over feature swap, one-step ascent, aligned attack, cross-entropy PGD and margin PGD
+({config.pgd_steps} steps, {config.pgd_restarts} random start{"s" * (config.pgd_restarts > 1)} each) at radius
+{config.eps_test:g}; the interval certificate bounds it from below. Cross-entropy PGD alone, the paper's metric, can be
+masked and is drawn apart.</p>
+<h2>Outcome at iteration {config.n_iter}</h2>
+{table(head, rows)}
+<p class="note">Theory: the test radius {config.eps_test:g} lies {inside} the window ({low:.3f}, {high:.3f}) in which the
+two trainings can be told apart; density ratio c =
+{config.distribution().assumption_2_3(config.q)[0]:.3f} (&lt; 1: the non-robust feature is denser); predicted plateau
+B* = {config.plateau():.3f}.</p>
+<h2>What varies over seeds and classes</h2>
+{_what_varies(run, config)}
+{_class_tables(run, config)}
+<p class="note">Strengths are (&Sigma;<sub>s</sub> &lang;w<sub>i,s</sub>, f<sub>i</sub>&rang;<sub>+</sub><sup>q</sup>)<sup>1/q</sup>;
+entries are medians (range) over seeds; times are the first recorded iteration.</p>
+<h2>Configuration and versions</h2>
+<details open><summary>Configuration</summary>
+{table(["key", "value"], [[k, repr(v)] for k, v in config.as_dict().items()])}</details>
+<details><summary>Versions</summary>
+{table(["part", "version"], [[k, v] for k, v in run.environment.items()])}</details>
+"""
+    page = PAGE.format(title="advfeat: Figure 3", body=body)
+    store.write(path, lambda file: file.write(page), "w")
