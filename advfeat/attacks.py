@@ -59,7 +59,7 @@ def one_step_ascent(
 
 def random_start(shape, eps, norm: int, seeds, restart: int, active) -> np.ndarray:
     """Uniform points of the patch-wise ball, (R, N, P, d) float64; 0 where a sample is not active."""
-    R, N, P, d = shape
+    P, d = shape[2:]
     delta = np.zeros(shape)
     for r, n in zip(*np.nonzero(active)):
         rng = stream(seeds[r], "attacks", restart + 1, int(n))
@@ -89,7 +89,8 @@ def pgd(
     """Projected steepest ascent on J from random starts, keeping each sample's iterate of smallest margin.
 
     x~ <- x + project_eps(x~ - x + step s), s = sign(grad J) or, for l_2, grad J / |grad J| patch by patch;
-    `step` is 2.5 eps / n_steps by default.  A sample rests at its first iterate with margin F_y - max_{j != y} F_j <= 0.
+    `step` is 2.5 eps / n_steps by default.  A sample rests at its first iterate whose margin F_y - max_{j != y} F_j
+    is <= 0.
 
     Returns
     -------
@@ -150,7 +151,7 @@ def aligned_attack(net: PatchCNN, X, y, *, eps, norm: str = "linf", n_leaders: i
 
 
 def feature_swap(data: PatchData, *, eps, norm: str = "linf", seed=0) -> np.ndarray:
-    """The model-free attack of Thm. 4.3: delta_p = clip_eps(beta_p (v_{y'} - v_y)) on J_NR, 0 on J_R, y' != y at random.
+    """The model-free attack of Thm. 4.3: delta_p = clip_eps(beta_p (v_{y'} - v_y)) on J_NR, 0 on J_R, y' != y random.
 
     Needs the data's features.  `eps` and `seed` are one number or one per run of a stacked `data`.  Returns X_adv.
     """
@@ -161,7 +162,8 @@ def feature_swap(data: PatchData, *, eps, norm: str = "linf", seed=0) -> np.ndar
     eps = checks.per_run("eps", eps, len(X), low=0)
     norm = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
     v = data.features[1]
-    draws = [[stream(s, "attacks", SWAP_DRAW, n).integers(len(v) - 1) for n in range(len(data))] for s in _seeds(seed, len(X))]
+    seeds, n = _seeds(seed, len(X)), range(len(data))
+    draws = [[stream(s, "attacks", SWAP_DRAW, i).integers(len(v) - 1) for i in n] for s in seeds]
     other = (y + 1 + np.array(draws)) % len(v)
     beta = np.where(data.robust, 0, data.strength).reshape(X.shape[:3])
     delta = reference.project(beta[..., None] * (v[other] - v[y])[:, :, None], eps, norm)

@@ -13,13 +13,12 @@ from tqdm import tqdm
 from . import __version__, checks, store
 from .config import DTYPES, Figure3Config
 from .kernels import BACKENDS
-from .network import PatchCNN
 from .training import DivergenceError, TrainingInterrupted
 
 
 def _add_config(parser, seeds=True):
     parser.add_argument("--config", metavar="FILE.toml", help="configuration file (keys as in --set)")
-    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change single values")
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change values")
     if seeds:
         parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds, run as one batch (default 4)")
     parser.add_argument("--backend", choices=[*BACKENDS, "cupy"], help="engine (default numba)")
@@ -95,8 +94,8 @@ def data(args) -> int:
     X, y = sample.X[0], sample.y[0]
     gaps = np.abs(X[:, None] - X[None]).max(axis=(2, 3))[y[:, None] != y[None]]
     rows = [
-        ("density ratio c = P_R alpha^q / (P_NR beta^q)", f"{density:.4g}", "non-robust denser" if density < 1 else "NOT denser"),
-        ("strength ratio alpha / beta", f"{strength:.4g}", "robust stronger" if strength > 1 else "NOT stronger"),
+        ("density ratio c = P_R alpha^q / (P_NR beta^q)", f"{density:.4g}", f"{'' if density < 1 else 'NOT '}denser"),
+        ("strength ratio alpha / beta", f"{strength:.4g}", f"{'' if strength > 1 else 'NOT '}stronger"),
         ("window of eps_test (diagonal networks)", f"({low:.4g}, {high:.4g})", "" if low < high else "empty"),
         ("eps_test", f"{config.eps_test:g}", "inside" if low < config.eps_test < high else "outside the window"),
     ]
@@ -172,7 +171,7 @@ def info(args) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="advfeat", description="Feature learning under adversarial training, in numbers.")
+    top = argparse.ArgumentParser(prog="advfeat", description="Feature learning under adversarial training.")
     top.add_argument("--version", action="version", version=f"advfeat {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
     for function in (reproduce, data, evaluate, info):

@@ -77,13 +77,14 @@ def run(
     known = {"config": config.as_dict(), "start": store.digest(net.W), "trainings": list(TRAININGS)}
     if (out / "config.json").exists():
         held = store.load_json(out / "config.json")
-        theirs = held.get("config", {})
-        changed = [k for k, v in known["config"].items() if theirs.get(k) != v] if isinstance(theirs, dict) else ["config"]
+        theirs = held.get("config") or {}
+        changed = [k for k, v in known["config"].items() if theirs.get(k) != v]
         if changed or any(held.get(part) != known[part] for part in known):
             what = ", ".join(f"{k} was {theirs.get(k)!r} and is {known['config'][k]!r}" for k in changed)
-            raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what or 'initial weights differ'}")
+            what = what or "initial weights differ"
+            raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what}")
     elif any(out.iterdir()):
-        raise store.CheckpointError(f"{out}: not empty and not a run folder (no config.json), nothing was changed")
+        raise store.CheckpointError(f"{out}: not empty and no run folder (no config.json), nothing was changed")
     else:
         store.save_json(out / "config.json", {"format": store.FORMAT, "environment": store.environment(), **known})
     for name in TRAININGS:

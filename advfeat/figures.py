@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg", force=False)
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from . import store  # noqa: E402
-from .attacks import feature_swap  # noqa: E402
-from .config import Figure3Config  # noqa: E402
-from .data import PatchData  # noqa: E402
-from .experiment import TRAININGS, at_records, phase_two  # noqa: E402
-from .metrics import normalized, q_sum  # noqa: E402
-from .network import PatchCNN  # noqa: E402
+from . import store
+from .attacks import feature_swap
+from .config import Figure3Config
+from .data import PatchData
+from .experiment import TRAININGS, at_records, phase_two
+from .metrics import normalized, q_sum
+from .network import PatchCNN
 
 STYLE = {
     "font.size": 9,
@@ -116,8 +112,8 @@ def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: in
 
     Patches are columns, correlations <x_p, f> with the 2k features are rows.  With `net`, titles say what it predicts.
     """
-    u, v = data.features
-    k, features, P = len(u), np.concatenate(data.features), data.X.shape[-2]
+    features, P = np.concatenate(data.features), data.X.shape[-2]
+    k = len(features) // 2
     delta = feature_swap(data, eps=eps)[sample] - data.X[sample]
     panels = [
         ("sample $X$", data.X[sample], True),
@@ -130,7 +126,8 @@ def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: in
     with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, axes = plt.subplots(len(panels), 1, figsize=(8.5, 9), sharex=True, layout="constrained")
         for axis, (title, X, classified) in zip(axes, panels):
-            image = axis.imshow(features @ X.T, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
+            shown = features @ X.T
+            image = axis.imshow(shown, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
             if net is not None and classified:
                 predicted = int(net.predict(X[None].astype(net.dtype))[0])
                 title += f": predicted {'nothing (a tie)' if predicted < 0 else f'class {predicted}'}"

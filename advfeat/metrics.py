@@ -115,9 +115,9 @@ def robust_accuracy(
 ) -> RobustAccuracy:
     """Robust accuracy between the worst of several attacks and a certificate, all in float64.
 
-    Cheap first: the interval certificate; then, on correct samples it leaves open, the feature swap (Thm. 4.3), one-step
-    ascent (at rate `ascent_lr`, if given), the aligned attack and PGD on cross-entropy (the paper's metric); then, on
-    what still stands, PGD on the margin.  A certified sample needs no attack: none of radius eps can break it.
+    Cheap first: the interval certificate; then, on correct samples it leaves open, the feature swap (Thm. 4.3),
+    one-step ascent (at rate `ascent_lr`, if given), the aligned attack and PGD on cross-entropy (the paper's metric);
+    then, on what still stands, PGD on the margin.  A certified sample needs no attack: none of radius eps breaks it.
 
     Parameters
     ----------
@@ -126,7 +126,8 @@ def robust_accuracy(
     n_steps, n_restarts, seed : PGD's steps and restarts; the seed, or one per run.
     """
     net = net.astype(np.float64)
-    possible = [a for a in ATTACKS if (a != "feature_swap" or data.features) and (a != "one_step" or ascent_lr is not None)]
+    lacking = {"feature_swap": data.features is None, "one_step": ascent_lr is None}
+    possible = [a for a in ATTACKS if not lacking.get(a)]
     if attacks is None:
         attacks = possible
     for name in attacks:

@@ -64,7 +64,15 @@ class PatchCNN:
     # -------------------------------------------------------------- constructors
     @classmethod
     def init(
-        cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng, init_std: float | None = None, dtype="float64", **kwargs
+        cls,
+        n_classes: int,
+        n_neurons: int,
+        patch_dim: int,
+        *,
+        rng,
+        init_std: float | None = None,
+        dtype="float64",
+        **kwargs,
     ) -> PatchCNN:
         """Random weights w ~ N(0, init_std^2 I_d), init_std = 1/sqrt(d) by default (the paper's sigma_0).
 
@@ -76,10 +84,9 @@ class PatchCNN:
             checks.integer("patch_dim", patch_dim, 1),
         )
         init_std = patch_dim**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
-        draws = [
-            init_std * np.random.default_rng(r).standard_normal(shape) for r in (rng if isinstance(rng, list) else [rng])
-        ]
-        return cls((np.stack(draws) if isinstance(rng, list) else draws[0]).astype(dtype), **kwargs)
+        rngs = rng if isinstance(rng, list) else [rng]
+        W = init_std * np.stack([np.random.default_rng(r).standard_normal(shape) for r in rngs])
+        return cls((W if isinstance(rng, list) else W[0]).astype(dtype), **kwargs)
 
     @classmethod
     def _minimum(cls, vectors, gamma, n_neurons, kwargs):
@@ -88,7 +95,7 @@ class PatchCNN:
 
     @classmethod
     def nonrobust_minimum(cls, gamma: float, features, n_neurons: int = 1, **kwargs) -> PatchCNN:
-        """w_{i,s} = gamma v_i (Prop. 3.1): fits as gamma grows, and the feature swap breaks it.  `features` = (u, v)."""
+        """w_{i,s} = gamma v_i (Prop. 3.1): fits as gamma grows; the feature swap breaks it.  `features` = (u, v)."""
         return cls._minimum(features[1], gamma, n_neurons, kwargs)
 
     @classmethod
@@ -201,7 +208,7 @@ class PatchCNN:
 
     @classmethod
     def load(cls, path, q: int | None = None, rho: float | None = None, backend: str = "numba") -> PatchCNN:
-        """A network from an .npz with ``W`` (k, m, d) or (R, k, m, d), and ``q``, ``rho`` unless they are given here."""
+        """A network from an .npz with ``W`` (k, m, d) or (R, k, m, d), and ``q``, ``rho`` unless given here."""
         from .store import load_npz
 
         held = load_npz(path)

@@ -36,12 +36,12 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "<table>" + line(head, "th") + "".join(line(row, "td") for row in rows) + "</table>"
 
 
-def spread(values, digits: int = 2, unit: str = "") -> str:
-    """'median (min to max)' of what is not NaN, and how many are."""
+def spread(values, digits: int = 2) -> str:
+    """'median (min to max)' of what is not NaN, and how many are; iterations have 0 digits and may be "never"."""
     values = np.ravel(values).astype(float)
     found = values[~np.isnan(values)]
     if not len(found):
-        return "never" if unit == "time" else "none"
+        return "never" if digits == 0 else "none"
     missing = f", {len(values) - len(found)} of {len(values)} never" if len(found) < len(values) else ""
     low, middle, high = (f"{x:.{digits}f}" for x in (found.min(), np.median(found), found.max()))
     return (middle if low == high else f"{middle} ({low} to {high})") + missing
@@ -60,7 +60,7 @@ def outcome_rows(run: store.Run, config: Figure3Config) -> tuple[list[str], list
         ("iteration of test accuracy 0.95", "accuracy_time", 0),
         ("iteration of robust accuracy 0.95", "robust_time", 0),
     ]
-    rows = [[label, *(spread(s[t][key], digits, "time" if digits == 0 else "") for t in TRAININGS)] for label, key, digits in lines]
+    rows = [[label, *(spread(s[t][key], digits) for t in TRAININGS)] for label, key, digits in lines]
     return ["median (range) over seeds", *TRAININGS], rows
 
 
@@ -79,7 +79,7 @@ def _class_tables(run, config) -> str:
             columns.insert(2, ("B / B*", found["B"] / config.plateau(), 3))
             columns.insert(3, ("Phase II begins", found["phase_two"], 0))
         rows = [
-            [f"class {i}", *(spread(v[:, i], digits, "time" if digits == 0 else "") for _, v, digits in columns)]
+            [f"class {i}", *(spread(v[:, i], digits) for _, v, digits in columns)]
             for i in range(k)
         ]
         parts.append(f"<h3>{name.capitalize()} training</h3>" + table(["", *(c[0] for c in columns)], rows))
@@ -96,10 +96,14 @@ def _what_varies(run, config) -> str:
         values = adversarial[key]
         if np.isnan(values).all():
             return "does not happen in any class"
-        seeds, classes = (np.nanmax(values, axis=a) - np.nanmin(values, axis=a) for a in (0, 1))
+        known = ~np.isnan(values)
+        seeds, classes = (
+            np.max(values, axis=a, where=known, initial=0) - np.min(values, axis=a, where=known, initial=np.inf)
+            for a in (0, 1)
+        )
         return (
-            f"lies at {spread(values, 0, 'time')} over seeds and classes; within one seed classes differ by up to "
-            f"{np.nanmax(classes):.0f} iterations, within one class seeds by up to {np.nanmax(seeds):.0f}"
+            f"lies at {spread(values, 0)} over seeds and classes; within one seed classes differ by up to "
+            f"{classes.max():.0f} iterations, within one class seeds by up to {seeds.max():.0f}"
         )
 
     lines = [
@@ -108,7 +112,7 @@ def _what_varies(run, config) -> str:
         f"Adversarial training: final robust accuracy {spread(adversarial['robust'])}, certified "
         f"{spread(adversarial['certified'])}; the two bound the true value from above and below.",
         f"The non-robust feature took off (its class's strongest correlation grew {TAKE_OFF:g}-fold) in {len(B)} of "
-        f"{adversarial['B'].size} (seed, class) pairs of adversarial training, at {spread(adversarial['B_time'], 0, 'time')}. "
+        f"{adversarial['B'].size} (seed, class) pairs of adversarial training, at {spread(adversarial['B_time'], 0)}. "
         + (f"There its final strength is {spread(B, 3)} times the predicted plateau B*." if len(B) else ""),
         f"Phase II, an ascent step halving a non-robust patch, {widest('phase_two')}.",
         f"The robust feature overtaking the non-robust one, A &gt; B, {widest('crossing')}.",
@@ -127,22 +131,23 @@ def write_report(run: store.Run, config: Figure3Config, figure: Path, path: Path
 <p class="note">Figure 3 of Li &amp; Li (ICLR 2025), from trained networks: {config.n_seeds} seeds, {config.n_iter}
 iterations, {escape(config.dtype)}, {escape(config.backend)} engine.</p>
 <img alt="Figure 3" src="data:image/png;base64,{picture}">
-<p class="note">Lines are medians, bands the whole range over seeds (middle row: over seeds and classes). Phase II begins
-where, for the median seed and class, an ascent step takes away half of a non-robust patch. Robust accuracy is the worst,
-sample by sample, over feature swap, one-step ascent, aligned attack, cross-entropy PGD and margin PGD
+<p class="note">Lines are medians, bands the whole range over seeds (middle row: over seeds and classes). Phase II
+begins where, for the median seed and class, an ascent step takes away half of a non-robust patch. Robust accuracy is
+the worst, sample by sample, over feature swap, one-step ascent, aligned attack, cross-entropy PGD and margin PGD
 ({config.pgd_steps} steps, {config.pgd_restarts} random start{"s" * (config.pgd_restarts > 1)} each) at radius
 {config.eps_test:g}; the interval certificate bounds it from below. Cross-entropy PGD alone, the paper's metric, can be
 masked and is drawn apart.</p>
 <h2>Outcome at iteration {config.n_iter}</h2>
 {table(head, rows)}
-<p class="note">Theory: the test radius {config.eps_test:g} lies {inside} the window ({low:.3f}, {high:.3f}) in which the
-two trainings can be told apart; density ratio c =
+<p class="note">Theory: the test radius {config.eps_test:g} lies {inside} the window ({low:.3f}, {high:.3f}) in which
+the two trainings can be told apart; density ratio c =
 {config.distribution().assumption_2_3(config.q)[0]:.3f} (&lt; 1: the non-robust feature is denser); predicted plateau
 B* = {config.plateau():.3f}.</p>
 <h2>What varies over seeds and classes</h2>
 {_what_varies(run, config)}
 {_class_tables(run, config)}
-<p class="note">Strengths are (&Sigma;<sub>s</sub> &lang;w<sub>i,s</sub>, f<sub>i</sub>&rang;<sub>+</sub><sup>q</sup>)<sup>1/q</sup>;
+<p class="note">Strengths are
+(&Sigma;<sub>s</sub> &lang;w<sub>i,s</sub>, f<sub>i</sub>&rang;<sub>+</sub><sup>q</sup>)<sup>1/q</sup>;
 entries are medians (range) over seeds; times are the first recorded iteration.</p>
 <h2>Configuration and versions</h2>
 <details open><summary>Configuration</summary>

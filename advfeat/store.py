@@ -1,4 +1,4 @@
-"""Files: written to a temporary name and renamed, read without pickle, refused when they are not what they should be."""
+"""Files: written to a temporary name and renamed, read without pickle, refused when not what they should be."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def environment() -> dict[str, str]:
     found = {"advfeat": __version__, "python": platform.python_version()} | {n: metadata.version(n) for n in names}
     here = Path(__file__).resolve().parent.parent
     if (here / ".git").exists():
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False)
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             found["commit"] = done.stdout.strip()
     return found | {"machine": platform.machine(), "system": platform.system(), "cores": str(os.cpu_count())}

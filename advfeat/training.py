@@ -181,7 +181,8 @@ class _Trainer:
             for part, mine in self.identity.items():
                 theirs = held.identity.get(part)
                 if theirs != mine:
-                    raise store.CheckpointError(f"{folder}: holds another run, nothing was changed; {_difference(part, theirs, mine)}")
+                    what = _difference(part, theirs, mine)
+                    raise store.CheckpointError(f"{folder}: holds another run, nothing was changed; {what}")
             self.net = held.net
             self.iteration = held.iteration
             self.records = [{k: a[t] for k, a in held.history.items()} for t in range(len(held.history["iteration"]))]
@@ -270,16 +271,17 @@ class _Trainer:
         with _Interrupt() as interrupt:
             while self.iteration < n_iter:
                 target = min((self.iteration // self.every + 1) * self.every, n_iter)
-                started = time.perf_counter()
-                done, bad = self.advance(min(segment, target - self.iteration))
-                spent = time.perf_counter() - started
-                segment = max(1, min(2 * segment, int(segment * SEGMENT_SECONDS / max(spent, 1e-9))))
+                started, wanted = time.perf_counter(), min(segment, target - self.iteration)
+                done, bad = self.advance(wanted)
+                share = SEGMENT_SECONDS / max(time.perf_counter() - started, 1e-9)
+                segment = max(1, int(wanted * min(share, 2)))
                 self.iteration += done
                 at_record = self.iteration == target and not bad
-                weights_bad = [r for r, W in enumerate(self.net.weights) if not np.isfinite(W).all()] if at_record else []
-                if bad or weights_bad:
+                if at_record:
+                    bad = [r for r, W in enumerate(self.net.weights) if not np.isfinite(W).all()]
+                if bad:
                     self._save_history()
-                    raise DivergenceError(self.iteration, bad or weights_bad, self.result())
+                    raise DivergenceError(self.iteration, bad, self.result())
                 if at_record:
                     self.record()
                     if len(self.records) - saved >= self.config.checkpoint_every or self.iteration == n_iter:

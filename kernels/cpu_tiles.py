@@ -1,8 +1,9 @@
 """Register tiles of the CPU engine: the two inner loops of every product, as vector code for this machine.
 
 A *block* is B = 2 V lanes, two SIMD registers of V numbers.  `product` streams a block through tiles of MR rows,
-`gram` reduces blocks to tiles of GA x GJ weights; both keep 12 accumulators in registers.  The vectors are explicit LLVM
-types, so no auto-vectoriser decides about speed, and the order of every sum is written here, so bits do not depend on it.
+`gram` reduces blocks to tiles of GA x GJ weights; both keep 12 accumulators in registers.  The vectors are explicit
+LLVM types, so no auto-vectoriser decides about speed, and the order of every sum is written here, so no compiler
+decides about bits.
 """
 
 import llvmlite.binding as llvm

@@ -12,7 +12,7 @@ _STAMP = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _SOURCE
 
 
 def part(function):
-    """``numba.njit`` for a function that only kernels call: no entry from Python, which would double its compilation."""
+    """``numba.njit`` for a function that only kernels call: entries from Python would double its compilation."""
     return njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
@@ -29,7 +29,7 @@ def jit(function):
 
 @intrinsic
 def stands_alone(typingctx):
-    """Called inside a kernel: keep it a function of its own.  Inlined copies of the tiles cost minutes of compilation."""
+    """Called inside a kernel: keep it a function of its own, since inlined copies of the tiles take long to compile."""
 
     def codegen(context, builder, signature, args):
         builder.function.attributes.add("noinline")

@@ -1,0 +1,195 @@
+"""The command line: what a user types, what comes out, and what bad input says."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import advfeat
+from advfeat.cli import main
+from advfeat.config import Figure3Config
+
+ROOT = Path(advfeat.__file__).resolve().parent.parent
+SMALL = [
+    *("n_classes=3", "n_neurons=4", "patch_dim=12", "n_patches=8", "n_train=6", "n_test=6"),
+    *("n_iter=40", "n_records=4", "rho=10", "lr=2"),
+]
+TINY = ["--seeds", "2", "--set", *SMALL]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["reproduce", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def test_reproduce_writes_everything(folder):
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "config.json", "history.npz", "figure3.png", "figure3.pdf", "report.html", "standard", "adversarial",
+    }  # fmt: skip
+    run = advfeat.load(folder)
+    assert run.config == Figure3Config.build(None, SMALL, n_seeds=2).as_dict()
+    assert {"numpy", "numba", "python", "advfeat"} <= run.environment.keys()
+    for name in ("standard", "adversarial"):
+        history = run.histories[name]
+        assert history["iteration"].tolist() == list(range(0, 41, 2))
+        measured = ~np.isnan(history["robust_accuracy"][:, 0])
+        assert history["iteration"][measured].tolist() == [0, 10, 20, 30, 40]
+        accuracy = history["test_accuracy"][measured]
+        assert (history["robust_accuracy"][measured] <= accuracy).all()
+        assert (history["certified_accuracy"][measured] <= history["robust_accuracy"][measured]).all()
+    with np.load(folder / "history.npz") as held:
+        assert np.array_equal(held["adversarial/B"], run.histories["adversarial"]["B"])
+    with pytest.raises(ValueError, match=r"\['adversarial', 'standard'\]"):
+        _ = run.net
+
+
+def test_the_report_is_one_self_contained_file(folder):
+    page = (folder / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    for text in ("robust accuracy, worst of all attacks", "What varies", "class 2", "ascent_lr", "numba"):
+        assert text in page
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_the_same_command_again_changes_nothing(folder, capsys):
+    kept = {p: p.read_bytes() for p in folder.rglob("*.npz")}
+    start = time.perf_counter()
+    assert main(["reproduce", "--out", str(folder), *TINY]) == 0
+    assert time.perf_counter() - start < 60
+    assert {p: p.read_bytes() for p in folder.rglob("*.npz")} == kept
+    assert "Report:" in capsys.readouterr().out
+
+
+def test_another_configuration_is_refused_and_nothing_lost(folder, capsys):
+    kept = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert main(["reproduce", "--out", str(folder), *TINY, "alpha=2.5"]) == 2
+    assert "alpha was 3.0 and is 2.5" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == kept
+
+
+LONG = ["--seeds", "2", "--set", *SMALL, "n_iter=12000", "n_records=40"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert main(["reproduce", *LONG, "--out", str(out)]) == 0
+    return advfeat.load(out)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
+def test_a_stopped_run_continues_to_the_same_bits(sign, undisturbed, tmp_path):
+    command = [sys.executable, "-m", "advfeat", "reproduce", *LONG]
+    stopped = subprocess.Popen([*command, "--out", str(tmp_path / "a")], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "a").glob("adversarial/checkpoint.npz")):
+        assert stopped.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    stopped.send_signal(sign)
+    _, message = stopped.communicate(timeout=60)
+    assert not (tmp_path / "a" / "history.npz").exists(), "the run was over before it was stopped"
+    if sign == signal.SIGINT:
+        assert stopped.returncode == 130
+        assert "the same command continues" in message
+    assert main(["reproduce", *LONG, "--out", str(tmp_path / "a")]) == 0
+    run = advfeat.load(tmp_path / "a")
+    for name in ("standard", "adversarial"):
+        assert np.array_equal(run.nets[name].W, undisturbed.nets[name].W)
+        for key, value in run.histories[name].items():
+            assert np.array_equal(value, undisturbed.histories[name][key], equal_nan=True), key
+
+
+def test_data_prints_the_window_and_draws_figure_2(tmp_path, capsys):
+    assert main(["data", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "(0.4987, 0.6)" in text
+    assert "0.4286" in text  # c = 27/63
+    assert (tmp_path / "figure2.png").stat().st_size > 10_000
+    assert (tmp_path / "figure2.pdf").exists()
+
+
+def test_own_weights_go_into_every_command(tmp_path, capsys):
+    config = Figure3Config.build(None, SMALL, n_seeds=2)
+    net = advfeat.PatchCNN.robust_minimum(9.0, config.distribution().features, n_neurons=4, q=3, rho=10.0)
+    file = str(tmp_path / "mine.npz")
+    net.save(file)
+    assert main(["data", "--out", str(tmp_path), "--weights", file, "--set", *SMALL]) == 0
+    assert "accuracy of the given weights on 6 samples: 1.00" in capsys.readouterr().out
+    assert main(["evaluate", "--weights", file, *TINY]) == 0
+    assert len(re.findall(r"^weights .*1\.00", capsys.readouterr().out, re.M)) == 2
+    assert main(["reproduce", "--weights", file, "--out", str(tmp_path / "run"), *TINY]) == 0
+    start = advfeat.load(tmp_path / "run").histories["standard"]["A"][0]
+    assert np.array_equal(start, np.full((2, 3, 4), 9.0))
+
+
+def test_evaluate_reads_a_run(folder, capsys):
+    assert main(["evaluate", str(folder), "--eps", "0"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("standard", "adv"))]
+    assert len(lines) == 4
+    for line in lines:
+        assert line[2] == line[3] == line[4]  # at eps = 0 accuracy, robust and certified accuracy are one
+
+
+def test_info_names_engines_and_versions(capsys):
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    for part in ("numba engine", "cupy engine", "threads", "numpy", advfeat.__version__):
+        assert part in text
+
+
+def test_toml_and_pairs(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("alpha = 4.0\nq = 4\n")
+    config = Figure3Config.build(file, ["q=5", "balanced=false", "objective=margin", "batch_size=none"], n_seeds=3)
+    assert (config.alpha, config.q, config.balanced, config.objective, config.n_seeds) == (4.0, 5, False, "margin", 3)
+    assert config.batch_size is None
+
+
+BAD = {
+    "unknown key": (["reproduce", "--set", "alhpa=2"], "alhpa: unknown configuration key; did you mean 'alpha'?"),
+    "no value": (["reproduce", "--set", "alpha"], "'alpha': must be key=value"),
+    "text": (["reproduce", "--set", "alpha=big"], "alpha = 'big': must be a number"),
+    "negative": (["reproduce", "--set", "beta=-1"], "beta = -1.0: must be a number, finite and > 0"),
+    "dimension": (["data", "--set", "patch_dim=9"], "patch_dim = 9: must be >= 2 n_classes = 10"),
+    "records": (["reproduce", "--set", "n_iter=7"], "n_iter = 7: must be a multiple of n_records = 20"),
+    "no file": (["reproduce", "--config", "nowhere.toml"], "nowhere.toml: there is no such file"),
+    "no weights": (["evaluate", "--weights", "nowhere.npz"], "nowhere.npz: there is no such file"),
+    "no run": (["evaluate", "nowhere"], "nowhere: not a run folder"),
+    "nothing": (["evaluate"], "give either a run folder or --weights"),
+    "cupy": (["reproduce", "--backend", "cupy"], "no GPU engine yet"),
+    "seeds": (["reproduce", "--seeds", "0"], "n_seeds = 0: must be an integer >= 1"),
+    "folder": (["reproduce", "--out", str(ROOT / "LICENSE" / "x")], "LICENSE/x: cannot be used as an output folder"),
+    "foreign": (["reproduce", "--out", str(ROOT / "kernels")], "not empty and no run folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_a_clear_error_before_any_work(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wrong_weights_are_named(tmp_path, capsys):
+    for arrays, message in (
+        ({"V": np.zeros(3)}, "holds ['V'], but no array 'W'"),
+        ({"W": np.zeros((5, 20, 99))}, "weights have shape (5, 20, 99): must be (5, 20, 100) or (4, 5, 20, 100)"),
+        ({"W": np.full((5, 20, 100), np.nan)}, "W holds NaN"),
+    ):
+        np.savez(tmp_path / "w.npz", **arrays)
+        assert main(["evaluate", "--weights", str(tmp_path / "w.npz")]) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "w.npz").write_bytes(b"PK\x03\x04 truncated")
+    assert main(["evaluate", "--weights", str(tmp_path / "w.npz")]) == 2
+    assert "truncated or not an .npz file" in capsys.readouterr().err
+    assert not os.path.exists("advfeat-runs")

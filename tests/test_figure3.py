@@ -1,0 +1,64 @@
+"""The paper's story, told by networks trained at the default configuration, over eight seeds."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from advfeat.validation.figure3 import check
+
+from advfeat import experiment
+from advfeat.config import Figure3Config
+from advfeat.figures import figure3
+from advfeat.theory import plateau
+
+CONFIG = Figure3Config(n_seeds=8)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return experiment.run(CONFIG, tmp_path_factory.mktemp("figure3"))
+
+
+def test_every_claim_holds_on_every_seed(run):
+    claims = check(run, CONFIG)
+    assert len(claims) == 7
+    assert [c for c in claims if not c.holds] == []
+
+
+def test_the_claims_fail_on_other_evidence(run):
+    """The two trainings exchanged, a wrong plateau, a robust accuracy that never rises: each is seen to fail."""
+
+    def verdicts(run, config=CONFIG):
+        return [c.holds for c in check(run, config)]
+
+    swapped = dataclasses.replace(run, histories=dict(zip(run.histories, list(run.histories.values())[::-1])))
+    assert verdicts(swapped) == [True, False, True, False, True, False, False]
+    assert not verdicts(run, dataclasses.replace(CONFIG, ascent_lr=60.0))[-1]
+    flat = dict(run.histories["adversarial"])
+    flat["robust_accuracy"] = np.where(np.isnan(flat["robust_accuracy"]), np.nan, 0.0)
+    flat["test_accuracy"] = flat["test_accuracy"] * 0.9
+    broken = dataclasses.replace(run, histories={**run.histories, "adversarial": flat})
+    assert verdicts(broken) == [True, True, False, False, False, False, True]
+
+
+def test_the_standard_net_keeps_its_phase_and_the_window_story(run):
+    summary = experiment.summary(run, CONFIG)
+    standard, adversarial = summary["standard"], summary["adversarial"]
+    assert (standard["non_robust_feature"] == 1).all()
+    assert (standard["robust_feature"] <= 0.5).all()
+    assert (adversarial["robust_feature"] == 1).all()
+    assert (adversarial["A"] > adversarial["B"]).all()
+    assert (standard["A"] < standard["B"]).all()
+    assert (adversarial["certified"] <= adversarial["robust"]).all()
+    begins = adversarial["phase_two"]
+    assert (begins < adversarial["crossing"]).all()
+
+
+def test_figure_3_shows_the_measured_curves(run):
+    figure = figure3(run.histories, CONFIG)
+    middle, bottom = figure.axes[3], figure.axes[5]
+    levels = [line.get_ydata()[0] for line in middle.lines if len(set(line.get_ydata())) == 1]
+    assert plateau(CONFIG.beta, CONFIG.q, CONFIG.rho, CONFIG.ascent_lr) in levels
+    robust = next(line for line in bottom.lines if "worst" in str(line.get_label()))
+    assert robust.get_xdata().tolist() == list(range(0, 4001, 200))
+    assert robust.get_ydata()[-1] == np.median(run.histories["adversarial"]["robust_accuracy"][-1])
