@@ -111,6 +111,12 @@ def first_time(iterations: np.ndarray, reached: np.ndarray) -> np.ndarray:
     return np.where(reached.any(axis=0), iterations[reached.argmax(axis=0)].astype(float), np.nan)
 
 
+def for_good(iterations: np.ndarray, holds: np.ndarray) -> np.ndarray:
+    """First recorded iteration from which on `holds` (T, ...) stays true, NaN where it does not hold at the end."""
+    since = len(holds) - np.logical_and.accumulate(holds[::-1]).sum(axis=0)
+    return np.where(holds[-1], iterations[np.minimum(since, len(holds) - 1)].astype(float), np.nan)
+
+
 def took_off(history: dict, feature: str) -> np.ndarray:
     """Per record, run and class: max_s of correlation `feature` ("A" or "B") >= TAKE_OFF times its first value."""
     strongest = history[feature].max(axis=-1)
@@ -146,7 +152,7 @@ def summary(run: store.Run, config: Figure3Config) -> dict:
             "B": B[-1],
             "A_time": first_time(h["iteration"], took_off(h, "A")),
             "B_time": first_time(h["iteration"], took_off(h, "B")),
-            "crossing": first_time(h["iteration"], A > B),
+            "crossing": for_good(h["iteration"], A > B),
         }
     out["adversarial"]["phase_two"] = phase_two(run.histories["adversarial"], config)
     return out

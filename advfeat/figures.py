@@ -85,7 +85,7 @@ def figure3(histories: dict[str, dict], config: Figure3Config) -> Figure:
         axes[0, 0].set_ylabel("normalised correlation")
         axes[1, 0].set_ylabel("feature strength in the logit")
         axes[2, 0].set_ylabel(rf"accuracy, $\epsilon_{{test}}$ = {config.eps_test:g} ({_norm(config)})")
-        axes[0, 0].legend(loc="upper left")
+        axes[0, 0].legend(loc="center right")
         axes[2, 0].legend(loc="center right", fontsize=8)
         return figure
 
@@ -99,12 +99,12 @@ def _mark_phases(axes, history, config):
     begins = phase_two(history, config)
     if np.isnan(begins).all():
         return
-    begin, end = np.nanmedian(begins), history["iteration"][-1]
+    begin = np.nanmedian(begins)
     for axis in axes:
         axis.axvspan(0, begin, color="0.5", alpha=0.12, lw=0)
         axis.axvline(begin, color="0.45", lw=0.9, ls=(0, (2, 2)))
-    for x, text in ((begin / 2, "I"), ((begin + end) / 2, "Phase II")):
-        axes[0].text(x, 1.02, text, transform=axes[0].get_xaxis_transform(), ha="center", va="bottom", color="0.35")
+    for x, side, text in ((begin, "right", "Phase I "), (begin, "left", " Phase II")):
+        axes[0].text(x, 1.02, text, transform=axes[0].get_xaxis_transform(), ha=side, va="bottom", color="0.35")
 
 
 def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: int = 0) -> Figure:
@@ -116,7 +116,7 @@ def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: in
     k = len(features) // 2
     delta = feature_swap(data, eps=eps)[sample] - data.X[sample]
     panels = [
-        ("sample $X$", data.X[sample], True),
+        (f"sample $X$ of class {data.y[sample]}", data.X[sample], True),
         (rf"swap perturbation $\delta$ (Thm. 4.3, $\epsilon$ = {eps:g})", delta, False),
         (r"perturbed sample $X + \delta$", data.X[sample] + delta, True),
         ("robust representative", data.representative("robust").X[sample], True),
@@ -131,7 +131,7 @@ def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: in
             if net is not None and classified:
                 predicted = int(net.predict(X[None].astype(net.dtype))[0])
                 title += f": predicted {'nothing (a tie)' if predicted < 0 else f'class {predicted}'}"
-            axis.set_title(title + (f"   (label {data.y[sample]})" if X is data.X[sample] else ""), loc="left")
+            axis.set_title(title, loc="left")
             axis.set_yticks([(k - 1) / 2, k + (k - 1) / 2], ["robust $u_i$", "non-robust $v_i$"])
             axis.axhline(k - 0.5, color="0.3", lw=0.8)
             for p in np.flatnonzero(data.robust[sample]):

@@ -21,7 +21,7 @@ h1 {{ font-size: 1.5rem; margin-bottom: .2rem; }} h2 {{ font-size: 1.15rem; marg
 img {{ max-width: 100%; }} .note {{ color: #555; }}
 table {{ border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; font-size: .92em; }}
 th, td {{ padding: .22rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }}
-th {{ font-weight: 600; border-bottom: 1px solid #999; }} td:first-child, th:first-child {{ text-align: left; }}
+th {{ font-weight: 600; border-bottom: 1px solid #999; }} td:first-child, th:first-child {{ text-align: left; white-space: nowrap; }}
 details {{ margin: .5rem 0; }} summary {{ cursor: pointer; }}
 </style></head><body>
 {body}
@@ -71,7 +71,7 @@ def _class_tables(run, config) -> str:
         columns = [
             ("robust strength A", found["A"], 2),
             ("non-robust strength B", found["B"], 2),
-            ("A passes B at", found["crossing"], 0),
+            ("A > B from", found["crossing"], 0),
             ("robust accuracy", found["class_robust"], 2),
             ("certified", found["class_certified"], 2),
         ]
@@ -115,7 +115,7 @@ def _what_varies(run, config) -> str:
         f"{adversarial['B'].size} (seed, class) pairs of adversarial training, at {spread(adversarial['B_time'], 0)}. "
         + (f"There its final strength is {spread(B, 3)} times the predicted plateau B*." if len(B) else ""),
         f"Phase II, an ascent step halving a non-robust patch, {widest('phase_two')}.",
-        f"The robust feature overtaking the non-robust one, A &gt; B, {widest('crossing')}.",
+        f"The robust feature overtaking the non-robust one for good, A &gt; B, {widest('crossing')}.",
     ]
     return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 

@@ -1,0 +1,80 @@
+"""Packaging: the checkout finds its sub-packages, and the frame of the repository holds."""
+
+import ast
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import advfeat
+
+ROOT = Path(__file__).resolve().parent.parent
+IMPORT = (
+    "import sys, advfeat, advfeat.kernels, advfeat.validation, advfeat.theory, kernels;"
+    "print(advfeat.kernels.__file__, kernels.__file__)"
+)
+
+
+def test_a_checkout_finds_its_sub_packages_beside_another_package_named_kernels(tmp_path):
+    """From the root, the checkout's own `kernels` shadows any other at top level; from elsewhere the other one wins.
+    Either way advfeat.kernels is advfeat's."""
+    other = tmp_path / "other" / "kernels"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("")
+    for path, top in (([ROOT, other.parent], ROOT), ([other.parent, ROOT], other.parent)):
+        code = f"import sys; sys.path[:0] = {[str(p) for p in path]!r}; {IMPORT}"
+        done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+        mine, theirs = done.stdout.split()
+        assert Path(mine) == ROOT / "kernels" / "__init__.py"
+        assert Path(theirs) == top / "kernels" / "__init__.py"
+
+
+def test_an_installed_package_is_not_extended(tmp_path):
+    """With advfeat/kernels present the guard stays away, even where folders of such names stand beside it."""
+    inside = tmp_path / "advfeat"
+    for source, target in (("advfeat", "."), ("kernels", "kernels"), ("validation", "validation")):
+        shutil.copytree(ROOT / source, inside / target, dirs_exist_ok=True)
+    for name in ("kernels", "validation"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong one')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import advfeat.validation; print(*advfeat.__path__)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(inside)]
+
+
+def test_setup_cfg_names_every_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    named = set(setup["options"]["packages"].split())
+    folders = {"advfeat": ROOT / "advfeat"} | {f"advfeat.{n}": ROOT / n for n in ("kernels", "validation")}
+    found = set()
+    for name, folder in folders.items():
+        for init in folder.rglob("__init__.py"):
+            found.add(".".join([name, *init.parent.relative_to(folder).parts]))
+    assert named == found
+
+
+def test_imports_go_down_never_up():
+    """The floors: kernels know arrays only, theory no network, PyTorch nobody outside the tests."""
+    floors = {
+        "kernels": {"kernels"},
+        "advfeat/theory": {"theory", "kernels"},
+    }
+    for folder, allowed in floors.items():
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    where = (node.module or "").split(".")[0]
+                    assert node.level == 1 or where in allowed, f"{file}: from {'.' * node.level}{node.module}"
+    for folder in ("advfeat", "kernels", "validation", "benchmarks"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not any(name.split(".")[0] == "torch" for name in names), file
+
+
+def test_the_public_api():
+    for name in advfeat.__all__:
+        assert getattr(advfeat, name).__doc__, name
