@@ -153,17 +153,18 @@ def info(args) -> int:
     """Engines, devices, versions, threads."""
     from importlib.util import find_spec
 
-    import numba
+    from llvmlite.binding import get_host_cpu_name
 
-    from .kernels import cpu_tiles, numba_engine
+    from .kernels import cpu_kernels, cpu_tiles, numba_engine
 
+    cache = getattr(cpu_kernels.train.stats, "cache_path", None)
     rows = [
         ("numba engine", f"{cpu_tiles.VECTOR_BYTES * 8}-bit vectors, {numba_engine.get_num_threads()} threads"),
         ("numpy engine", "the reference"),
         ("cupy engine", "not in this version" + ("" if find_spec("cupy") else "; CuPy is not installed")),
-        ("cpu", f"{numba.core.config.CPU_NAME or __import__('llvmlite.binding').binding.get_host_cpu_name()}"),
+        ("cpu", get_host_cpu_name()),
         ("usable cores", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        ("compiled kernels", Path(cpu_tiles.product._cache.cache_path if cpu_tiles.product._cache.cache_path else "-")),
+        ("compiled kernels", cache or "not kept: no folder for them can be written"),
         *store.environment().items(),
     ]
     _print_table(("part", "state"), rows)

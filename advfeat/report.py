@@ -21,7 +21,8 @@ h1 {{ font-size: 1.5rem; margin-bottom: .2rem; }} h2 {{ font-size: 1.15rem; marg
 img {{ max-width: 100%; }} .note {{ color: #555; }}
 table {{ border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; font-size: .92em; }}
 th, td {{ padding: .22rem .7rem; text-align: right; border-bottom: 1px solid #e4e4e4; }}
-th {{ font-weight: 600; border-bottom: 1px solid #999; }} td:first-child, th:first-child {{ text-align: left; white-space: nowrap; }}
+th {{ font-weight: 600; border-bottom: 1px solid #999; }}
+td:first-child, th:first-child {{ text-align: left; white-space: nowrap; }}
 details {{ margin: .5rem 0; }} summary {{ cursor: pointer; }}
 </style></head><body>
 {body}

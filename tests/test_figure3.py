@@ -54,6 +54,18 @@ def test_the_standard_net_keeps_its_phase_and_the_window_story(run):
     assert (begins < adversarial["crossing"]).all()
 
 
+def test_a_seed_does_not_depend_on_its_batch(tmp_path):
+    """The whole experiment, attacks included, at seeds 0..2 and at seed 2 alone: the same bits."""
+    small = {"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 8, "n_train": 6, "n_test": 6}
+    small |= {"rho": 10.0, "lr": 2.0, "n_iter": 200, "n_records": 4, "batch_size": 4, "pgd_restarts": 2}
+    batch = experiment.run(Figure3Config(**small, n_seeds=3), tmp_path / "batch")
+    alone = experiment.run(Figure3Config(**small, n_seeds=1, first_seed=2), tmp_path / "alone")
+    for name, history in alone.histories.items():
+        for key, value in history.items():
+            if key != "iteration":
+                assert np.array_equal(value[:, 0], batch.histories[name][key][:, 2], equal_nan=True), key
+
+
 def test_figure_3_shows_the_measured_curves(run):
     figure = figure3(run.histories, CONFIG)
     middle, bottom = figure.axes[3], figure.axes[5]
