@@ -56,9 +56,10 @@ def load_npz(path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
     try:
-        with np.load(path, allow_pickle=False) as held:
-            if not isinstance(held, np.lib.npyio.NpzFile):
-                raise CheckpointError(f"{path}: not an .npz file")
+        held = np.load(path, allow_pickle=False)
+        if not isinstance(held, np.lib.npyio.NpzFile):
+            raise CheckpointError(f"{path}: not an .npz file")
+        with held:
             return {name: held[name] for name in held.files}
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
         if isinstance(error, CheckpointError):
@@ -155,7 +156,8 @@ def load(run_folder) -> Run:
     config = load_json(path / "config.json")
     arms = config.get("trainings", ["run"])
     places = {arm: path if arm == "run" else path / arm for arm in arms}
-    states = {arm: read_checkpoint(place / "checkpoint.npz") for arm, place in places.items()}
+    backend = config["config"].get("backend", "numba")
+    states = {arm: read_checkpoint(place / "checkpoint.npz", backend) for arm, place in places.items()}
     return Run(
         path,
         config["config"],

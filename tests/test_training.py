@@ -17,8 +17,10 @@ from advfeat import (
     TrainingInterrupted,
     correlations,
     load,
+    pgd,
     train,
 )
+from advfeat.rng import STREAMS, stream
 
 LAW = PatchDistribution(n_classes=3, patch_dim=11, n_patches=5, n_robust=1, alpha=2.0, beta=1.0, noise_std=0.1)
 RUNS = [LAW.sample(9, 10 + s, balanced=True) for s in range(3)]
@@ -108,6 +110,20 @@ def test_threads_do_not_change_a_bit(config):
     assert_equal(*results)
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_attack_draws_hang_on_seed_restart_and_sample(norm):
+    options = {"eps": 0.4, "norm": norm, "n_steps": 1, "step": 1e-9, "n_restarts": 2}
+    X_adv, margin = pgd(NET, DATA.X, DATA.y, seed=[5, 6, 5], **options)
+    one, one_margin = pgd(NET.run(2), RUNS[2].X, RUNS[2].y, seed=5, **options)
+    assert np.array_equal(one, X_adv[2])
+    assert np.array_equal(one_margin, margin[2])
+    few = np.arange(9) % 2 == 0
+    some, _ = pgd(NET.run(2), RUNS[2].X, RUNS[2].y, seed=5, active=few, **options)
+    assert np.array_equal(some[few], one[few])
+    other, _ = pgd(NET.run(2), RUNS[2].X, RUNS[2].y, seed=6, **options)
+    assert not np.array_equal(other, one)
+
+
 def test_minibatches_visit_every_sample_once_per_epoch():
     """With q-independent data of one sample per feature, an epoch of size-1 batches moves every class once."""
     from advfeat.training import _Trainer
@@ -120,8 +136,10 @@ def test_minibatches_visit_every_sample_once_per_epoch():
     assert not np.array_equal(trainer.minibatch(0)[0], trainer.minibatch(3)[0])
 
 
+@pytest.mark.parametrize("threads", [1, 2])  # whole runs per thread, chunks per thread
 @pytest.mark.parametrize("batch_size", [None, 9])
-def test_divergence_names_the_iteration_and_keeps_what_was_recorded(batch_size, tmp_path):
+def test_divergence_names_the_iteration_and_keeps_what_was_recorded(batch_size, threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(numba_engine, "_threads", threads)
     config = TrainConfig(lr=[0.1, 1e39, 0.1], n_iter=30, record_every=10, batch_size=batch_size)
     with pytest.raises(DivergenceError, match=r"iteration \d+ in run 1: the loss or a weight is not finite") as error:
         train(NET, DATA, config, run_dir=tmp_path)
@@ -130,6 +148,11 @@ def test_divergence_names_the_iteration_and_keeps_what_was_recorded(batch_size, 
     assert np.isfinite(load(tmp_path).net.W).all()
     with np.load(tmp_path / "history.npz") as held:
         assert np.isfinite(held["loss"]).all()
+
+
+def test_weights_that_diverge_in_the_last_iteration_are_not_returned():
+    with pytest.raises(DivergenceError, match="iteration 1 in run 0"):
+        train(NET, DATA, TrainConfig(lr=[1e300, 0.1, 0.1], n_iter=1))
 
 
 def test_history_says_what_the_network_says():
@@ -189,6 +212,13 @@ def test_bad_configurations_are_named(values, message):
         TrainConfig(**values)
 
 
+def test_streams_are_apart_by_seed_name_and_key():
+    keys = [(s, name, *key) for s in (0, 1) for name in STREAMS for key in ((), (0,), (1,), (0, 1), (1, 0))]
+    draws = {stream(*key).integers(2**63) for key in keys}
+    assert len(draws) == len(keys)
+    assert stream(3, "init", 2).integers(2**63) == stream(3, "init", 2).integers(2**63)
+
+
 def test_bad_shapes_are_named_before_any_work(tmp_path):
     with pytest.raises(ValueError, match=r"lr has shape \(2,\): must be one number or one per run \(3,\)"):
         train(NET, DATA, TrainConfig(lr=[0.1, 0.1], n_iter=1), run_dir=tmp_path / "none")
@@ -210,7 +240,7 @@ def test_a_folder_of_another_run_is_refused_and_kept(tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == kept
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "text"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "text", "npy"])
 def test_a_damaged_checkpoint_is_refused_and_kept(damage, tmp_path):
     train(NET, DATA, STANDARD, run_dir=tmp_path)
     file = tmp_path / "checkpoint.npz"
@@ -218,6 +248,9 @@ def test_a_damaged_checkpoint_is_refused_and_kept(damage, tmp_path):
         file.write_bytes(file.read_bytes()[:-100])
     elif damage == "foreign":
         np.savez(file, weights=np.zeros(3))
+    elif damage == "npy":
+        with open(file, "wb") as target:
+            np.save(target, np.zeros(3))
     else:
         file.write_text("hello")
     kept = file.read_bytes()
