@@ -143,7 +143,8 @@ class Figure3Config:
         extra = {"ascent_lr": self.ascent_lr, "eps": self.eps} if adversarial else {}
         names = ("lr", "n_iter", "objective", "n_ascent", "norm", "batch_size")
         common = {name: getattr(self, name) for name in names}
-        return TrainConfig(adversarial=adversarial, seed=self.seeds, record_every=self.record_every, **common, **extra)
+        common |= {"seed": self.seeds, "record_every": self.record_every, "checkpoint_every": 5}
+        return TrainConfig(adversarial=adversarial, **common, **extra)
 
     @property
     def record_every(self) -> int:

@@ -56,7 +56,7 @@ class PatchData:
 
     def astype(self, dtype) -> PatchData:
         """The same data with X of `dtype`."""
-        return replace(self, X=self.X.astype(dtype))
+        return replace(self, X=self.X.astype(dtype, copy=False))
 
     def signal(self) -> np.ndarray:
         """alpha_p u_y on J_R and beta_p v_y on J_NR, the patches without their noise; X's shape, float64."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import store
 from .config import Figure3Config
-from .metrics import ATTACKS, feature_learning_accuracy, q_sum, robust_accuracy
+from .metrics import ATTACKS, q_sum, robust_accuracy
 from .theory import phase_two_started
 from .training import train
 
@@ -22,6 +22,7 @@ class Measurement:
 
     def __init__(self, config: Figure3Config):
         self.config, self.test = config, config.data("test")
+        self.kept = {feature: self.test.representative(feature) for feature in ("robust", "non_robust")}  # Def. 4.1
         y, k = self.test.y, config.n_classes
         self.of_class = (y[:, None] == np.arange(k)[:, None]).astype(float)  # (R, k, n)
         overall = ("robust_accuracy", "certified_accuracy", "robust_feature_accuracy", "non_robust_feature_accuracy")
@@ -54,9 +55,8 @@ class Measurement:
             "class_accuracy": self.per_class(found.correct),
             "class_robust": self.per_class(found.standing),
             "class_certified": self.per_class(found.certified),
-            "robust_feature_accuracy": feature_learning_accuracy(net, self.test, "robust"),
-            "non_robust_feature_accuracy": feature_learning_accuracy(net, self.test, "non_robust"),
         }
+        values |= {f"{feature}_feature_accuracy": net.accuracy(d.X, d.y) for feature, d in self.kept.items()}
         return values | {f"under_{attack}": found.under(attack) for attack in ATTACKS[:-1]}
 
 

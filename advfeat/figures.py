@@ -30,6 +30,8 @@ ROBUST, NON_ROBUST, ACCURACY, PAPER, CERTIFIED = "#0072b2", "#d55e00", "#333333"
 
 def save(figure: Figure, path, kinds=("png", "pdf")) -> None:
     """Write `path`.png and .pdf, each through a temporary file."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, for all kinds
     for kind in kinds:
         metadata = {"CreationDate": None} if kind == "pdf" else None
         store.write(f"{path}.{kind}", lambda file, k=kind, m=metadata: figure.savefig(file, format=k, metadata=m))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cpu_tiles import BLOCK_BYTES, GA, I0, I1, activate, move, product, scale
+from .cpu_tiles import BLOCK_BYTES, GA, I0, I1, product, tile_move, tile_scale, tile_sigma
 from .jit import part, stands_alone
 from .reference import CROSS_ENTROPY, L2, MARGIN, NEG_LABEL_LOGIT
 
@@ -76,7 +76,8 @@ def forward(net, r, X, x0, blocks, P, n, w):
     for b in range(blocks):
         product(w.S, b * rows * B, net.k * net.m, net.W[r], I0, net.d, I1, X, x0 + b * net.d * B, net.d)
         for i in range(net.k):
-            activate(w.S, (b * rows + i * net.m) * B, net.m, net.q, net.rho, w.f, (b * net.k + i) * B)
+            at, f_at = (b * rows + i * net.m) * B, (b * net.k + i) * B
+            tile_sigma(True, w.S, at, net.m, net.q, net.rho, w.S, I0, net.rho, w.f, f_at)
     sum_patches(w.f, B, net.k, P, n, w.F, I0)
 
 
@@ -130,7 +131,7 @@ def scale_slopes(S, blocks, k, m, P, n, C, t):
             for x in range(B):
                 s = (b * B + x) // P
                 t[x] = C[s, i] if s < n else 0.0
-            scale(S, (b * rows + i * m) * B, m, t)
+            tile_scale(S, (b * rows + i * m) * B, m, t)
 
 
 @part
@@ -147,10 +148,10 @@ def label_gradient(net, r, X, x0, block, P, n, y, s0, w):
         while stop < end and y[s0 + stop // P] == label:
             stop += 1
         product(w.S, I0, m, net.W[r], label * m * d, d, I1, X, x0, d)
-        activate(w.S, I0, m, net.q, net.rho, w.f, I0)
+        tile_sigma(True, w.S, I0, m, net.q, net.rho, w.S, I0, net.rho, w.f, I0)
         for x in range(B):
             w.t[x] = -1.0 if lane <= block * B + x < stop else 0.0
-        scale(w.S, I0, m, w.t)
+        tile_scale(w.S, I0, m, w.t)
         product(w.D, I0 if first else d * B, d, net.W[r], label * m * d, I1, d, w.S, I0, m)
         if not first:
             for x in range(d * B):
@@ -183,5 +184,12 @@ def climb(net, r, X, x0, blocks, P, n, y, s0, ascent, steepest, known, w):
         scale_slopes(w.S, blocks, net.k, net.m, P, n, w.C, w.t)
     for b in range(blocks):
         input_gradient_block(net, r, w.Xa, I0, b, P, n, y, s0, ascent.objective, w)
-        move(w.Xa, b * size, X, x0 + b * size, w.D, net.d, ascent.step[r], ascent.eps[r],
-             ascent.norm == L2, steepest)
+        at, step, eps = b * size, ascent.step[r], ascent.eps[r]
+        if ascent.norm == L2 and steepest:
+            tile_move(True, True, w.Xa, at, X, x0 + at, w.D, net.d, step, eps)
+        elif ascent.norm == L2:
+            tile_move(True, False, w.Xa, at, X, x0 + at, w.D, net.d, step, eps)
+        elif steepest:
+            tile_move(False, True, w.Xa, at, X, x0 + at, w.D, net.d, step, eps)
+        else:
+            tile_move(False, False, w.Xa, at, X, x0 + at, w.D, net.d, step, eps)

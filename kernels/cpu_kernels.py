@@ -26,7 +26,7 @@ release the GIL; :mod:`advfeat.kernels.numba_engine` spreads them over threads.
 import math
 
 from .cpu_blocks import climb, coefficients, forward, input_gradient_block, margin, scale_slopes, sum_patches
-from .cpu_tiles import BLOCK_BYTES, GA, I0, I1, NO, YES, gram, product, sigma_sum
+from .cpu_tiles import BLOCK_BYTES, GA, I0, I1, NO, YES, gram, product, tile_sigma
 from .jit import jit
 from .reference import CROSS_ENTROPY as _CROSS_ENTROPY
 from .reference import NEG_LABEL_LOGIT
@@ -195,7 +195,7 @@ def interval(lo, hi, w, net, data, shift, lower, upper):
                 for i in range(net.k):
                     at, sign = i * net.m, one if side else -one
                     f_at = (b * net.k + i) * B
-                    sigma_sum(w.S, at * B, net.m, net.q, net.rho, shift[r], at, sign, w.f, f_at)
+                    tile_sigma(False, w.S, at * B, net.m, net.q, net.rho, shift[r], at, sign, w.f, f_at)
             sum_patches(w.f, B, net.k, data.P, n, upper if side else lower, s0)
 
 
@@ -232,8 +232,8 @@ def aligned(lo, hi, w, net, data, cross, leaders, eps, choice):
                         code = neuron + 1 if e < n_leaders else -neuron - 1 if e < 2 * n_leaders else 0
                         at, to = label * m, target * m
                         shift = cross[r, neuron]
-                        sigma_sum(w.S, (b * rows + at) * B, m, q, rho, shift, at, scale, w.f, I0)
-                        sigma_sum(w.S, (b * rows + to) * B, m, q, rho, shift, to, scale, w.f, B)
+                        tile_sigma(False, w.S, (b * rows + at) * B, m, q, rho, shift, at, scale, w.f, I0)
+                        tile_sigma(False, w.S, (b * rows + to) * B, m, q, rho, shift, to, scale, w.f, B)
                         for x in range(B):
                             if w.f[x] - w.f[B + x] < w.D[x]:
                                 w.D[x] = w.f[x] - w.f[B + x]

@@ -173,7 +173,7 @@ def _tile_gram(typingctx, C, c0, c_row, G, g0, g_block, X, x0, x_block, blocks):
 
 
 @intrinsic
-def _tile_sigma(typingctx, slopes, S, s0, m, q, rho, shift, h0, factor, f, f0):
+def tile_sigma(typingctx, slopes, S, s0, m, q, rho, shift, h0, factor, f, f0):
     """f (B) = sum_r sigma(z_r), z_r = S[r, :], or with `slopes` (literal) False z_r = S[r, :] + factor * shift[r].
 
     sigma(z) = (rho/q) v^q + max(z - rho, 0), v = clip(z / rho, 0, 1); NaN passes through.  With `slopes` True, S[r, :]
@@ -233,7 +233,7 @@ def _tile_sigma(typingctx, slopes, S, s0, m, q, rho, shift, h0, factor, f, f0):
 
 
 @intrinsic
-def _tile_scale(typingctx, S, s0, rows, t):
+def tile_scale(typingctx, S, s0, rows, t):
     """S[r, :] *= t (B), r < rows, on one block of lanes."""
 
     def codegen(context, builder, signature, args):
@@ -255,7 +255,7 @@ def _tile_scale(typingctx, S, s0, rows, t):
 
 
 @intrinsic
-def _tile_move(typingctx, euclidean, unit, Xa, a0, X, x0, D, d, step, eps):
+def tile_move(typingctx, euclidean, unit, Xa, a0, X, x0, D, d, step, eps):
     """Xa <- X + project_eps(Xa - X + step * direction(D)) on one block of lanes, D (d, B).
 
     The literals choose the norm (l_inf or, with `euclidean`, l_2 patch by patch) and the direction: D, or with `unit`
@@ -374,39 +374,3 @@ def gram(C, K, d, S, X, x0, blocks):
         for j in range(0, d, GJ):
             jt = min(j, d - GJ)
             _tile_gram(C, at * d + jt, d, S, at * B, rows * B, X, x0 + jt * B, d * B, blocks)
-
-
-@part
-def activate(S, s0, m, q, rho, f, f0):
-    """f (B) = sum_r sigma(z_r) of one class on one block; S (m, B) holds z and is left with sigma'(z)."""
-    stands_alone()
-    _tile_sigma(True, S, s0, m, q, rho, S, 0, rho, f, f0)
-
-
-@part
-def sigma_sum(S, s0, m, q, rho, shift, h0, factor, f, f0):
-    """f (B) = sum_r sigma(z_r + factor * shift[h0 + r]) of one class on one block; S (m, B) holds z and is kept."""
-    stands_alone()
-    _tile_sigma(False, S, s0, m, q, rho, shift, h0, factor, f, f0)
-
-
-@part
-def scale(S, s0, rows, t):
-    """S[r, :] *= t (B) on one block."""
-    stands_alone()
-    _tile_scale(S, s0, rows, t)
-
-
-@part
-def move(Xa, a0, X, x0, D, d, step, eps, euclidean, unit):
-    """Xa <- X + project_eps(Xa - X + step * direction(D)) on one block, direction D or its unit steepest one."""
-    stands_alone()
-    if euclidean:
-        if unit:
-            _tile_move(True, True, Xa, a0, X, x0, D, d, step, eps)
-        else:
-            _tile_move(True, False, Xa, a0, X, x0, D, d, step, eps)
-    elif unit:
-        _tile_move(False, True, Xa, a0, X, x0, D, d, step, eps)
-    else:
-        _tile_move(False, False, Xa, a0, X, x0, D, d, step, eps)

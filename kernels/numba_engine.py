@@ -13,6 +13,7 @@ import numpy as np
 from . import cpu_kernels as kernels
 from .cpu_blocks import Ascent, Net, Packed, Scratch
 from .cpu_tiles import BLOCK_BYTES, GA
+from .jit import light_optimisation
 from .reference import NumpyEngine
 
 CHUNK_BYTES = 2**17  # inputs of one chunk; with its preactivations about half of a 512 KiB L2
@@ -70,6 +71,7 @@ class NumbaEngine(NumpyEngine):
 
     def __init__(self):
         self._scratch: dict[int, Scratch] = {}
+        self._compiled = set()
         self._lock = threading.RLock()
 
     # -------------------------------------------------------------- layout
@@ -130,6 +132,11 @@ class NumbaEngine(NumpyEngine):
         threads = min(_threads, n_items)
         with self._lock:
             scratch = [None if sizes is None else self._memory(t, *sizes) for t in range(max(threads, 1))]
+            key = (kernel, args[0].dtype if sizes is None else sizes[-1])
+            if key not in self._compiled:
+                with light_optimisation():
+                    kernel(0, 0, scratch[0], *args)
+                self._compiled.add(key)
             edges = [n_items * t // threads for t in range(threads + 1)] if threads else [0, 0]
             jobs = [
                 _workers().submit(kernel, edges[t], edges[t + 1], scratch[t], *args) for t in range(1, len(edges) - 1)

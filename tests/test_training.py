@@ -144,6 +144,7 @@ def test_divergence_names_the_iteration_and_keeps_what_was_recorded(batch_size, 
     with pytest.raises(DivergenceError, match=r"iteration \d+ in run 1: the loss or a weight is not finite") as error:
         train(NET, DATA, config, run_dir=tmp_path)
     assert error.value.runs == [1]
+    assert error.value.iteration < 10  # seen at once, not at the next record
     assert error.value.result.history["iteration"].tolist() == [0]
     assert np.isfinite(load(tmp_path).net.W).all()
     with np.load(tmp_path / "history.npz") as held:
