@@ -20,7 +20,7 @@ WORKLOADS = {
     "W1": (1, 10, 10, 128, 16, 256),
     "W3": (256, 5, 5, 32, 16, 50),
 }
-Q, RHO = 3, 1.0
+Q, RHO = 3, 100.0  # logits of order 1: saturated softmax residuals would be denormal numbers, slow on any engine
 
 
 def median_ms(jobs, repeats):
@@ -31,6 +31,7 @@ def median_ms(jobs, repeats):
             start = time.perf_counter()
             job()
             t[j] = time.perf_counter() - start
+            time.sleep(0.1)  # OpenBLAS' threads spin on for a while after their work
     return 1e3 * np.median(times[1:], axis=0)  # the first round warms up
 
 
@@ -42,8 +43,8 @@ def check(engine, W, X, y, one, eps):
     engine.train(ours, engine.pack(X[few], y[few], len(ours)), *arguments)
     reference = get_engine("numpy")
     reference.train(theirs, reference.pack(X[few].astype(np.float64), y[few], len(ours)), *arguments)
-    error = np.abs(ours - theirs).max() / np.abs(theirs - W[few]).max()
-    assert error < (1e-11 if W.dtype == np.float64 else 1e-4), error
+    error = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert error < (1e-13 if W.dtype == np.float64 else 1e-5), error
 
 
 def run(name, dtype, repeats):
@@ -55,22 +56,23 @@ def run(name, dtype, repeats):
     one, eps = np.ones(R), np.full(R, 0.1)
     engine = get_engine("numba")
     check(engine, W, X, y, one, eps)
-    batch, steps = engine.pack(X, y, R), 4
+    batch = engine.pack(X, y, R)
+    steps = max(1, round(1e10 / (4 * R * N * P * K * d)))  # about a tenth of a second
     flat_x, flat_w = X.reshape(R, N * P, d), W.reshape(R, K, d)
 
     def train(n_ascent):
         engine.train(W.copy(), batch, Q, RHO, 1e-3 * one, steps, NEG_LABEL_LOGIT, one, eps, LINF, n_ascent)
 
-    def products(n_full, n_label):
-        for _ in range(n_full):
+    def products(ascent):
+        for _ in range(steps):
             Z = flat_x @ flat_w.swapaxes(1, 2)
             Z.swapaxes(1, 2) @ flat_x
-        for _ in range(n_label):
-            Z = flat_x @ flat_w[:, :m].swapaxes(1, 2)
-            Z @ flat_w[:, :m]
+            if ascent:
+                Z = flat_x @ flat_w[:, :m].swapaxes(1, 2)
+                Z @ flat_w[:, :m]
 
-    jobs = [lambda: train(0), lambda: products(1, 0), lambda: train(1), lambda: products(1, 1)]
-    standard, p_standard, adversarial, p_adversarial = median_ms(jobs, repeats) / [steps, 1, steps, 1]
+    jobs = [lambda: train(0), lambda: products(False), lambda: train(1), lambda: products(True)]
+    standard, p_standard, adversarial, p_adversarial = median_ms(jobs, repeats) / steps
     flops = 4 * R * N * P * K * d
     for label, ours, theirs, work in (
         ("standard", standard, p_standard, flops),

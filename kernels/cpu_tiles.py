@@ -21,7 +21,7 @@ VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") e
 BLOCK_BYTES = 2 * VECTOR_BYTES  # B = BLOCK_BYTES // itemsize lanes
 MR = 6  # neurons per product tile: 12 accumulators + 2 inputs + 1 broadcast fill AVX2's 16 registers
 I0, I1, NO, YES = np.int64(0), np.int64(1), np.bool_(False), np.bool_(True)  # kernels are compiled anew per literal
-GA, GJ = 4, 3  # weights per gram tile: 12 accumulators, 7 loads for 12 multiply-adds
+GA, GJ = 6, 2  # weights per gram tile: 12 accumulators, 8 loads for 12 multiply-adds; measured above 4x3, 5x2, 3x4
 
 
 def _vector(array_type):
