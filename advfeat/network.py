@@ -103,6 +103,11 @@ class PatchCNN:
         """w_{i,s} = gamma u_i (Prop. 3.2); robust in the linear part iff P_R (alpha - eps) > P eps."""
         return cls._minimum(features[0], gamma, n_neurons, kwargs)
 
+    def __repr__(self) -> str:
+        k, m, d = self.shape
+        runs = f"{self.n_runs} runs of " if self.batched else ""
+        return f"<PatchCNN: {runs}k={k} m={m} d={d}, q={self.q} rho={self.rho:g}, {self.dtype}, {self.backend}>"
+
     # -------------------------------------------------------------- shapes
     @property
     def batched(self) -> bool:
