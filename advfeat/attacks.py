@@ -21,13 +21,6 @@ def _threat(net, eps, norm):
     return checks.per_run("eps", eps, net.n_runs, low=0), checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
 
 
-def _seeds(seed, n_runs):
-    seeds = np.atleast_1d(seed)
-    if seeds.shape not in ((1,), (n_runs,)) or not np.issubdtype(seeds.dtype, np.integer) or (seeds < 0).any():
-        raise ValueError(f"seed = {seed!r}: must be an integer >= 0, or one per run ({n_runs},)")
-    return np.broadcast_to(seeds, (n_runs,)).tolist()
-
-
 def one_step_ascent(
     net: PatchCNN, X, y, *, lr, eps, objective: str = "neg_label_logit", norm: str = "linf", n_steps: int = 1
 ) -> np.ndarray:
@@ -106,7 +99,7 @@ def pgd(
     X, y = net.check(X, y)
     shape = (net.n_runs, *X.shape[1:])
     wanted = np.ones(shape[:2], bool) if active is None else np.broadcast_to(active, shape[:2])
-    seeds, X = _seeds(seed, net.n_runs), np.broadcast_to(X, shape)
+    seeds, X = checks.seeds(seed, net.n_runs), np.broadcast_to(X, shape)
     best_X, best = np.array(X), np.where(wanted, np.inf, np.nan)
     todo = wanted
     for restart in range(n_restarts):
@@ -162,7 +155,7 @@ def feature_swap(data: PatchData, *, eps, norm: str = "linf", seed=0) -> np.ndar
     eps = checks.per_run("eps", eps, len(X), low=0)
     norm = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
     v = data.features[1]
-    seeds, n = _seeds(seed, len(X)), range(len(data))
+    seeds, n = checks.seeds(seed, len(X)), range(len(data))
     draws = [[stream(s, "attacks", SWAP_DRAW, i).integers(len(v) - 1) for i in n] for s in seeds]
     other = (y + 1 + np.array(draws)) % len(v)
     beta = np.where(data.robust, 0, data.strength).reshape(X.shape[:3])

@@ -159,7 +159,7 @@ class _Trainer:
         self.lr = checks.per_run("lr", config.lr, R, above=0)
         self.step = checks.per_run("ascent_lr", config.ascent_lr if config.adversarial else 0, R, low=0)
         self.eps = checks.per_run("eps", config.eps if config.adversarial else 0, R, low=0)
-        self.seeds = [int(s) for s in np.broadcast_to(config.seed, R)]
+        self.seeds = checks.seeds(config.seed, R)
         self.every = config.record_every or max(config.n_iter // 20, 1)
         self.iteration, self.records = 0, []
         self.batch = self.net.pack(self.X, self.y)

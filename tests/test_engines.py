@@ -286,7 +286,7 @@ def test_a_sample_alone_is_the_sample_among_others(call, dtype):
 
 @every_call
 def test_results_do_not_depend_on_what_an_engine_did_before(call, dtype):
-    used, case = get_engine("numba"), Case("three neurons", dtype=dtype)
+    used, case = get_engine("numba"), Case("one patch, two neurons", dtype=dtype)
     Case("several chunks", dtype=dtype).call(used, *call)
     same_bits(case.call(used, *call), case.call(get_engine("numba"), *call))
 
