@@ -329,10 +329,21 @@ def test_noise_labels_and_positions_have_their_laws():
         assert np.abs(noise.mean(axis=(0, 1))).max() < SIGMAS / np.sqrt(n * 4)
         assert np.abs(data.robust.mean(axis=0) - 1 / 4).max() < SIGMAS * np.sqrt(3 / 16 / n)
         assert np.abs(np.bincount(data.y) / n - 1 / 3).max() < SIGMAS * np.sqrt(2 / 9 / n)
-    balanced = PatchDistribution(**law).sample(300, 5, balanced=True).y
-    assert np.abs(np.bincount(balanced[:150]) / 150 - 1 / 3).max() < SIGMAS * np.sqrt(2 / 9 / 150)
-    swapped = feature_swap(PatchDistribution(**{**law, "noise_std": 0.0}).sample(n, 5), eps=9.0)
-    assert np.array_equal(np.unique(swapped[..., 3:6]), [0, 1])
+
+
+def test_balanced_labels_come_in_random_order():
+    law = PatchDistribution(n_classes=3, patch_dim=6, n_patches=1, n_robust=1, alpha=2.0, beta=1.0)
+    y = law.sample(300, 5, balanced=True).y
+    assert abs((y[1:] == y[:-1]).mean() - 1 / 3) < SIGMAS * np.sqrt(2 / 9 / 300)
+
+
+def test_the_feature_swap_takes_every_other_class_as_often():
+    law = PatchDistribution(n_classes=4, patch_dim=8, n_patches=2, n_robust=0, alpha=2.0, beta=1.0)
+    data = law.sample(3000, 5)
+    shift = (feature_swap(data, eps=2.0)[:, 0, 4:].argmax(axis=-1) - data.y) % 4
+    share = np.bincount(shift, minlength=4) / 3000
+    assert share[0] == 0
+    assert np.abs(share[1:] - 1 / 3).max() < SIGMAS * np.sqrt(2 / 9 / 3000)
 
 
 def test_the_dials_of_assumption_2_3():
