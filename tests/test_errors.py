@@ -194,7 +194,7 @@ def test_bad_arguments_are_named(function, bad, error, message):
 
 
 @pytest.mark.parametrize(
-    ("bad", "n_robust"), [([4], 1), ([-1], 1), ([0, 1], 1), ([0, 0], 2), ([], 1), ([0.5], 1)], ids=str
+    ("bad", "n_robust"), [([4], 1), ([-1], 1), ([0, 1], 1), ([0, 0], 2), ([], 1), ([0.5], 1), ([[0]], 1)], ids=str
 )
 def test_fixed_positions_are_different_patches(bad, n_robust):
     message = f"positions = {bad}: must be n_robust = {n_robust} different patches in 0..3"
