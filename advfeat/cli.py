@@ -1,10 +1,13 @@
-"""The command line: advfeat reproduce | data | evaluate | info."""
+"""The command line: advfeat reproduce | data | evaluate | info | warmup."""
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -150,16 +153,16 @@ def _known(run, path):
 
 
 def info(args) -> int:
-    """Engines, devices, versions, threads."""
+    """Engines, devices, versions, threads; with --plan, what the engine would do for a configuration."""
     from importlib.util import find_spec
 
     from llvmlite.binding import get_host_cpu_name
 
-    from .kernels import cpu_kernels, cpu_tiles, numba_engine
+    from .kernels import cpu_kernels, cpu_vectors, numba_engine
 
     cache = getattr(cpu_kernels.train.stats, "cache_path", None)
     rows = [
-        ("numba engine", f"{cpu_tiles.VECTOR_BYTES * 8}-bit vectors, {numba_engine.get_num_threads()} threads"),
+        ("numba engine", f"{cpu_vectors.VECTOR_BYTES * 8}-bit vectors, {numba_engine.get_num_threads()} threads"),
         ("numpy engine", "the reference"),
         ("cupy engine", "not in this version" + ("" if find_spec("cupy") else "; CuPy is not installed")),
         ("cpu", get_host_cpu_name()),
@@ -168,6 +171,23 @@ def info(args) -> int:
         *store.environment().items(),
     ]
     _print_table(("part", "state"), rows)
+    if args.plan:
+        config = _config(args)
+        net, data = config.network(), config.data("train")
+        print(f"\nPlan for {config.n_seeds} seeds:")
+        batch = net.engine.pack(data.X.astype(net.dtype), data.y, config.n_seeds)
+        _print_table(("choice", config.backend), net.engine.plan(net.weights, batch))
+    return 0
+
+
+def warmup(args) -> int:
+    """Compile every CPU kernel for both precisions, so that later commands start at once."""
+    from .kernels.numba_engine import warm_up
+
+    start = time.perf_counter()
+    with ProcessPoolExecutor(len(DTYPES), multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(warm_up, DTYPES))
+    print(f"{' and '.join(DTYPES)}: ready after {time.perf_counter() - start:.1f} s")
     return 0
 
 
@@ -175,11 +195,13 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="advfeat", description="Feature learning under adversarial training.")
     top.add_argument("--version", action="version", version=f"advfeat {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
-    for function in (reproduce, data, evaluate, info):
+    for function in (reproduce, data, evaluate, info, warmup):
         sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(function=function)
-        if function is not info:
+        if function is not warmup:
             _add_config(sub, seeds=function is not data)
+        if function is info:
+            sub.add_argument("--plan", action="store_true", help="what the engine would do for this configuration")
         if function is reproduce:
             sub.add_argument("--out", metavar="DIR", help="run folder (default advfeat-runs/figure3-<hash>)")
         if function is data:

@@ -1,59 +1,62 @@
 """The hot loops of the Numba CPU engine, compiled for the vector width of this machine.
 
 Layout (private to the engine).  A patch is a *lane*.  Lanes are kept in blocks of ``B = 2 V`` (two SIMD registers of V
-numbers); a block of inputs is stored ``(d, B)``, a block of preactivations ``(K, B)``, so that all three products are
-streams of vector multiply-adds on tiles that stay in L1/L2:
+numbers); a block of inputs is stored ``(d, B)``, a block of preactivations ``(K, B)``, so that preactivations and input
+gradients are streams of vector multiply-adds over patches.  For the weight gradient a chunk's inputs are turned into
+``(lanes, d)`` first, and the stream runs over coordinates; all products are the same register tile
+(:mod:`advfeat.kernels.cpu_tiles`).
 
-================  =============================================  =================
-product           formula, per block                             tile
-================  =============================================  =================
-preactivations    Z[a, l] = sum_j W[a, j] X[j, l]                ``product``
-input gradient    D[j, l] = sum_a W[a, j] G[a, l]                ``product``
-weight gradient   dW[a, j] = sum over blocks and l of G X        ``gram``
-================  =============================================  =================
+Samples are cut into *chunks* of about 256 lanes (a fixed function of the shapes, never of threads or of the number of
+runs); a chunk's lanes are its samples' patches in order, padded with zeros to whole blocks.  A lane's numbers meet
+another lane's only in the sum over a sample's patches, so logits do not depend on a sample's neighbours.  Chunks are
+joined to at most 16 *groups* per run; a group adds up its chunks' weight gradients, `update` adds up the groups, both
+in order: one machine, one set of bits, whatever the threads and the batch.
 
-Samples are cut into *chunks* (a fixed function of the shapes, never of threads or of the number of runs); a chunk's
-lanes are its samples' patches in order, padded with zeros to whole blocks.  A lane's numbers meet another lane's only
-in the sum over a sample's patches, so logits do not depend on a sample's neighbours, and the weight gradient is summed
-in chunk order: one machine, one set of bits, whatever the threads and the batch.
-
-The table of chunks, int64 (C, 5), has the columns run, first block, blocks, first slot, samples; a *slot* is a sample's
-position in the packed order.  Kernels work on the chunks (or runs) ``lo..hi-1`` with scratch memory of their own and
-release the GIL; :mod:`advfeat.kernels.numba_engine` spreads them over threads.
+The table of chunks, int64 (C, 6), has the columns run, first block, blocks, first slot, samples, patches per sample; a
+*slot* is a sample's position in the packed order.  The table of groups, int64 (G, 3): run, first chunk, chunks.
+Kernels work on the chunks, groups or runs ``lo..hi-1`` with scratch memory of their own and release the GIL;
+:mod:`advfeat.kernels.numba_engine` spreads them over threads.
 """
-
 
 import math
 
-from .cpu_blocks import climb, coefficients, forward, input_gradient_block, margin, scale_slopes, sum_patches
-from .cpu_tiles import BLOCK_BYTES, GA, I0, I1, NO, YES, gram, product, tile_sigma
-from .jit import jit
+from .cpu_blocks import climb, coefficients, descent, forward, gram, margin, scale_slopes, sum_patches
+from .cpu_lanes import copy, meet, tile_shifted, tile_update
+from .cpu_tiles import I0, I1, NO, YES, product
+from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
+from .jit import jit, part
 from .reference import CROSS_ENTROPY as _CROSS_ENTROPY
 from .reference import NEG_LABEL_LOGIT
 
 CROSS_ENTROPY = type(I0)(_CROSS_ENTROPY)
 
 
+@part
+def chunk(table, c):
+    """Run, first block, blocks, first slot, samples, patches per sample."""
+    return table[c, 0], table[c, 1], table[c, 2], table[c, 3], table[c, 4], table[c, 5]
+
+
 @jit
-def pack(lo, hi, scratch, rows, source, table, P, d, out):
-    """out (blocks, d, B) <- rows (samples * P, d), slot s taken from sample source[s]; zeros behind the last lane."""
+def pack(lo, hi, scratch, rows, start, table, d, out):
+    """out (blocks, d, B) <- rows (., d), the patches of slot s from row start[s] on; zeros behind the last lane."""
     B = BLOCK_BYTES // out.itemsize
     for c in range(lo, hi):
-        b0, blocks, s0, n = table[c, 1], table[c, 2], table[c, 3], table[c, 4]
+        _, b0, blocks, s0, n, P = chunk(table, c)
         for lane in range(blocks * B):
             at = (b0 + lane // B) * d * B + lane % B
             inside = lane < n * P
-            row = source[s0 + lane // P] * P + lane % P if inside else 0
+            row = start[s0 + lane // P] + lane % P if inside else 0
             for j in range(d):
                 out[at + j * B] = rows[row, j] if inside else 0.0
 
 
 @jit
-def unpack(lo, hi, scratch, X, table, P, d, target, rows):
+def unpack(lo, hi, scratch, X, table, d, target, rows):
     """rows (samples * P, d) <- X (blocks, d, B): the inverse of `pack`, to the samples `target` of the slots."""
     B = BLOCK_BYTES // X.itemsize
     for c in range(lo, hi):
-        b0, s0, n = table[c, 1], table[c, 3], table[c, 4]
+        _, b0, _, s0, n, P = chunk(table, c)
         for lane in range(n * P):
             at = (b0 + lane // B) * d * B + lane % B
             row = target[s0 + lane // P] * P + lane % P
@@ -66,41 +69,41 @@ def logits(lo, hi, w, net, data, F):
     """F (slots, k), float64."""
     B = BLOCK_BYTES // data.X.itemsize
     for c in range(lo, hi):
-        r, b0, blocks, s0, n = data.table[c, 0], data.table[c, 1], data.table[c, 2], data.table[c, 3], data.table[c, 4]
-        forward(net, r, data.X, b0 * net.d * B, blocks, data.P, n, w)
-        for s in range(n):
-            for i in range(net.k):
-                F[s0 + s, i] = w.F[s, i]
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        forward(net, r, data.X, b0 * net.d * B, blocks, w)
+        sum_patches(w.f, blocks * B, net.k, data.times, b0 * B, P, n, F, s0)
 
 
 @jit
-def input_gradient(lo, hi, w, net, data, objective, out):
+def input_gradient(lo, hi, w, net, data, ascent, out):
     """out (blocks, d, B) = dJ/dx of the objective J, per sample."""
-    size = net.d * BLOCK_BYTES // data.X.itemsize
+    B = BLOCK_BYTES // data.X.itemsize
+    size = net.d * B
     for c in range(lo, hi):
-        r, b0, blocks, s0, n = data.table[c, 0], data.table[c, 1], data.table[c, 2], data.table[c, 3], data.table[c, 4]
-        if objective != NEG_LABEL_LOGIT:
-            forward(net, r, data.X, b0 * size, blocks, data.P, n, w)
-            coefficients(w.F, n, data.y, s0, objective, 1.0, w.C)
-            scale_slopes(w.S, blocks, net.k, net.m, data.P, n, w.C, w.t)
-        for b in range(blocks):
-            input_gradient_block(net, r, data.X, b0 * size, b, data.P, n, data.y, s0, objective, w)
-            for x in range(size):
-                out[(b0 + b) * size + x] = w.D[x]
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        X, x0 = data.X, b0 * size
+        if ascent.objective != NEG_LABEL_LOGIT:
+            forward(net, r, X, x0, blocks, w)
+            sum_patches(w.f, blocks * B, net.k, data.times, b0 * B, P, n, w.F, I0)
+            coefficients(w.F, n, data.y, data.copies, s0, ascent.objective, 1.0, w.C)
+            scale_slopes(net, blocks, data, b0 * B, P, n, YES, w)
+        b = 0
+        while b < blocks:
+            done = descent(net, r, X, x0, b, blocks - b, P, n, data.y, s0, ascent.objective, w)
+            copy(out, x0 + b * size, w.D, I0, done * size)
+            b += done
 
 
 @jit
 def ascend(lo, hi, w, net, data, ascent, Xa):
-    """Xa (blocks, d, B) = the inputs after `ascent.n_steps` gradient ascent steps from Xa."""
-    size = net.d * BLOCK_BYTES // data.X.itemsize
+    """Xa (blocks, d, B) <- the inputs after `ascent.n_steps` > 0 gradient ascent steps from the clean inputs."""
+    B = BLOCK_BYTES // data.X.itemsize
     for c in range(lo, hi):
-        r, b0, blocks, s0, n = data.table[c, 0], data.table[c, 1], data.table[c, 2], data.table[c, 3], data.table[c, 4]
-        for x in range(blocks * size):
-            w.Xa[x] = Xa[b0 * size + x]
-        for _ in range(ascent.n_steps):
-            climb(net, r, data.X, b0 * size, blocks, data.P, n, data.y, s0, ascent, NO, NO, w)
-        for x in range(blocks * size):
-            Xa[b0 * size + x] = w.Xa[x]
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        x0 = b0 * net.d * B
+        for step in range(ascent.n_steps):
+            climb(net, r, data.X, x0, blocks, data, b0 * B, P, n, s0, ascent, NO, NO, step == 0, w)
+        copy(Xa, x0, w.Xa, I0, blocks * net.d * B)
 
 
 @jit
@@ -112,74 +115,116 @@ def pgd(lo, hi, w, net, data, ascent, Xa, best):
     B = BLOCK_BYTES // data.X.itemsize
     size = net.d * B
     for c in range(lo, hi):
-        r, b0, blocks, s0, n = data.table[c, 0], data.table[c, 1], data.table[c, 2], data.table[c, 3], data.table[c, 4]
-        for x in range(blocks * size):
-            w.Xa[x] = Xa[b0 * size + x]
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        copy(w.Xa, I0, Xa, b0 * size, blocks * size)
         for it in range(ascent.n_steps + 1):
-            forward(net, r, w.Xa, I0, blocks, data.P, n, w)
-            alive = False
+            forward(net, r, w.Xa, I0, blocks, w)
+            sum_patches(w.f, blocks * B, net.k, data.times, b0 * B, P, n, w.F, I0)
+            alive, better = False, 0
             for s in range(n):
                 value = margin(w.F, s, data.y[s0 + s])[0]
-                if best[s0 + s] > 0.0 and value < best[s0 + s]:
+                w.C[s, 0] = best[s0 + s] > 0.0 and value < best[s0 + s]
+                if w.C[s, 0]:
                     best[s0 + s] = value
-                    for lane in range(s * data.P, (s + 1) * data.P):
-                        at = lane // B * size + lane % B
-                        for j in range(net.d):
-                            Xa[b0 * size + at + j * B] = w.Xa[at + j * B]
+                    better += 1
                 alive = alive or best[s0 + s] > 0.0
+            if better == n:
+                copy(Xa, b0 * size, w.Xa, I0, blocks * size)
+            for s in range(n if 0 < better < n else 0):
+                for lane in range(s * P, s * P + P if w.C[s, 0] else 0):
+                    at = lane // B * size + lane % B
+                    for j in range(net.d):
+                        Xa[b0 * size + at + j * B] = w.Xa[at + j * B]
             if not alive or it == ascent.n_steps:
                 break
-            climb(net, r, data.X, b0 * size, blocks, data.P, n, data.y, s0, ascent, YES, YES, w)
+            climb(net, r, data.X, b0 * size, blocks, data, b0 * B, P, n, s0, ascent, YES, YES, NO, w)
 
 
-@jit
-def gradient(lo, hi, w, net, data, ascent, part, loss):
-    """part[c] (K, d) = sum over the chunk of e_{n,i} sigma' x~ and loss[c] = its summed cross-entropy, at the inputs
-    x~ that `ascent.n_steps` ascent steps reach from x (0 steps: standard training)."""
-    size = net.d * BLOCK_BYTES // data.X.itemsize
-    for c in range(lo, hi):
-        r, b0, blocks, s0, n = data.table[c, 0], data.table[c, 1], data.table[c, 2], data.table[c, 3], data.table[c, 4]
-        X, x0 = data.X, b0 * size
-        if ascent.n_steps > 0:
-            for x in range(blocks * size):
-                w.Xa[x] = X[x0 + x]
-            for _ in range(ascent.n_steps):
-                climb(net, r, data.X, b0 * size, blocks, data.P, n, data.y, s0, ascent, NO, NO, w)
+@part
+def group_gradient(g, w, net, data, groups, ascent, part, loss):
+    """part[g] (K, row) <- sum over the group of e_{n,i} sigma' x~ and loss[g] <- its summed cross-entropy, at the
+    inputs x~ that `ascent.n_steps` ascent steps reach from x (0 steps: standard training)."""
+    B = BLOCK_BYTES // data.X.itemsize
+    loss[g] = 0.0
+    first, chunks = groups[g, 1], groups[g, 2]
+    for c in range(first, first + chunks):
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        X, x0 = data.X, b0 * net.d * B
+        for step in range(ascent.n_steps):
+            climb(net, r, data.X, b0 * net.d * B, blocks, data, b0 * B, P, n, s0, ascent, NO, NO, step == 0, w)
             X, x0 = w.Xa, I0
-        forward(net, r, X, x0, blocks, data.P, n, w)
-        loss[c] = coefficients(w.F, n, data.y, s0, CROSS_ENTROPY, -1.0, w.C)
-        scale_slopes(w.S, blocks, net.k, net.m, data.P, n, w.C, w.t)
-        gram(part[c], net.k * net.m, net.d, w.S, X, x0, blocks)
+        forward(net, r, X, x0, blocks, w)
+        sum_patches(w.f, blocks * B, net.k, data.times, b0 * B, P, n, w.F, I0)
+        loss[g] += coefficients(w.F, n, data.y, data.copies, s0, CROSS_ENTROPY, -1.0, w.C)
+        for s in range(n):
+            for i in range(net.k):
+                w.C[s, i] *= data.copies[s0 + s]
+        scale_slopes(net, blocks, data, b0 * B, P, n, NO, w)
+        gram(net, X, x0, blocks, w, part, g * net.k * net.m * net.row, c > first)
+
+
+@part
+def update(r, thread, threads, net, first, lr, count, part, loss):
+    """W[r] += lr[r]/count[r] * sum over the run's groups of part[g], this thread's share; returns the mean loss."""
+    total = 0.0
+    for g in range(first[r], first[r + 1]):
+        total += loss[g]
+    V = VECTOR_BYTES // net.W.itemsize
+    size = net.k * net.m * net.row
+    lo, hi = size // V * thread // threads, size // V * (thread + 1) // threads
+    rate = net.W.dtype.type(lr[r] / count[r])
+    tile_update(net.W[r], lo * V, part, first[r] * size + lo * V, size, first[r + 1] - first[r], hi - lo, rate)
+    return total / count[r]
 
 
 @jit
-def update(lo, hi, W, data, first, lr, part, loss, mean_loss):
-    """W[r] += (lr[r]/N_r) sum_c part[c] and mean_loss[r], chunks in order, for the runs lo..hi-1."""
+def gradient(lo, hi, w, net, data, groups, ascent, part, loss):
+    """`group_gradient` of the groups lo..hi-1."""
+    for g in range(lo, hi):
+        group_gradient(g, w, net, data, groups, ascent, part, loss)
+
+
+@jit
+def update_runs(lo, hi, w, net, first, lr, count, part, loss, mean_loss):
+    """`update` of the runs lo..hi-1."""
     for r in range(lo, hi):
-        count, total = 0, 0.0
-        for c in range(first[r], first[r + 1]):
-            count += data.table[c, 4]
-            total += loss[c]
-        mean_loss[r] = total / count
-        rate = W.dtype.type(lr[r] / count)
-        for a in range(W.shape[1]):
-            step = part[first[r], a]
-            for c in range(first[r] + 1, first[r + 1]):
-                step += part[c, a]
-            W[r, a] += rate * step
+        mean_loss[r] = update(r, 0, 1, net, first, lr, count, part, loss)
 
 
 @jit
-def train(lo, hi, w, net, data, first, ascent, lr, n_iter, part, loss, mean_loss, bad):
+def train(lo, hi, w, net, data, groups, first, ascent, lr, count, n_iter, part, loss, mean_loss, bad):
     """`n_iter` full-batch iterations of the runs lo..hi-1, run after run; bad[r]: first iteration with a loss that is
     not finite (-1: none), where the run stops."""
     for r in range(lo, hi):
         for it in range(n_iter):
-            gradient(first[r], first[r + 1], w, net, data, ascent, part, loss)
-            update(r, r + 1, net.W, data, first, lr, part, loss, mean_loss)
+            for g in range(first[r], first[r + 1]):
+                group_gradient(g, w, net, data, groups, ascent, part, loss)
+            mean_loss[r] = update(r, 0, 1, net, first, lr, count, part, loss)
             if not math.isfinite(mean_loss[r]):
                 bad[r] = it
                 break
+
+
+@jit
+def train_together(
+    lo, hi, w, net, data, groups, first, ascent, lr, count, n_iter, part, loss, mean_loss, bad, threads, arrivals
+):
+    """`train` of all runs as thread lo of a team: iterations in step, groups and weights shared out, two barriers."""
+    goal = 0
+    for it in range(n_iter if hi > lo else 0):
+        for g in range(len(groups) * lo // threads, len(groups) * hi // threads):
+            if bad[groups[g, 0]] < 0:
+                group_gradient(g, w, net, data, groups, ascent, part, loss)
+        goal += threads
+        meet(arrivals, goal)
+        for r in range(len(bad)):
+            if bad[r] < 0 or bad[r] == it:  # another thread may have seen this iteration's loss already
+                mean = update(r, lo, threads, net, first, lr, count, part, loss)
+                mean_loss[r] = mean  # every thread writes the same number
+                if not math.isfinite(mean):
+                    bad[r] = it
+        goal += threads
+        meet(arrivals, goal)
 
 
 @jit
@@ -188,15 +233,24 @@ def interval(lo, hi, w, net, data, shift, lower, upper):
     B = BLOCK_BYTES // data.X.itemsize
     one = data.X.dtype.type(1)
     for c in range(lo, hi):
-        r, b0, blocks, s0, n = data.table[c, 0], data.table[c, 1], data.table[c, 2], data.table[c, 3], data.table[c, 4]
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        preactivations(net, r, data.X, b0 * net.d * B, blocks, w)
         for side in range(2):
             for b in range(blocks):
-                product(w.S, I0, net.k * net.m, net.W[r], I0, net.d, I1, data.X, (b0 + b) * net.d * B, net.d)
                 for i in range(net.k):
-                    at, sign = i * net.m, one if side else -one
-                    f_at = (b * net.k + i) * B
-                    tile_sigma(False, w.S, at * B, net.m, net.q, net.rho, shift[r], at, sign, w.f, f_at)
-            sum_patches(w.f, B, net.k, data.P, n, upper if side else lower, s0)
+                    at, h, f = (b * (net.k * net.m | 1) + i * net.m) * B, i * net.m, (i * blocks + b) * B
+                    sign = one if side else -one
+                    tile_shifted(w.S, at, net.m, net.q, net.rho, net.inverse, shift[r], h, sign, w.f, f)
+            sum_patches(w.f, blocks * B, net.k, data.times, b0 * B, P, n, upper if side else lower, s0)
+
+
+@part
+def preactivations(net, r, X, x0, blocks, w):
+    """w.S <- Z of one chunk."""
+    B = BLOCK_BYTES // X.itemsize
+    K = net.k * net.m
+    at_c, at_x = (I0, B, (K | 1) * B), (x0, I0, net.d * B)
+    product(w.S, at_c, net.W[r], (I0, net.row, I1, I0), X, at_x, K, net.d, I1, blocks, NO)
 
 
 @jit
@@ -209,13 +263,12 @@ def aligned(lo, hi, w, net, data, cross, leaders, eps, choice):
     code of every patch's direction, c + 1, -(c + 1) or 0.
     """
     B = BLOCK_BYTES // data.X.itemsize
-    m, P, q, rho, rows = net.m, data.P, net.q, net.rho, max(net.k * net.m, GA)
+    m, q, rho, inverse, rows = net.m, net.q, net.rho, net.inverse, net.k * net.m | 1
     n_leaders = leaders.shape[2]
     zero = data.X.dtype.type(0)
     for c in range(lo, hi):
-        r, b0, blocks, s0, n = data.table[c, 0], data.table[c, 1], data.table[c, 2], data.table[c, 3], data.table[c, 4]
-        for b in range(blocks):
-            product(w.S, b * rows * B, net.k * m, net.W[r], I0, net.d, I1, data.X, (b0 + b) * net.d * B, net.d)
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        preactivations(net, r, data.X, b0 * net.d * B, blocks, w)
         for s in range(n):
             label = data.y[s0 + s]
             best = math.inf
@@ -224,23 +277,23 @@ def aligned(lo, hi, w, net, data, cross, leaders, eps, choice):
                     continue
                 total = 0.0
                 for b in range(s * P // B, ((s + 1) * P - 1) // B + 1):
-                    for x in range(B):  # D[0:B]: the best value per lane, D[B:2B]: the code of its direction
-                        w.D[x] = math.inf
+                    for x in range(B):  # t[0:B]: the best value per lane, t[B:2B]: the code of its direction
+                        w.t[x] = math.inf
                     for e in range(2 * n_leaders + 1):
                         neuron = leaders[r, target if e < n_leaders else label, e % n_leaders]
                         scale = eps[r] if e < n_leaders else -eps[r] if e < 2 * n_leaders else zero
                         code = neuron + 1 if e < n_leaders else -neuron - 1 if e < 2 * n_leaders else 0
                         at, to = label * m, target * m
                         shift = cross[r, neuron]
-                        tile_sigma(False, w.S, (b * rows + at) * B, m, q, rho, shift, at, scale, w.f, I0)
-                        tile_sigma(False, w.S, (b * rows + to) * B, m, q, rho, shift, to, scale, w.f, B)
+                        tile_shifted(w.S, (b * rows + at) * B, m, q, rho, inverse, shift, at, scale, w.f, I0)
+                        tile_shifted(w.S, (b * rows + to) * B, m, q, rho, inverse, shift, to, scale, w.f, B)
                         for x in range(B):
-                            if w.f[x] - w.f[B + x] < w.D[x]:
-                                w.D[x] = w.f[x] - w.f[B + x]
-                                w.D[B + x] = code
+                            if w.f[x] - w.f[B + x] < w.t[x]:
+                                w.t[x] = w.f[x] - w.f[B + x]
+                                w.t[B + x] = code
                     for lane in range(max(s * P, b * B), min((s + 1) * P, (b + 1) * B)):
-                        total += w.D[lane - b * B]
-                        choice[s0 + s, P + lane - s * P] = int(w.D[B + lane - b * B])
+                        total += w.t[lane - b * B]
+                        choice[s0 + s, P + lane - s * P] = int(w.t[B + lane - b * B])
                 if total < best:
                     best = total
                     for p in range(P):

@@ -1,16 +1,63 @@
-"""Compilation of the CPU kernels: no GIL, IEEE arithmetic, an on-disk cache that no edit leaves stale."""
+"""Compilation of the CPU kernels: no GIL, IEEE arithmetic, and an on-disk cache that is never stale or mixed up."""
 
+import hashlib
 import os
+import pickle
+import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import llvmlite
+import numba
 from numba import config, njit, types
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
-# Numba stamps a cached function by its own file alone; an edited callee in another file would go unseen.  The stamp of
-# every kernel is therefore the state of all files that compiled code stands in.
-_SOURCES = sorted(Path(__file__).parent.glob("cpu_*.py"))
-_STAMP = tuple((p.name, p.stat().st_mtime_ns, p.stat().st_size) for p in _SOURCES)
+OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+
+# A compiled kernel holds code from all of these files; Numba's own stamp would be one file's time of change.
+_HERE = Path(__file__).parent
+_SOURCES = [*sorted(_HERE.glob("cpu_*.py")), _HERE / "jit.py", _HERE / "reference.py"]
+_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest(), numba.__version__, llvmlite.__version__, sys.version
+
+
+class KernelCache(FunctionCache):
+    """Compiled kernels, one file each, named by a hash of sources, versions, machine and argument types.
+
+    Numba's own cache numbers its files in an index that it reads, changes and writes: two processes that compile a
+    kernel for two dtypes at one moment can both take the same number, and one of them later runs the other's code.
+    Here a file is written whole under a temporary name and renamed, its name says all that it depends on, and a
+    damaged one is compiled anew.
+    """
+
+    def _path(self, signature, codegen):
+        key = hashlib.sha256(repr((_STAMP, self._index_key(signature, codegen))).encode()).hexdigest()
+        return Path(self._cache_path) / f"{self._py_func.__name__}-{key[:32]}.kernel"
+
+    def load_overload(self, signature, target_context):
+        target_context.refresh()
+        try:
+            content = self._path(signature, target_context.codegen()).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(content[32:]).digest() != content[:32]:
+            return None
+        return self._impl.rebuild(target_context, pickle.loads(content[32:]))
+
+    def save_overload(self, signature, data):
+        if not self._impl.check_cachable(data):
+            return
+        path, content = self._path(signature, data.codegen), dumps(self._impl.reduce(data))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(content).digest() + content)
+            os.replace(name, path)
+        except OSError:  # read-only or full: the kernel is compiled, only not kept
+            pass
 
 
 @contextmanager
@@ -43,18 +90,17 @@ def light_optimisation():
 
 def part(function):
     """``numba.njit`` for a function that only kernels call: entries from Python would double its compilation."""
-    return njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    return njit(no_cpython_wrapper=True, **OPTIONS)(function)
 
 
 def jit(function):
-    """``numba.njit`` for a kernel; cached on disk where a folder can be written, compiled anew where none can."""
-    options = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+    """``numba.njit`` for a kernel; kept on disk where a folder can be written, compiled anew where none can."""
+    kernel = njit(**OPTIONS)(function)
     try:
         with _cache_folder():
-            kernel = njit(cache=True, **options)(function)
+            kernel._cache = KernelCache(function)
     except RuntimeError:  # "no locator available": no folder for the cache can be written
-        return njit(**options)(function)
-    kernel._cache._cache_file._source_stamp = _STAMP
+        pass
     return kernel
 
 

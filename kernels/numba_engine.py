@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from . import cpu_kernels as kernels
-from .cpu_blocks import Ascent, Net, Packed, Scratch
-from .cpu_tiles import BLOCK_BYTES, GA
+from .cpu_blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, Net, Scratch, panels
+from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import light_optimisation
+from .numba_layout import Batch
 from .reference import NumpyEngine
-
-CHUNK_BYTES = 2**17  # inputs of one chunk; with its preactivations about half of a 512 KiB L2
 
 _threads = numba.config.NUMBA_NUM_THREADS
 _pool: ThreadPoolExecutor | None = None
+_team = threading.RLock()  # one call works at a time: threads that wait for each other need the whole pool
 
 
 def set_num_threads(n: int) -> None:
@@ -42,26 +41,12 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def _forget_pool() -> None:
-    global _pool
-    _pool = None
+    global _pool, _team
+    _pool, _team = None, threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)  # a forked child has none of its parent's threads
-
-
-class Batch(NamedTuple):
-    """Samples in blocks of lanes, see :mod:`advfeat.kernels.cpu_kernels`; slots are sorted by run, then by label."""
-
-    data: Packed
-    first: np.ndarray  # (R + 1,) int64, first chunk of every run
-    target: np.ndarray  # (slots,) int64, r N + n of every slot
-    X: np.ndarray  # (R or 1, N, P, d) and
-    y: np.ndarray  # (R or 1, N), as given
-    n_runs: int
-    shared: bool  # every run reads the same blocks
-    samples: int  # most samples in a chunk
-    blocks: int  # most blocks in a chunk
 
 
 class NumbaEngine(NumpyEngine):
@@ -72,65 +57,15 @@ class NumbaEngine(NumpyEngine):
     def __init__(self):
         self._scratch: dict[int, Scratch] = {}
         self._compiled = set()
-        self._lock = threading.RLock()
 
-    # -------------------------------------------------------------- layout
     def pack(self, X, y, n_runs, active=None):
-        (_, N, P, d), lanes = X.shape, BLOCK_BYTES // X.itemsize
-        once = len(X) == len(y) == 1 and active is None and n_runs > 1
-        labels = np.broadcast_to(y, (n_runs, N))
-        run, sample = np.nonzero(np.ones((n_runs, N), bool) if active is None else active)
-        order = np.lexsort((sample, labels[run, sample], run))
-        run, sample = run[order], sample[order]
-        counts = np.bincount(run, minlength=n_runs)
-        slot = np.concatenate(([0], np.cumsum(counts)))
-
-        per_chunk = max(CHUNK_BYTES // (d * X.itemsize) // P, 1)
-        table, first, block = [], [0], 0
-        for r, count in enumerate(counts.tolist()):
-            block = 0 if once else block
-            n_chunks = -(-count // per_chunk)
-            for c in range(n_chunks):
-                start, stop = count * c // n_chunks, count * (c + 1) // n_chunks
-                blocks = -(-(stop - start) * P // lanes)
-                table.append((r, block, blocks, slot[r] + start, stop - start))
-                block += blocks
-            first.append(len(table))
-        table = np.array(table, np.int64).reshape(-1, 5)
-
-        source = sample if len(X) == 1 else run * N + sample
-        packed = np.empty(block * d * lanes, X.dtype)
-        rows = np.ascontiguousarray(X).reshape(-1, d)
-        self._spread(kernels.pack, first[1] if once else len(table), None, rows, source, table, P, d, packed)
-        data = Packed(packed, labels[run, sample], table, P)
-        return Batch(data, np.array(first), run * N + sample, X, y, n_runs, once, *(table[:, [4, 2]].max(0, initial=0)))
-
-    def _own(self, batch):
-        """A batch in which no two runs share blocks."""
-        if not batch.shared:
-            return batch
-        return self.pack(batch.X, np.broadcast_to(batch.y, (batch.n_runs, batch.y.shape[1])), batch.n_runs)
-
-    def _unpack(self, batch, packed):
-        """(R, N, P, d), samples that are not in the batch as they were given."""
-        R, (_, N, P, d) = batch.n_runs, batch.X.shape
-        out = np.array(np.broadcast_to(batch.X, (R, N, P, d)), order="C")
-        rows, table = out.reshape(-1, d), batch.data.table
-        self._spread(kernels.unpack, len(table), None, packed, table, P, d, batch.target, rows)
-        return out
-
-    @staticmethod
-    def _by_sample(batch, values):
-        """(R, N, ...) from one row per slot; NaN where a sample is not in the batch."""
-        out = np.full((batch.n_runs * batch.X.shape[1], *values.shape[1:]), np.nan)
-        out[batch.target] = values
-        return out.reshape(batch.n_runs, -1, *values.shape[1:])
+        return Batch(X, y, n_runs, active, self._spread)
 
     # -------------------------------------------------------------- threads and memory
-    def _spread(self, kernel, n_items, sizes, *args):
-        """kernel(lo, hi, scratch, ...) over `n_items` chunks or runs, in one contiguous range per thread."""
+    def _spread(self, kernel, n_items, sizes, *args, arrivals=None):
+        """kernel(lo, hi, scratch, ...) over `n_items` chunks, groups or runs, in one contiguous range per thread."""
         threads = min(_threads, n_items)
-        with self._lock:
+        with _team:
             scratch = [None if sizes is None else self._memory(t, *sizes) for t in range(max(threads, 1))]
             key = (kernel, args[0].dtype if sizes is None else sizes[-1])
             if key not in self._compiled:
@@ -138,94 +73,143 @@ class NumbaEngine(NumpyEngine):
                     kernel(0, 0, scratch[0], *args)
                 self._compiled.add(key)
             edges = [n_items * t // threads for t in range(threads + 1)] if threads else [0, 0]
-            jobs = [
-                _workers().submit(kernel, edges[t], edges[t + 1], scratch[t], *args) for t in range(1, len(edges) - 1)
-            ]
-            kernel(edges[0], edges[1], scratch[0], *args)
-            for job in jobs:
-                job.result()
+            jobs = []
+            try:
+                for t in range(1, threads):
+                    jobs.append(_workers().submit(kernel, edges[t], edges[t + 1], scratch[t], *args))
+                kernel(edges[0], edges[1], scratch[0], *args)
+            finally:
+                if arrivals is not None and (len(jobs) < threads - 1 or arrivals[0] == 0):
+                    arrivals[0] = 2**62  # interrupted before everyone came: let the others go
+                for job in jobs:
+                    job.result()
 
     def _memory(self, thread, K, k, d, samples, blocks, dtype):
-        B = BLOCK_BYTES // dtype.itemsize
-        S, Xa, f = blocks * max(K, GA) * B, blocks * d * B, max(blocks * k, 2) * B
+        """Scratch memory of one thread for the largest chunk of a batch."""
+        B, V = BLOCK_BYTES // dtype.itemsize, VECTOR_BYTES // dtype.itemsize
+        L = blocks * B
+        lanes = L * (K | 1), L * d, L * -(-d // B) * B, L * d, max(L * k, 2 * B) + V, L * k + V, 2 * B
         held = self._scratch.get(thread)
         if (
             held is None
             or held.S.dtype != dtype
             or held.C.shape[0] < samples
             or held.C.shape[1] != k
-            or any(a.size < n for a, n in ((held.S, S), (held.Xa, Xa), (held.f, f), (held.D, 2 * d * B)))
+            or any(array.size < n for array, n in zip(held, lanes, strict=False))
         ):
-            sizes = (S, Xa, 2 * d * B, 2 * B, f)
             tables = (np.zeros((samples, k)) for _ in range(2))
-            held = self._scratch[thread] = Scratch(*(np.zeros(n, dtype) for n in sizes), *tables)
+            held = self._scratch[thread] = Scratch(*(np.zeros(n, dtype) for n in lanes), *tables)
         return held
 
     def _prepare(self, W, batch, q, rho):
+        """The network with every neuron's weights in whole blocks, an odd number of 64-byte lines long."""
         R, k, m, d = W.shape
-        net = Net(np.ascontiguousarray(W).reshape(R, k * m * d), k, m, d, q, W.dtype.type(rho))
+        block, line = BLOCK_BYTES // W.itemsize, 64 // W.itemsize
+        row = (-(-d // block) * block // line | 1) * line
+        weights = np.zeros((R, k * m, row), W.dtype)
+        weights[..., :d] = W.reshape(R, k * m, d)
+        with np.errstate(over="ignore", divide="ignore"):
+            inverse = 1 / W.dtype.type(rho)
+        if not np.isfinite(inverse):
+            raise ValueError(f"rho = {rho}: 1/rho must be a finite {W.dtype} number")
+        net = Net(weights.reshape(R, -1), k, m, d, row, q, W.dtype.type(rho), inverse)
         return net, (k * m, k, d, batch.samples, batch.blocks, W.dtype)
+
+    @staticmethod
+    def _weights(net):
+        """The weights (R, k, m, d) of a prepared network, a view."""
+        return net.W.reshape(len(net.W), net.k, net.m, net.row)[..., : net.d]
+
+    @staticmethod
+    def _ascent(W, objective, step, eps, norm, n_steps):
+        return Ascent(objective, step.astype(W.dtype), eps.astype(W.dtype), norm, n_steps)
+
+    def _whole_runs(self, R):
+        """Whether whole runs fill the threads, so that no thread waits for another between iterations."""
+        return R % _threads == 0 or 4 * _threads <= R
+
+    def plan(self, W, batch):
+        """How `train` would work on a batch: rows (what, how), every choice a function of the shapes."""
+        R, k, m, d = W.shape
+        kept, size, lanes = batch.distinct, W.itemsize, BLOCK_BYTES // W.itemsize
+        net, (K, *_) = self._prepare(W, kept, 2, 1.0)
+        threads = min(_threads, R if self._whole_runs(R) else len(kept.groups))
+        depth = panels.py_func(d, BLOCK_BYTES, PANEL_BYTES)
+        rows = panels.py_func(K, depth * size, WEIGHT_BYTES)
+        work = sum(n * P for *_, n, P in kept.data.table.tolist()) * K * d * 4
+        memory = {
+            "inputs": kept.data.X.nbytes, "weights": net.W.nbytes, "partial gradients": len(kept.groups) * K * net.row * size,
+            "scratch": threads * (kept.blocks * lanes * ((K | 1) + 3 * d) * size),
+        }  # fmt: skip
+        repeated = kept is not batch
+        return [
+            ("tile", f"6 x {lanes} {W.dtype} numbers in {VECTOR_BYTES * 8}-bit registers"),
+            ("threads", f"{threads}, " + ("whole runs each" if self._whole_runs(R) else "in step, two barriers a step")),
+            ("chunks", f"{len(kept.data.table)} of at most {kept.blocks * lanes} lanes, in {len(kept.groups)} groups"),
+            ("passes", f"{-(-d // depth)} over d = {d}, {-(-K // rows)} over K = {K} neurons"),
+            ("repeated patches", "kept once: " + f"{kept.patches} per sample at most" if repeated else "none or few"),
+            ("necessary work", f"{work / 1e6:.4g} MFLOP a standard step, {work * (1 + 1 / k) / 1e6:.4g} with one ascent on -F_y"),
+            ("memory", ", ".join(f"{name} {n / 2**20:.3g} MiB" for name, n in memory.items())),
+        ]
 
     # -------------------------------------------------------------- the engine's methods
     def logits(self, W, batch, q, rho):
         net, sizes = self._prepare(W, batch, q, rho)
         F = np.empty((len(batch.target), net.k))
         self._spread(kernels.logits, len(batch.data.table), sizes, net, batch.data, F)
-        return self._by_sample(batch, F)
+        return batch.by_sample(F)
 
     def loss_and_grad(self, W, batch, q, rho):
         net, sizes = self._prepare(W, batch, q, rho)
-        R, none = len(W), np.zeros(len(W), W.dtype)
-        part, loss, mean = self._sums(batch, net)
-        gradient, still = np.zeros_like(net.W), Ascent(0, none, none, 0, 0)
-        self._spread(kernels.gradient, len(loss), sizes, net, batch.data, still, part, loss)
-        kernels.update(0, R, gradient, batch.data, batch.first, np.full(R, -1.0), part, loss, mean)
-        return mean, gradient.reshape(W.shape)
+        none, groups = np.zeros(len(W)), batch.groups
+        part, loss = np.empty(len(groups) * net.W.shape[1], W.dtype), np.empty(len(groups))
+        still = self._ascent(W, 0, none, none, 0, 0)
+        self._spread(kernels.gradient, len(groups), sizes, net, batch.data, groups, still, part, loss)
+        mean, gradient = np.full(len(W), np.nan), net._replace(W=np.zeros_like(net.W))
+        self._spread(kernels.update_runs, len(W), sizes, gradient, batch.first, none - 1, batch.count, part, loss, mean)
+        return mean, self._weights(gradient).copy()
 
     def input_grad(self, W, batch, q, rho, objective):
-        batch = self._own(batch)
+        batch = batch.own()
         net, sizes = self._prepare(W, batch, q, rho)
-        out = np.empty_like(batch.data.X)
-        self._spread(kernels.input_gradient, len(batch.data.table), sizes, net, batch.data, objective, out)
-        return self._unpack(batch._replace(X=np.zeros_like(batch.X)), out)
+        out, none = np.empty_like(batch.data.X), np.zeros(len(W))
+        ascent = self._ascent(W, objective, none, none, 0, 1)
+        self._spread(kernels.input_gradient, len(batch.data.table), sizes, net, batch.data, ascent, out)
+        return batch.unpack(out, np.zeros_like(batch.X))
 
     def ascend(self, W, batch, q, rho, objective, step, eps, norm, n_steps):
-        batch = self._own(batch)
+        batch = batch.own()
         net, sizes = self._prepare(W, batch, q, rho)
-        ascent, Xa = Ascent(objective, step.astype(W.dtype), eps.astype(W.dtype), norm, n_steps), batch.data.X.copy()
-        self._spread(kernels.ascend, len(batch.data.table), sizes, net, batch.data, ascent, Xa)
-        return self._unpack(batch, Xa)
+        ascent, Xa = self._ascent(W, objective, step, eps, norm, n_steps), batch.data.X.copy()
+        if n_steps > 0:
+            self._spread(kernels.ascend, len(batch.data.table), sizes, net, batch.data, ascent, Xa)
+        return batch.unpack(Xa, batch.X)
 
     def pgd(self, W, batch, q, rho, objective, step, eps, norm, n_steps, start):
-        batch = self._own(batch)
+        batch = batch.own()
         net, sizes = self._prepare(W, batch, q, rho)
-        ascent = Ascent(objective, step.astype(W.dtype), eps.astype(W.dtype), norm, n_steps)
+        ascent = self._ascent(W, objective, step, eps, norm, n_steps)
         data, P, d = batch.data, *batch.X.shape[2:]
         Xa, best = np.empty_like(data.X), np.full(len(batch.target), np.inf)
         rows = np.ascontiguousarray(start, W.dtype).reshape(-1, d)
-        self._spread(kernels.pack, len(data.table), None, rows, batch.target, data.table, P, d, Xa)
+        self._spread(kernels.pack, len(data.table), None, rows, batch.target * P, data.table, d, Xa)
         self._spread(kernels.pgd, len(data.table), sizes, net, data, ascent, Xa, best)
-        return self._unpack(batch, Xa), self._by_sample(batch, best)
-
-    def _sums(self, batch, net):
-        n_chunks, K = len(batch.data.table), max(net.k * net.m, GA)
-        return np.empty((n_chunks, K * net.d), net.W.dtype), np.empty(n_chunks), np.full(batch.n_runs, np.nan)
+        return batch.unpack(Xa, batch.X), batch.by_sample(best)
 
     def train(self, W, batch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps):
+        batch = batch.distinct
         net, sizes = self._prepare(W, batch, q, rho)
-        assert np.shares_memory(net.W, W), "weights are updated in place and must be contiguous"
-        R, first, data = len(W), batch.first, batch.data
-        ascent = Ascent(objective, step.astype(W.dtype), eps.astype(W.dtype), norm, n_steps)
-        part, loss, mean = self._sums(batch, net)
-        bad = np.full(R, -1)
-        if R % _threads == 0 or 4 * _threads <= R:  # whole runs fill the threads: no waiting between iterations
-            args = (net, data, first, ascent, lr, n_iter, part, loss, mean, bad)
+        R, groups = len(W), batch.groups
+        ascent = self._ascent(W, objective, step, eps, norm, n_steps)
+        part, loss = np.empty(len(groups) * net.W.shape[1], W.dtype), np.empty(len(groups))
+        mean, bad = np.full(R, np.nan), np.full(R, -1)
+        args = (net, batch.data, groups, batch.first, ascent, lr, batch.count, n_iter, part, loss, mean, bad)
+        if self._whole_runs(R):
             self._spread(kernels.train, R, sizes, *args)
-            return mean, bad
-        for it in range(n_iter):
-            self._spread(kernels.gradient, len(loss), sizes, net, data, ascent, part, loss)
-            kernels.update(0, R, net.W, data, first, lr, part, loss, mean)
-            bad[(bad < 0) & ~np.isfinite(mean)] = it
+        else:
+            arrivals, threads = np.zeros(1, np.int64), min(_threads, len(groups))
+            self._spread(kernels.train_together, threads, sizes, *args, threads, arrivals, arrivals=arrivals)
+        W[...] = self._weights(net)
         return mean, bad
 
     def interval(self, W, batch, q, rho, shift):
@@ -233,7 +217,7 @@ class NumbaEngine(NumpyEngine):
         lower, upper = (np.empty((len(batch.target), net.k)) for _ in range(2))
         shift = np.ascontiguousarray(shift, W.dtype).reshape(len(W), -1)
         self._spread(kernels.interval, len(batch.data.table), sizes, net, batch.data, shift, lower, upper)
-        return self._by_sample(batch, lower), self._by_sample(batch, upper)
+        return batch.by_sample(lower), batch.by_sample(upper)
 
     def aligned(self, W, batch, q, rho, eps, cross, leaders):
         net, sizes = self._prepare(W, batch, q, rho)
@@ -244,3 +228,21 @@ class NumbaEngine(NumpyEngine):
         out = np.zeros((R * N, P), np.int64)
         out[batch.target] = choice[:, :P]
         return out.reshape(R, N, P)
+
+
+def warm_up(dtype) -> None:
+    """Compile every kernel for a dtype, or load it from the cache, by calling each method on a few numbers."""
+    engine, R = NumbaEngine(), 1 + _threads
+    W, X, y = np.ones((R, 2, 1, 2), dtype), np.ones((R, 2, 1, 2), dtype), np.zeros((R, 2), np.int64)
+    one = np.ones(R)
+    batch, alone = engine.pack(X, y, R), engine.pack(X[:1], y[:1], 1)
+    engine.logits(W, batch, 2, 1.0)
+    engine.loss_and_grad(W, batch, 2, 1.0)
+    engine.input_grad(W, batch, 2, 1.0, 0)
+    engine.ascend(W, batch, 2, 1.0, 0, one, one, 0, 1)
+    engine.pgd(W, batch, 2, 1.0, 0, one, one, 0, 1, X)
+    engine.interval(W, batch, 2, 1.0, np.ones((R, 2, 1)))
+    engine.aligned(W, batch, 2, 1.0, one, np.ones((R, 2, 2)), np.zeros((R, 2, 1), np.int64))
+    for net, samples in ((W[:1], alone), (W[:_threads], engine.pack(X[:_threads], y[:_threads], _threads))):
+        rate = one[: len(net)]
+        engine.train(net, samples, 2, 1.0, rate, 1, 0, rate, rate, 0, 1)

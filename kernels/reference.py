@@ -133,6 +133,10 @@ class NumpyEngine:
         y = np.broadcast_to(y, (n_runs, y.shape[1]))
         return Batch(X, y, np.ones(y.shape, bool) if active is None else active)
 
+    def plan(self, W, batch):
+        """How `train` would work on a batch: rows (what, how)."""
+        return [("products", "NumPy's matmul and einsum on all samples at once")]
+
     def logits(self, W, batch, q, rho):
         """F (R, N, k)."""
         return np.where(batch.active[..., None], forward(W, batch.X, q, rho), np.nan)
