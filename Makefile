@@ -1,4 +1,4 @@
-.PHONY: test test-gpu lint bench
+.PHONY: test test-gpu lint bench bench-quick
 
 test:
 	python -m pytest
@@ -10,5 +10,10 @@ lint:
 	ruff check .
 
 bench:
+	python benchmarks/run.py
+	python benchmarks/scaling.py
+	python benchmarks/memory.py
 	python benchmarks/reproduce.py
-	python benchmarks/engine.py
+
+bench-quick:
+	python benchmarks/run.py --quick

@@ -1,4 +1,4 @@
-"""What is done to lanes between the products: coefficients, activations with a shift, l_2 steps, transposition, sums."""
+"""What is done to lanes between the products: coefficients, activations, steps, transposition, sums; a barrier."""
 
 import platform
 

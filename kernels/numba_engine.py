@@ -130,7 +130,7 @@ class NumbaEngine(NumpyEngine):
 
     def plan(self, W, batch):
         """How `train` would work on a batch: rows (what, how), every choice a function of the shapes."""
-        R, k, m, d = W.shape
+        R, k, _, d = W.shape
         kept, size, lanes = batch.distinct, W.itemsize, BLOCK_BYTES // W.itemsize
         net, (K, *_) = self._prepare(W, kept, 2, 1.0)
         threads = min(_threads, R if self._whole_runs(R) else len(kept.groups))
@@ -138,17 +138,19 @@ class NumbaEngine(NumpyEngine):
         rows = panels.py_func(K, depth * size, WEIGHT_BYTES)
         work = sum(n * P for *_, n, P in kept.data.table.tolist()) * K * d * 4
         memory = {
-            "inputs": kept.data.X.nbytes, "weights": net.W.nbytes, "partial gradients": len(kept.groups) * K * net.row * size,
-            "scratch": threads * (kept.blocks * lanes * ((K | 1) + 3 * d) * size),
-        }  # fmt: skip
+            "inputs": kept.data.X.nbytes,
+            "weights": net.W.nbytes,
+            "partial gradients": len(kept.groups) * K * net.row * size,
+            "scratch": threads * kept.blocks * lanes * (K + 3 * d) * size,
+        }
         repeated = kept is not batch
         return [
             ("tile", f"6 x {lanes} {W.dtype} numbers in {VECTOR_BYTES * 8}-bit registers"),
-            ("threads", f"{threads}, " + ("whole runs each" if self._whole_runs(R) else "in step, two barriers a step")),
+            ("threads", f"{threads}, {'whole runs each' if self._whole_runs(R) else 'in step, two barriers a step'}"),
             ("chunks", f"{len(kept.data.table)} of at most {kept.blocks * lanes} lanes, in {len(kept.groups)} groups"),
             ("passes", f"{-(-d // depth)} over d = {d}, {-(-K // rows)} over K = {K} neurons"),
-            ("repeated patches", "kept once: " + f"{kept.patches} per sample at most" if repeated else "none or few"),
-            ("necessary work", f"{work / 1e6:.4g} MFLOP a standard step, {work * (1 + 1 / k) / 1e6:.4g} with one ascent on -F_y"),
+            ("repeated patches", f"kept once, {kept.patches} per sample at most" if repeated else "none or few"),
+            ("necessary work", f"{work / 1e6:.4g} MFLOP a step, {work * (1 + 1 / k) / 1e6:.4g} with an ascent on -F_y"),
             ("memory", ", ".join(f"{name} {n / 2**20:.3g} MiB" for name, n in memory.items())),
         ]
 

@@ -93,6 +93,7 @@ class Batch:
         if not any(merged.values()):
             return self
         rows, start, labels, counts, patches, times, copies = [], [], [], [], [], [], []
+        before = 0
         for r in range(self.n_runs):
             found = merged[0 if self.shared else r]
             if found is None:
@@ -102,16 +103,15 @@ class Batch:
             if not (self.shared and r):
                 rows.append(X.reshape(-1, d))
                 times.append(number.ravel())
-            before = 0 if self.shared else sum(map(len, rows[:-1]))
             start.append(before + np.arange(len(X)) * X.shape[1])
+            before += 0 if self.shared else X.shape[0] * X.shape[1]
             labels.append(y)
             counts.append(len(X))
             patches.append(X.shape[1])
             copies.append(multiple)
         other = object.__new__(Batch)
-        other.X, other.y, other.n_runs, other.shared, other._spread = self.X, self.y, self.n_runs, self.shared, self._spread
-        joined = map(np.concatenate, (rows, start, labels, times, copies))
-        rows, start, labels, times, copies = joined
+        vars(other).update(X=self.X, y=self.y, n_runs=self.n_runs, shared=self.shared, _spread=self._spread)
+        rows, start, labels, times, copies = map(np.concatenate, (rows, start, labels, times, copies))
         other._lay(rows, start, labels, np.array(counts), patches, times, copies)
         return other
 
@@ -119,7 +119,8 @@ class Batch:
         """(R, N, P, d) from blocks; samples that are not in the batch as in `rest` (R or 1, N, P, d)."""
         R, (_, N, P, d) = self.n_runs, self.X.shape
         out = np.array(np.broadcast_to(rest, (R, N, P, d)), order="C")
-        self._spread(kernels.unpack, len(self.data.table), None, packed, self.data.table, d, self.target, out.reshape(-1, d))
+        table = self.data.table
+        self._spread(kernels.unpack, len(table), None, packed, table, d, self.target, out.reshape(-1, d))
         return out
 
     def by_sample(self, values):
