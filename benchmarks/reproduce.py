@@ -64,7 +64,8 @@ def main():
         for label in ("first run, kernels compiled", "second run, kernels cached"):
             found = measure(Path(name) / label.split()[0], Path(name) / "cache", args.seeds)
             share = found["kernels"] / found["wall"]
-            print(f"{label:<30}{found['wall']:>6.1f} s{found['start']:>7.1f} s{share:>13.0%}{found['memory']:>10.0f} MiB")
+            times = f"{found['wall']:>6.1f} s{found['start']:>7.1f} s"
+            print(f"{label:<30}{times}{share:>13.0%}{found['memory']:>10.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 ``python benchmarks/run.py [--quick] [--out DIR]`` (extra ``bench``; ``make bench``, ``make bench-quick``).  Every row
 is first checked against the float64 reference, ours and JAX's alike.  Then all of JAX's variants are tried, the fastest
-is timed in turn with ours and with the machine's multiply-add peak, and the table shows medians, the median of the ratios
-of one round each, and the fraction of the peak that the necessary work is.  Written: ``results.csv`` (one row per
-measurement), ``table.md``, ``chart.png``.
+is timed in turn with ours and with the machine's multiply-add peak, and the table shows medians, the median of the
+ratios of one round each, and the fraction of the peak that the necessary work is.  Written: ``results.csv`` (one row
+per measurement), ``table.md``, ``chart.png``.
 """
 
 from __future__ import annotations

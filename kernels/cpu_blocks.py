@@ -25,7 +25,7 @@ from .jit import part, stands_alone
 from .reference import CROSS_ENTROPY, L2, MARGIN, NEG_LABEL_LOGIT
 
 PANEL_BYTES = 2**14  # inputs of one pass over a block: half of a 32 KiB L1
-WEIGHT_BYTES = 2**18  # weights (or slopes) of one pass over a chunk: half of a 512 KiB L2
+WEIGHT_BYTES = 3 * 2**17  # weights (or slopes) of one pass over a chunk: three quarters of a 512 KiB L2
 
 
 class Net(NamedTuple):

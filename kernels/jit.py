@@ -11,7 +11,7 @@ from pathlib import Path
 import llvmlite
 import numba
 from numba import config, njit, types
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
@@ -26,6 +26,10 @@ _STAMP = (
 )
 
 
+class _OneFolder(CompileResultCacheImpl):
+    _locator_classes = (UserProvidedCacheLocator,)  # the others would fall back to the package's own folder
+
+
 class KernelCache(FunctionCache):
     """Compiled kernels, one file each, named by a hash of sources, versions, machine and argument types.
 
@@ -34,6 +38,8 @@ class KernelCache(FunctionCache):
     Here a file is written whole under a temporary name and renamed, its name says all that it depends on, and a
     damaged one is compiled anew.
     """
+
+    _impl_class = _OneFolder
 
     def _path(self, signature, codegen):
         key = hashlib.sha256(repr((_STAMP, self._index_key(signature, codegen))).encode()).hexdigest()
@@ -56,9 +62,13 @@ class KernelCache(FunctionCache):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(content).digest() + content)
-            os.replace(name, path)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(content).digest() + content)
+                os.replace(name, path)
+            except BaseException:
+                os.unlink(name)
+                raise
         except OSError:  # read-only or full: the kernel is compiled, only not kept
             pass
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numba
 import numpy as np
@@ -78,11 +78,18 @@ class NumbaEngine(NumpyEngine):
                 for t in range(1, threads):
                     jobs.append(_workers().submit(kernel, edges[t], edges[t + 1], scratch[t], *args))
                 kernel(edges[0], edges[1], scratch[0], *args)
+            except BaseException:
+                if arrivals is not None:
+                    arrivals[0] = 2**62  # this thread will not come: let the others go
+                raise
             finally:
-                if arrivals is not None and (len(jobs) < threads - 1 or arrivals[0] == 0):
-                    arrivals[0] = 2**62  # interrupted before everyone came: let the others go
-                for job in jobs:
-                    job.result()
+                try:
+                    wait(jobs)
+                except BaseException:  # Ctrl-C: nobody may work on this engine's memory any more when it is free again
+                    wait(jobs)
+                    raise
+            for job in jobs:
+                job.result()
 
     def _memory(self, thread, K, k, d, samples, blocks, dtype):
         """Scratch memory of one thread for the largest chunk of a batch."""

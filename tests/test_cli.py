@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from advfeat.kernels import numba_engine
 
 import advfeat
 from advfeat.cli import main
@@ -146,6 +147,33 @@ def test_info_names_engines_and_versions(capsys):
     text = capsys.readouterr().out
     for part in ("numba engine", "cupy engine", "threads", "numpy", advfeat.__version__):
         assert part in text
+
+
+PLANS = {
+    "numba": ([], ("Plan for 2 seeds:", "passes", "1 over d = 12, 1 over K = 12 neurons", "in step")),
+    "few runs": (["n_neurons=90"], ("over K = 270 neurons",)),
+    "noise": (["noise_std=1"], ("repeated patches  none or few",)),
+    "noiseless": (["noise_std=0", "n_patches=50"], ("repeated patches  kept once, 2 per sample at most",)),
+    "numpy": (["backend=numpy"], ("choice    numpy", "matmul and einsum")),
+}
+
+
+@pytest.mark.parametrize(("pairs", "parts"), PLANS.values(), ids=PLANS)
+def test_info_plans_a_configuration(pairs, parts, capsys, set_threads):
+    set_threads(3)
+    assert main(["info", "--plan", *TINY, *pairs]) == 0
+    text = capsys.readouterr().out
+    for part in parts:
+        assert part in text
+
+
+def test_warmup_compiles_for_both_precisions(tmp_path, monkeypatch, capsys):
+    """In processes of their own, which import what they call: here os.mkdir in place of the compilation."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(numba_engine, "warm_up", os.mkdir)
+    assert main(["warmup"]) == 0
+    assert "ready after" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"float32", "float64"}
 
 
 def test_toml_and_pairs(tmp_path):

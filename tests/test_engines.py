@@ -1,12 +1,14 @@
 """Every engine against the float64 reference, run by run and sample by sample; the Numba engine's bits."""
 
 import inspect
+import re
 from copy import copy
 
-import numba
 import numpy as np
 import pytest
 from advfeat.kernels import BACKENDS, L2, LINF, NumpyEngine, get_engine, numba_engine, reference
+from advfeat.kernels.cpu_blocks import PANEL_BYTES, WEIGHT_BYTES
+from advfeat.kernels.cpu_vectors import BLOCK_BYTES
 from problems import RHO, random_problem
 from tolerances import PARITY
 
@@ -14,6 +16,9 @@ from advfeat.checks import OBJECTIVES
 
 SHAPES = {  # R, N, P, d, k, m, q
     "one of everything": (1, 1, 1, 4, 2, 1, 2),
+    "one neuron, one number": (2, 83, 51, 1, 2, 1, 3),
+    "passes over depth and neurons": (2, 3, 3, 600, 55, 10, 3),
+    "samples longer than a chunk": (1, 2, 600, 5, 10, 54, 2),
     "one patch, two neurons": (2, 7, 1, 3, 2, 1, 3),
     "three neurons": (2, 6, 4, 5, 3, 1, 4),
     "nothing divides anything": (3, 7, 5, 13, 3, 3, 5),
@@ -147,9 +152,19 @@ def test_get_engine_gives_the_engine_of_that_name(backend):
     assert get_engine(backend).name == backend
 
 
-def test_the_largest_shape_has_several_chunks(dtype):
-    case = Case("several chunks", dtype=dtype)
-    assert np.bincount(get_engine("numba").pack(case.X, case.y, 3).data.table[:, 0]).min() > 1
+def test_the_shapes_reach_every_pass(dtype):
+    """Several chunks, groups of several, and for every product more than one pass."""
+    cases = {shape: Case(shape, dtype=dtype) for shape in SHAPES}
+    packed = {shape: get_engine("numba").pack(case.X, case.y, len(case.W)) for shape, case in cases.items()}
+    assert np.bincount(packed["several chunks"].data.table[:, 0]).min() > 1
+    assert packed["one neuron, one number"].groups[:, 2].max() > 1
+    shape, long = "passes over depth and neurons", packed["samples longer than a chunk"]
+    plan = dict(get_engine("numba").plan(cases[shape].W, packed[shape]))
+    assert re.fullmatch(r"[2-9] over d = 600, [2-9] over K = 550 neurons", plan["passes"])
+    block_bytes = BLOCK_BYTES * BLOCK_BYTES // cases[shape].W.itemsize
+    assert long.blocks * block_bytes > PANEL_BYTES  # of a weight gradient's lanes
+    assert 540 * long.blocks * BLOCK_BYTES > WEIGHT_BYTES  # of its coefficients
+    assert 540 * BLOCK_BYTES > PANEL_BYTES  # of an input gradient's neurons
 
 
 # ------------------------------------------------------------------ every method against the reference
@@ -235,16 +250,6 @@ every_call = pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join(ma
 def same_bits(values, others):
     for value, other in zip(values, others, strict=True):
         np.testing.assert_array_equal(value, other, strict=True)
-
-
-@pytest.fixture
-def set_threads(monkeypatch):
-    """set_num_threads up to 3, more than this machine may have."""
-    before = numba_engine.get_num_threads()
-    with monkeypatch.context() as patch:
-        patch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
-        yield numba_engine.set_num_threads
-    numba_engine.set_num_threads(before)
 
 
 @every_call

@@ -99,15 +99,13 @@ def test_a_run_in_a_batch_equals_the_run_alone_bit_for_bit(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_threads_do_not_change_a_bit(config):
-    at_first, results = numba_engine.get_num_threads(), []
-    try:
-        for threads in (1, min(2, os.cpu_count())):
-            numba_engine.set_num_threads(threads)
-            results.append(train(NET, DATA, config))
-    finally:
-        numba_engine.set_num_threads(at_first)
-    assert_equal(*results)
+def test_threads_do_not_change_a_bit(config, set_threads):
+    results = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        results.append(train(NET, DATA, config))
+    assert_equal(results[0], results[1])
+    assert_equal(results[0], results[2])
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
