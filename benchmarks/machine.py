@@ -56,8 +56,9 @@ def _together(function, arguments):
     return time.perf_counter() - start
 
 
-def multiply_add_peak(dtype, threads, rounds=4_000_000):
-    """GFLOP/s of `threads` threads that do nothing but multiply-adds in registers."""
+def multiply_add_peak(dtype, threads, rounds=15_000_000):
+    """GFLOP/s of `threads` threads that do nothing but multiply-adds in registers, for some 30 ms: far shorter ones
+    measure how threads wake up."""
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     registers = [np.full((CHAINS + 2) * lanes, 0.5, dtype) for _ in range(threads)]
     _spin(registers[0], 1)

@@ -89,10 +89,10 @@ def peer_jobs(load, step, n_iter):
 
 
 def iterations(load, step, job):
-    """How many iterations make one timed call: about SECONDS, judged by one that is already compiled."""
+    """How many iterations make one timed call: about SECONDS, judged by one that is already compiled, 3 at least."""
     if step not in ASCENT:
         return 1
-    return int(np.clip(SECONDS / max(seconds(job), 1e-6), 1, 1000))
+    return int(np.clip(SECONDS / max(seconds(job), 1e-6), 3, 1000))
 
 
 def measure(load, step, budget):
@@ -111,7 +111,7 @@ def measure(load, step, budget):
     rounds = []
     begin = time.perf_counter()
     while len(rounds) < 3 or (time.perf_counter() - begin < budget and len(rounds) < 25):
-        peak = multiply_add_peak(load.dtype, get_num_threads(), rounds=1_000_000)
+        peak = multiply_add_peak(load.dtype, get_num_threads())
         rounds.append((seconds(ours) / n_ours, seconds(theirs[best]) / n_theirs, peak))
     rounds = np.array(rounds)
     work, rate = load.flops(step), load.flops(step) / rounds[:, 0] / 1e9
@@ -202,7 +202,7 @@ def main():
         if args.only in (None, name):
             load = all_workloads(dtype)[name]
             for step in steps:
-                rows += [machine | row for row in measure(load, step, budget=4 if args.quick else 8)]
+                rows += [machine | row for row in measure(load, step, budget=4 if args.quick else 5)]
                 print(table(rows).splitlines()[-1], flush=True)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with open(args.out / "results.csv", "w", newline="") as file:

@@ -6,7 +6,7 @@ gradients are streams of vector multiply-adds over patches.  For the weight grad
 ``(lanes, d)`` first, and the stream runs over coordinates; all products are the same register tile
 (:mod:`advfeat.kernels.cpu_tiles`).
 
-Samples are cut into *chunks* of about 256 lanes (a fixed function of the shapes, never of threads or of the number of
+Samples are cut into *chunks* of at most 256 lanes (a fixed function of the shapes, never of threads or of the number of
 runs); a chunk's lanes are its samples' patches in order, padded with zeros to whole blocks.  A lane's numbers meet
 another lane's only in the sum over a sample's patches, so logits do not depend on a sample's neighbours.  Chunks are
 joined to at most 16 *groups* per run; a group adds up its chunks' weight gradients, `update` adds up the groups, both
@@ -21,7 +21,7 @@ Kernels work on the chunks, groups or runs ``lo..hi-1`` with scratch memory of t
 import math
 
 from .cpu_blocks import climb, coefficients, descent, forward, gram, margin, scale_slopes, sum_patches
-from .cpu_lanes import copy, meet, tile_shifted, tile_update
+from .cpu_lanes import copy, meet, tile_blend, tile_shifted, tile_spread, tile_update
 from .cpu_tiles import I0, I1, NO, YES, product
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import jit, part
@@ -112,7 +112,8 @@ def pgd(lo, hi, w, net, data, ascent, Xa, best):
 
     `best` (slots) enters as the margin to beat (inf); a sample rests at its first iterate with margin <= 0.
     """
-    B = BLOCK_BYTES // data.X.itemsize
+    B, V = BLOCK_BYTES // data.X.itemsize, VECTOR_BYTES // data.X.itemsize
+    zero, one = data.X.dtype.type(0), data.X.dtype.type(1)
     size = net.d * B
     for c in range(lo, hi):
         r, b0, blocks, s0, n, P = chunk(data.table, c)
@@ -120,21 +121,18 @@ def pgd(lo, hi, w, net, data, ascent, Xa, best):
         for it in range(ascent.n_steps + 1):
             forward(net, r, w.Xa, I0, blocks, w)
             sum_patches(w.f, blocks * B, net.k, data.times, b0 * B, P, n, w.F, I0)
-            alive, better = False, 0
+            alive = False
             for s in range(n):
                 value = margin(w.F, s, data.y[s0 + s])[0]
-                w.C[s, 0] = best[s0 + s] > 0.0 and value < best[s0 + s]
-                if w.C[s, 0]:
+                better = best[s0 + s] > 0.0 and value < best[s0 + s]
+                if better:
                     best[s0 + s] = value
-                    better += 1
+                lane, end = s * P, s * P + P if s + 1 < n else blocks * B
+                flag = one if better else zero
+                tile_spread(w.T, lane, data.times, b0 * B + lane, (end - lane + V - 1) // V, flag, YES)
                 alive = alive or best[s0 + s] > 0.0
-            if better == n:
-                copy(Xa, b0 * size, w.Xa, I0, blocks * size)
-            for s in range(n if 0 < better < n else 0):
-                for lane in range(s * P, s * P + P if w.C[s, 0] else 0):
-                    at = lane // B * size + lane % B
-                    for j in range(net.d):
-                        Xa[b0 * size + at + j * B] = w.Xa[at + j * B]
+            for b in range(blocks):
+                tile_blend(Xa, (b0 + b) * size, w.Xa, b * size, net.d, w.T, b * B)
             if not alive or it == ascent.n_steps:
                 break
             climb(net, r, data.X, b0 * size, blocks, data, b0 * B, P, n, s0, ascent, YES, YES, NO, w)

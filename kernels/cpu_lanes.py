@@ -103,6 +103,27 @@ def tile_spread(typingctx, T, t0, weight, w0, registers, value, flat):
 
 
 @intrinsic
+def tile_blend(typingctx, Y, y0, X, x0, rows, mask, m0):
+    """Y[r, :] <- X[r, :] in the lanes where mask[m0 : m0 + B] > 0, r < rows, on one block of lanes."""
+
+    def codegen(context, builder, signature, args):
+        vY, vy0, vX, vx0, vrows, vmask, vm0 = args
+        v = Vectors(context, builder, Y)
+        at_y, at_x, at_m = v.pointer(Y, vY, vy0), v.pointer(X, vX, vx0), v.pointer(mask, vmask, vm0)
+        masks = [v.load(at_m, h) for h in range(2)]
+
+        def body(r):
+            y, x = v.row(at_y, r, 2 * v.lanes), v.row(at_x, r, 2 * v.lanes)
+            for h in range(2):
+                v.store(v.where(">", masks[h], v.zero, v.load(x, h), v.load(y, h)), y, h)
+
+        v.loop(vrows, body)
+        return context.get_dummy_value()
+
+    return types.void(Y, index, X, index, index, mask, index), codegen
+
+
+@intrinsic
 def tile_scale(typingctx, S, s0, rows, T, t0):
     """S[r, :] *= T[t0 : t0 + B], r < rows, on one block of lanes."""
 

@@ -46,6 +46,8 @@ class Batch:
         for r, (count, P) in enumerate(zip(counts.tolist(), patches, strict=True)):
             block = 0 if self.shared else block
             n_chunks = -(-count // max(CHUNK_LANES // P, 1))
+            if n_chunks == 1 < count and count * P > lanes:
+                n_chunks = 2  # several blocks: two threads can share even a run this small
             n_groups = min(n_chunks, MAX_GROUPS)
             for g in range(n_groups):
                 lo, hi = n_chunks * g // n_groups, n_chunks * (g + 1) // n_groups
