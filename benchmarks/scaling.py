@@ -28,7 +28,7 @@ AXES = {
 VALUE = {"samples N": "N", "dimension d": "d", "neurons K": "K", "runs R": "n_runs"}
 
 
-def milliseconds(load, rounds=5):
+def milliseconds(load, rounds=9):
     n = iterations(load, "adversarial", our_job(load, "adversarial", 1))
     job = our_job(load, "adversarial", n)
     job()
