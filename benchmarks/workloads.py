@@ -115,7 +115,8 @@ def pgd(engine, load, batch, W, start):
 
 
 def reference_step(load, step, runs=slice(0, 2)):
-    """Weights after one iteration, PGD's margins or the interval's lower bounds, in float64, of the first runs."""
+    """One iteration's change of the weights, the margin PGD takes away or the interval's lower bounds, in float64, of
+    the first runs."""
     engine, few = get_engine("numpy"), _few(load, runs)
     W = few.W.astype(np.float64)
     X = few.X.astype(np.float64)
@@ -124,8 +125,20 @@ def reference_step(load, step, runs=slice(0, 2)):
         train(engine, few, batch, W, 1, step)
         return W - few.W
     if step == "PGD-20":
-        return pgd(engine, few, engine.pack(X, few.predicted, len(W)), W, few.start.astype(np.float64))[1]
+        margins = pgd(engine, few, engine.pack(X, few.predicted, len(W)), W, few.start.astype(np.float64))[1]
+        return taken_away(load, margins=margins)
     return engine.interval(W, batch, Q, RHO, few.shift)[0]
+
+
+def taken_away(load, margins=None, X=None):
+    """How far the margins, given or those of perturbed inputs X, lie below the clean ones, by the float64 reference."""
+    R = len(margins if X is None else X)
+    W, y = load.W[:R].astype(np.float64), load.predicted[:R]
+    clean, *perturbed = (
+        reference.margin(reference.forward(W, inputs.astype(np.float64), Q, RHO), y)
+        for inputs in (load.X[:R], *([] if X is None else [X]))
+    )
+    return clean - (perturbed[0] if perturbed else margins)
 
 
 def _few(load, runs):
