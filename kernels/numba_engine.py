@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 
 import numba
 import numpy as np
 
 from . import cpu_kernels as kernels
+from . import cpu_recursion
 from .cpu_blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, Net, Scratch, panels
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import light_optimisation
@@ -62,14 +64,14 @@ class NumbaEngine(NumpyEngine):
         return Batch(X, y, n_runs, active, self._spread)
 
     # -------------------------------------------------------------- threads and memory
-    def _spread(self, kernel, n_items, sizes, *args, arrivals=None):
+    def _spread(self, kernel, n_items, sizes, *args, arrivals=None, compiling=light_optimisation):
         """kernel(lo, hi, scratch, ...) over `n_items` chunks, groups or runs, in one contiguous range per thread."""
         threads = min(_threads, n_items)
         with _team:
             scratch = [None if sizes is None else self._memory(t, *sizes) for t in range(max(threads, 1))]
             key = (kernel, args[0].dtype if sizes is None else sizes[-1])
             if key not in self._compiled:
-                with light_optimisation():
+                with compiling():
                     kernel(0, 0, scratch[0], *args)
                 self._compiled.add(key)
             edges = [n_items * t // threads for t in range(threads + 1)] if threads else [0, 0]
@@ -237,6 +239,12 @@ class NumbaEngine(NumpyEngine):
         out = np.zeros((R * N, P), np.int64)
         out[batch.target] = choice[:, :P]
         return out.reshape(R, N, P)
+
+    def recursion(self, phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps):
+        flagged, bad = (np.full(len(phi), -1) for _ in range(2))
+        args = (gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps, flagged, bad)
+        self._spread(cpu_recursion.recursion, len(phi), None, phi, *args, compiling=nullcontext)
+        return flagged, bad
 
 
 def warm_up(dtype) -> None:

@@ -220,3 +220,9 @@ class NumpyEngine:
                     best = gain.min(axis=0).sum()
                     choice[r, n] = np.asarray(codes)[gain.argmin(axis=0)]
         return choice
+
+    def recursion(self, phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps):
+        """Training without noise in correlations: :func:`advfeat.kernels.recursion.recursion`."""
+        from .recursion import recursion  # which needs the formulas above
+
+        return recursion(phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps)

@@ -1,0 +1,152 @@
+"""What the recursions need of the data: classes, strengths and counts of patches, no patch itself (Def. 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from scipy import stats
+
+from .. import checks
+from ..kernels.recursion import Types
+
+PARTITIONS = ("uniform", "fixed", "bernoulli")
+
+
+def _pack(runs, n_classes) -> Types:
+    """Runs as lists of (y, weight, {(feature, strength): count}), padded to one shape."""
+    S = max(len(run) for run in runs)
+    C = max(len(kinds) for run in runs for *_, kinds in run)
+    R = len(runs)
+    types = Types(np.zeros((R, S), np.int64), np.zeros((R, S)), np.zeros((R, S, C), np.int64), *np.zeros((2, R, S, C)))
+    for r, run in enumerate(runs):
+        for j, (y, weight, kinds) in enumerate(run):
+            types.y[r, j], types.weight[r, j] = y, weight
+            types.feature[r, j] = y
+            for c, ((robust, strength), count) in enumerate(kinds.items()):
+                types.feature[r, j, c] = y if robust else n_classes + y
+                types.strength[r, j, c], types.count[r, j, c] = strength, count
+    return types
+
+
+def _merged(samples):
+    """Samples with the same class and patches as one, weights added up; in order of first appearance."""
+    held = {}
+    for y, weight, kinds in samples:
+        key = (y, tuple(sorted(kinds.items())))
+        held[key] = held.get(key, 0.0) + weight
+    return [(y, weight, dict(kinds)) for (y, kinds), weight in held.items()]
+
+
+def empirical_types(y, robust, strength, n_classes: int) -> Types:
+    """The sample types of data: equal patches of a sample counted, equal samples weighted (1/N each).
+
+    Parameters
+    ----------
+    y : int array, (N,) or (R, N)
+    robust, strength : arrays, (N, P) or (R, N, P)
+        As in :class:`advfeat.PatchData`.  With constant strengths and P_R fixed there are at most k types of two kinds,
+        whatever N and P; with a strength of its own for every patch there are N types of P kinds.
+    """
+    y, robust, strength = np.asarray(y), np.asarray(robust), np.asarray(strength, float)
+    if robust.shape != strength.shape or robust.shape[:-1] != y.shape or y.ndim not in (1, 2):
+        raise ValueError(
+            f"y, robust, strength have shapes {y.shape}, {robust.shape}, {strength.shape}: must be (N,), (N, P), (N, P)"
+            " or the same with a leading runs axis"
+        )
+    k = checks.integer("n_classes", n_classes, 2)
+    if not np.issubdtype(y.dtype, np.integer) or y.size == 0 or y.min() < 0 or y.max() >= k:
+        raise ValueError(f"y: must be integers in 0..{k - 1}, one per sample")
+    if not np.isfinite(strength).all():
+        raise ValueError("strength holds NaN or infinite values: every strength must be finite")
+    runs = []
+    for labels, where, values in zip(*(a.reshape(-1, *a.shape[y.ndim - 1 :]) for a in (y, robust, strength))):
+        samples = []
+        for label, r, s in zip(labels.tolist(), where.tolist(), values.tolist()):
+            kinds = {}
+            for kind in zip(r, s):
+                kinds[kind] = kinds.get(kind, 0) + 1
+            samples.append((label, 1 / len(labels), kinds))
+        runs.append(_merged(samples))
+    return _pack(runs, k)
+
+
+def population_types(
+    n_classes: int,
+    n_patches: int,
+    n_robust: int,
+    alpha,
+    beta,
+    *,
+    partition: str = "uniform",
+    shared: bool = False,
+    n_nodes: int = 24,
+    n_points: int = 64,
+    seeds: Sequence[int] = (0,),
+) -> Types:
+    """The sample types of the population: labels uniform, D_J as in :class:`advfeat.PatchDistribution`.
+
+    Constant strengths are exact (k types, or k (P + 1) with a Bernoulli partition).  Random ones (`alpha`, `beta` frozen
+    scipy.stats laws):
+
+    - ``shared``: one strength per sample for its robust patches and one for the others.  A finite law is exact; a
+      continuous one is integrated by `n_nodes` Gauss-Legendre nodes in the quantile.
+    - independent strengths couple through the logit into a P-dimensional integral: `n_points` scrambled Sobol points
+      (a power of 2), one run per entry of `seeds`.  The spread over these runs gives the standard error; start all of
+      them from one state (:func:`standard_error`).
+    """
+    k, P = checks.integer("n_classes", n_classes, 2), checks.integer("n_patches", n_patches, 1)
+    P_R = checks.integer("n_robust", n_robust, 0)
+    if P_R > P:
+        raise ValueError(f"n_robust = {n_robust}: must be <= n_patches = {P}")
+    checks.choice("partition", partition, PARTITIONS)
+    laws = [v if hasattr(v, "ppf") else checks.number(n, v, above=0) for n, v in (("alpha", alpha), ("beta", beta))]
+    numbers = np.arange(P + 1) if partition == "bernoulli" else np.array([P_R])
+    shares = stats.binom.pmf(numbers, P, P_R / P) if partition == "bernoulli" else np.ones(1)
+    parts = [(n, w / k) for n, w in zip(numbers.tolist(), shares.tolist()) if w > 0]
+    if shared or not any(hasattr(law, "ppf") for law in laws):
+        nodes = [_nodes(law, checks.integer("n_nodes", n_nodes, 1)) for law in laws]
+        run = [
+            (y, share * w_a * w_b, {key: n for key, n in (((True, a), n), ((False, b), P - n)) if n})
+            for y in range(k)
+            for n, share in parts
+            for (a, w_a), (b, w_b) in product(*nodes)
+        ]
+        return _pack([_merged(run)], k)
+    runs = []
+    for seed in seeds:
+        points = stats.qmc.Sobol(P, seed=np.random.default_rng(seed)).random(checks.integer("n_points", n_points, 1))
+        points = np.clip(points, np.finfo(float).tiny, 1 - np.finfo(float).eps / 2)
+        values = [law.ppf(points) if hasattr(law, "ppf") else np.full(points.shape, law) for law in laws]
+        run = []
+        for y, (n, share), a, b in (
+            (y, part, a, b) for y in range(k) for part in parts for a, b in zip(*(v.tolist() for v in values))
+        ):
+            kinds = {}
+            for kind in [(True, s) for s in a[:n]] + [(False, s) for s in b[n:]]:
+                kinds[kind] = kinds.get(kind, 0) + 1
+            run.append((y, share / len(points), kinds))
+        runs.append(run)
+    return _pack(runs, k)
+
+
+def _nodes(law, n):
+    """Pairs (strength, weight) of a number, a finite law or a continuous one."""
+    if not hasattr(law, "ppf"):
+        return [(law, 1.0)]
+    low, high = law.support()
+    if hasattr(law, "pmf") and np.isfinite([low, high]).all():
+        values = np.arange(low, high + 1)
+        return [(float(v), float(w)) for v, w in zip(values, law.pmf(values)) if w > 0]
+    x, w = np.polynomial.legendre.leggauss(n)
+    return list(zip(law.ppf((x + 1) / 2).tolist(), (w / 2).tolist()))
+
+
+def standard_error(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Standard error of the mean of independent (quasi-)Monte Carlo replicates along `axis`."""
+    values = np.asarray(values, float)
+    n = values.shape[axis]
+    if n < 2:
+        raise ValueError(f"values have {n} replicate along axis {axis}: a standard error needs two or more")
+    return values.std(axis=axis, ddof=1) / np.sqrt(n)

@@ -1,0 +1,210 @@
+"""Training without noise, simulated in weight-feature correlations: no network, no samples, any d (Lemma 5.1, 5.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import checks
+from ..kernels import get_engine
+from ..kernels.recursion import Types, Watch
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a recursion starts: R runs, K = k m neurons, 2k features (u_1..u_k, v_1..v_k), all float64.
+
+    Attributes
+    ----------
+    phi : (R, k, m, 2k), correlations <w_{i,s}, f>
+    gram : (R, K, K), H = W_orth W_orth^T of the weights' parts orthogonal to all features
+    n_orthogonal : d - 2k
+    orthogonal : (R, K, d - 2k) or None; W_orth itself, where known and features are parallel to the axes
+    axis_parallel : whether the features are parallel to the axes, which l_inf training needs
+    """
+
+    phi: np.ndarray
+    gram: np.ndarray
+    n_orthogonal: int
+    orthogonal: np.ndarray | None = None
+    axis_parallel: bool = True
+
+    @classmethod
+    def from_weights(cls, W, features) -> State:
+        """The state of given weights, (k, m, d) or (R, k, m, d), and features (u, v), each (k, d) and orthonormal."""
+        W = np.asarray(W, np.float64)
+        W = W[None] if W.ndim == 3 else W
+        f = np.concatenate([np.asarray(part, np.float64) for part in features])
+        if W.ndim != 4 or f.shape != (2 * W.shape[1], W.shape[3]):
+            raise ValueError(f"W has shape {W.shape}, features {f.shape}: must be (R, k, m, d) and twice (k, d)")
+        R, k, m, d = W.shape
+        phi = W @ f.T
+        flat = W.reshape(R, k * m, d)
+        if ((f != 0).sum(axis=1) == 1).all():
+            orthogonal = np.ascontiguousarray(flat[..., ~(f != 0).any(axis=0)])
+            return cls(phi, orthogonal @ orthogonal.swapaxes(1, 2), d - 2 * k, orthogonal)
+        rest = flat - (phi @ f).reshape(flat.shape)
+        return cls(phi, rest @ rest.swapaxes(1, 2), d - 2 * k, axis_parallel=False)
+
+    @classmethod
+    def draw(cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng, init_std: float | None = None) -> State:
+        """The state of w ~ N(0, init_std^2 I_d), drawn without the weights: as cheap for d = 10^9 as for d = 100.
+
+        init_std = 1/sqrt(d) by default.  Correlations are N(0, init_std^2); H is Wishart: L L^T by Bartlett's triangular
+        factor for d - 2k >= K, else G G^T with G (K, d - 2k) Gaussian (a singular H).  `rng` is a Generator or a seed,
+        or a list of them, one per run.
+        """
+        k, m = checks.integer("n_classes", n_classes, 2), checks.integer("n_neurons", n_neurons, 1)
+        d, K = checks.integer("patch_dim", patch_dim, 1), k * m
+        if d < 2 * k:
+            raise ValueError(f"patch_dim = {d}: must be >= 2 n_classes = {2 * k}")
+        std = d**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
+        free, phi, gram = d - 2 * k, [], []
+        for one in rng if isinstance(rng, list) else [rng]:
+            one = np.random.default_rng(one)
+            phi.append(std * one.standard_normal((k, m, 2 * k)))
+            if free >= K:
+                factor = np.tril(one.standard_normal((K, K)), -1)
+                factor[np.diag_indices(K)] = np.sqrt(one.chisquare(free - np.arange(K)))
+            else:
+                factor = one.standard_normal((K, free))
+            gram.append(std**2 * (factor @ factor.T))
+        return cls(np.stack(phi), np.stack(gram), free)
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.phi)
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """What :func:`simulate` returns: T records of R runs.
+
+    Attributes
+    ----------
+    iteration : (T,) int
+    phi : (T, R, k, m, 2k), NaN where a run has stopped
+    gram : (R, K, K), H at the end of each run
+    saturated_at : (R,) float; the first iteration whose ascent saturates an orthogonal axis, NaN if none does.
+        Weights up to and including this iteration are exact, later ones are not.
+    watched : how that was seen.  "exact": W_orth was followed.  "probability": no axis saturates for certain while
+        step |gamma W_orth| <= eps, and `risk` bounds the probability that one did before `saturated_at` (W_orth of
+        uniform direction).  "never": nothing can saturate (standard training, l_2).
+    risk : (R,) the probability bound, 0 if certain
+    diverged_at : (R,) float; first iteration whose logits were not finite, NaN if none
+    """
+
+    iteration: np.ndarray
+    phi: np.ndarray
+    gram: np.ndarray
+    saturated_at: np.ndarray
+    watched: str
+    risk: np.ndarray
+    diverged_at: np.ndarray
+
+    @property
+    def A(self) -> np.ndarray:
+        """<w_{i,s}, u_i>, (T, R, k, m)."""
+        return np.einsum("trisi->tris", self.phi[..., : self.phi.shape[2]]).copy()
+
+    @property
+    def B(self) -> np.ndarray:
+        """<w_{i,s}, v_i>, (T, R, k, m)."""
+        return np.einsum("trisi->tris", self.phi[..., self.phi.shape[2] :]).copy()
+
+    @property
+    def exact(self) -> np.ndarray:
+        """(T, R) bool: the record is exact, not after a saturation and not after a divergence."""
+        t = self.iteration[:, None]
+        return ~(t > self.saturated_at) & ~(t > self.diverged_at)
+
+
+def simulate(
+    state: State,
+    types: Types,
+    *,
+    q: int,
+    rho,
+    lr,
+    n_iter: int,
+    ascent_lr=None,
+    eps=None,
+    objective: str = "neg_label_logit",
+    n_ascent: int = 1,
+    norm: str = "linf",
+    record_every: int | None = None,
+    after_saturation: str = "stop",
+    risk: float = 1e-9,
+    backend: str = "numba",
+) -> Recursion:
+    """Noiseless training by its exact recursion; adversarial where `ascent_lr` and `eps` are given.
+
+    Equal to the network to rounding: Lemma 5.1, D.2, D.4 (standard), Lemma 5.2, D.16-D.18 (adversarial, for features
+    parallel to the axes with l_inf, for any basis with patch-wise l_2), until an orthogonal axis saturates.  The time
+    unit is one iteration.
+
+    Parameters
+    ----------
+    state : R runs, or one for all runs of `types`
+    types : from `empirical_types` or `population_types`, R runs or one for all
+    q : int >= 2, one for all runs
+    rho, lr, ascent_lr, eps : one number, or one per run
+    objective, n_ascent, norm : as in :class:`advfeat.TrainConfig`
+    record_every : iterations between records (default n_iter / 20); 0 and n_iter are always recorded
+    after_saturation : "stop" (NaN from there on) or "continue" as an approximation that clips no orthogonal axis
+    risk : a run whose W_orth is not known is flagged once the probability that an axis has saturated may exceed this
+    """
+    checks.integer("q", q, 2)
+    checks.integer("n_iter", n_iter, 0)
+    checks.integer("n_ascent", n_ascent, 1)
+    J = checks.OBJECTIVES[checks.choice("objective", objective, checks.OBJECTIVES)]
+    kind = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
+    checks.choice("after_saturation", after_saturation, ("stop", "continue"))
+    checks.number("risk", risk, low=0)
+    if (ascent_lr is None) != (eps is None):
+        raise ValueError(f"ascent_lr = {ascent_lr!r}, eps = {eps!r}: give both (adversarial training) or none")
+    adversarial, k = ascent_lr is not None, state.phi.shape[1]
+    sizes = {state.n_runs, len(types.y)} - {1}
+    if len(sizes) > 1:
+        raise ValueError(f"state has {state.n_runs} runs and types {len(types.y)}: must be equal, or one of them 1")
+    R = max(sizes, default=max([1, *(np.size(v) for v in (rho, lr, ascent_lr, eps) if v is not None)]))
+    if types.feature.max() >= 2 * k or types.y.max() >= k:
+        raise ValueError(f"types speak of class {types.y.max()}: state has {k} classes")
+    rho, lr = checks.per_run("rho", rho, R, above=0), checks.per_run("lr", lr, R, above=0)
+    step = checks.per_run("ascent_lr", ascent_lr, R, above=0) if adversarial else np.zeros(R)
+    radius = checks.per_run("eps", eps, R, low=0) if adversarial else np.zeros(R)
+
+    def own(array):
+        return np.array(np.broadcast_to(array, (R, *array.shape[1:])), np.float64)
+
+    phi, gram = own(state.phi).reshape(R, -1, 2 * k), own(state.gram)
+    linf = adversarial and kind == checks.NORMS["linf"]
+    if linf and not state.axis_parallel:
+        raise ValueError("norm = 'linf': the recursion is exact only for features parallel to the axes; l_2 takes any")
+    seen = linf and state.orthogonal is not None
+    orthogonal = own(state.orthogonal) if seen else np.zeros((R, gram.shape[1], 0))
+    watch = Watch(orthogonal, np.full(R, float(state.n_orthogonal)), np.zeros(R), risk, after_saturation == "continue")
+    types = Types(*(np.ascontiguousarray(np.broadcast_to(a, (R, *a.shape[1:]))) for a in types))
+    every = checks.integer("record_every", record_every, 1) if record_every else max(n_iter // 20, 1)
+    engine, n_ascent = get_engine(backend), n_ascent if adversarial else 0
+    times = [*range(0, n_iter, every), n_iter]
+    history = np.full((len(times), *phi.shape), np.nan)
+    history[0] = phi
+    saturated, diverged, on = np.full(R, np.nan), np.full(R, np.nan), np.arange(R)
+    for t, (begin, end) in enumerate(zip(times, times[1:]), 1):
+        part = (
+            phi[on], gram[on], Types(*(a[on] for a in types)),
+            Watch(*(a[on] for a in watch[:3]), *watch[3:]), q, rho[on], lr[on], end - begin,
+        )  # fmt: skip
+        flagged, bad = engine.recursion(*part, J, step[on], radius[on], kind, n_ascent)
+        phi[on], gram[on] = part[:2]
+        watch.orthogonal[on], watch.risk[on] = part[3].orthogonal, part[3].risk
+        fresh = (flagged >= 0) & np.isnan(saturated[on])
+        saturated[on[fresh]] = begin + flagged[fresh]
+        diverged[on[bad >= 0]] = begin + bad[bad >= 0]
+        on = on[(bad < 0) & ((flagged < 0) | watch.go_on)]
+        history[t, on] = phi[on]
+    watched = "never" if not linf else "exact" if seen else "probability"
+    shape = (len(times), R, k, phi.shape[1] // k, 2 * k)
+    return Recursion(np.array(times), history.reshape(shape), gram, saturated, watched, watch.risk, diverged)
