@@ -1,4 +1,4 @@
-"""The command line: advfeat reproduce | data | evaluate | info | warmup."""
+"""The command line: advfeat reproduce | data | evaluate | validate | info | warmup."""
 
 from __future__ import annotations
 
@@ -152,6 +152,26 @@ def _known(run, path):
     return run.config
 
 
+def validate(args) -> int:
+    """The ledger: every statement of the paper, measured and judged; exit status 1 if a verdict is not the recorded."""
+    from .validation import run as ledger
+
+    out = store.make_folder(args.out)
+    total = len(ledger.choose(args.only))
+    with tqdm(total=total, desc="Ledger", unit="entry", disable=None, file=sys.stderr) as bar:
+        results = ledger.run(args.only, args.quick, lambda label: bar.update() or bar.set_postfix_str(label))
+    page = ledger.write(results, out, args.quick)
+    _print_table(
+        ("label", "verdict", "margin", "statement"),
+        [(r.entry.label, r.judgement.verdict, f"{r.judgement.margin:.3g}", r.entry.title) for r in results],
+    )
+    print("\n" + ", ".join(f"{n} {verdict}" for verdict, n in ledger.count(results).items()) + f"\nLedger: {page}")
+    changed = ledger.differences(results)
+    if changed:
+        print("\nNot the verdicts on record (recorded -> found):", *changed, sep="\n  ")
+    return 1 if changed else 0
+
+
 def info(args) -> int:
     """Engines, devices, versions, threads; with --plan, what the engine would do for a configuration."""
     from importlib.util import find_spec
@@ -195,10 +215,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="advfeat", description="Feature learning under adversarial training.")
     top.add_argument("--version", action="version", version=f"advfeat {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
-    for function in (reproduce, data, evaluate, info, warmup):
+    for function in (reproduce, data, evaluate, validate, info, warmup):
         sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(function=function)
-        if function is not warmup:
+        if function not in (warmup, validate):
             _add_config(sub, seeds=function is not data)
         if function is info:
             sub.add_argument("--plan", action="store_true", help="what the engine would do for this configuration")
@@ -206,6 +226,10 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--out", metavar="DIR", help="run folder (default advfeat-runs/figure3-<hash>)")
         if function is data:
             sub.add_argument("--out", metavar="DIR", default=".", help="folder for figure2.png and .pdf (default .)")
+        if function is validate:
+            sub.add_argument("--quick", action="store_true", help="fewer seeds for trained networks: three minutes")
+            sub.add_argument("--only", metavar="LABEL", nargs="+", help="these entries, as D.4 or 4.3.1")
+            sub.add_argument("--out", metavar="DIR", default="advfeat-ledger", help="folder (default advfeat-ledger)")
         if function is evaluate:
             sub.add_argument("run", nargs="?", metavar="RUN", help="run folder of advfeat reproduce")
             sub.add_argument("--eps", type=float, help="radius (default: the configuration's eps_test)")

@@ -1,1 +1,1 @@
-"""Floor 5: scripts that hold the trained network against the theory."""
+"""Floor 5: what holds the trained network against the theory: the ledger, and Figure 3's story."""

@@ -1,0 +1,72 @@
+"""Run the ledger: measure, judge, compare with the verdicts on record, write ledger.json, .md and .html."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import checks, store
+from .lab import Lab
+from .ledger import VERDICTS, Entry, Judgement, all_entries
+
+EXPECTED = Path(__file__).with_name("expected.json")
+
+
+@dataclass(frozen=True)
+class Result:
+    """An entry with its numbers, its judgement and the seconds it took (what it shares counts for the first user)."""
+
+    entry: Entry
+    measured: dict
+    judgement: Judgement
+    seconds: float
+
+
+def choose(labels: Sequence[str] | None) -> list[Entry]:
+    """The entries of `labels` in the ledger's order, all for None; ValueError names the nearest to an unknown one."""
+    entries = all_entries()
+    for label in labels or ():
+        if label not in entries:
+            raise ValueError(f"--only {label}: no such entry; {checks.nearest(label, entries)}")
+    return [entry for label, entry in entries.items() if not labels or label in labels]
+
+
+def run(
+    labels: Sequence[str] | None = None, quick: bool = False, progress: Callable[[str], None] | None = None
+) -> list[Result]:
+    """Measure and judge the chosen entries; `progress(label)` is called after each."""
+    lab, results = Lab(quick), []
+    for entry in choose(labels):
+        start = time.perf_counter()
+        measured = entry.measure(lab)
+        results.append(Result(entry, measured, entry.judge(measured), time.perf_counter() - start))
+        if progress is not None:
+            progress(entry.label)
+    return results
+
+
+def differences(results: Sequence[Result]) -> list[str]:
+    """Lines 'label: recorded -> found' for verdicts that are not those of expected.json."""
+    recorded = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    found = {result.entry.label: result.judgement.verdict for result in results}
+    return [f"{k}: {recorded.get(k, 'not recorded')} -> {v}" for k, v in found.items() if recorded.get(k) != v]
+
+
+def count(results: Sequence[Result]) -> dict[str, int]:
+    """Entries by verdict."""
+    verdicts = [result.judgement.verdict for result in results]
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+
+
+def write(results: Sequence[Result], out: str | Path, quick: bool) -> Path:
+    """ledger.json, ledger.md and ledger.html into the folder `out`; returns the path of the last."""
+    from .pages import as_html, as_json, as_markdown
+
+    out = store.make_folder(out)
+    store.save_json(out / "ledger.json", as_json(results, quick))
+    for name, page in (("ledger.md", as_markdown(results, quick)), ("ledger.html", as_html(results, quick))):
+        store.write(out / name, lambda file, page=page: file.write(page), "w")
+    return out / "ledger.html"
