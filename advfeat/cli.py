@@ -78,9 +78,10 @@ def reproduce(args) -> int:
     from .figures import figure3, save
     from .report import outcome_rows, write_report
 
-    save(figure3(run.histories, config), out / "figure3")
-    write_report(run, config, out / "figure3.png", out / "report.html")
-    _print_table(*outcome_rows(run, config))
+    theory = experiment.recursions(config, weights)
+    save(figure3(run.histories, config, theory), out / "figure3")
+    write_report(run, config, out / "figure3.png", out / "report.html", theory)
+    _print_table(*outcome_rows(run, config, theory))
     print(f"\nReport: {out / 'report.html'}")
     return 0
 

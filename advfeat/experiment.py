@@ -10,7 +10,7 @@ import numpy as np
 from . import store
 from .config import Figure3Config
 from .metrics import ATTACKS, q_sum, robust_accuracy
-from .theory import phase_two_started
+from .theory import Recursion, State, empirical_types, phase_two_started, simulate
 from .training import train
 
 TRAININGS = ("standard", "adversarial")
@@ -96,6 +96,35 @@ def run(
     arrays = {f"{name}/{key}": a for name in TRAININGS for key, a in result.histories[name].items()}
     store.save_npz(out / "history.npz", **arrays)
     return result
+
+
+def recursions(config: Figure3Config, weights: np.ndarray | None = None) -> dict[str, Recursion]:
+    """Both trainings by the exact noiseless recursion, from the networks' own initial weights, classes and strengths.
+
+    Beyond a saturation it goes on as an approximation (`Recursion.exact` says where).  Empty for minibatches, which the
+    recursion does not know.
+    """
+    if config.batch_size is not None:
+        return {}
+    data, law = config.data("train"), config.distribution()
+    state = State.from_weights(config.network(weights).W, law.features)
+    types = empirical_types(data.y, data.robust, data.strength, config.n_classes)
+    common = {name: getattr(config, name) for name in ("q", "rho", "lr", "n_iter", "record_every")}
+    ascent = {name: getattr(config, name) for name in ("ascent_lr", "eps", "objective", "norm", "n_ascent")}
+    ascent |= {"after_saturation": "continue"}
+    extra = {"standard": {}, "adversarial": ascent}
+    return {name: simulate(state, types, **common, **extra[name]) for name in TRAININGS}
+
+
+def deviation(history: dict, recursion: Recursion) -> np.ndarray:
+    """Largest |network - recursion| over all correlations A, B per record and run, relative to the run's largest one.
+
+    (T, R), NaN where the recursion is not exact.  Without noise what is left is rounding.
+    """
+    theirs = {"A": recursion.A, "B": recursion.B}
+    apart = np.max([np.abs(history[f] - theirs[f]).max(axis=(2, 3)) for f in theirs], axis=0)
+    largest = np.max([np.abs(history[f]).max(axis=(0, 2, 3)) for f in theirs], axis=0)
+    return np.where(recursion.exact, apart / largest, np.nan)
 
 
 # ------------------------------------------------------------------ what came out

@@ -45,12 +45,22 @@ def _band(axis, x, values, color, label, style="-"):
     axis.plot(x, np.nanmedian(flat, axis=1), style, color=color, label=label, lw=1.7)
 
 
-def figure3(histories: dict[str, dict], config: Figure3Config) -> Figure:
+def _theory(axis, time, values, exact, label):
+    """Median of the recursion over the network's band, dashed; dotted where a run has saturated."""
+    flat = np.nanmedian(values.reshape(len(values), -1), axis=1)
+    sure = exact.all(axis=1)
+    for where, style in ((sure, (0, (4, 3))), (~sure, (0, (1, 2)))):
+        if where.any():
+            axis.plot(time[where], flat[where], ls=style, color="k", lw=0.9, label=label if where is sure else None)
+
+
+def figure3(histories: dict[str, dict], config: Figure3Config, theory: dict | None = None) -> Figure:
     """Feature learning in standard beside adversarial training (the paper's Figure 3).
 
     Top: normalised correlations mean_i max_s <w, f_i>/|w| (Sec. 6.1).  Middle: strength (sum_s <w, f_i>_+^q)^(1/q) of
     the features in their class's logit, with the predicted plateau B*.  Bottom: accuracies.  Lines are medians, bands
-    the range over seeds (middle: seeds and classes).
+    the range over seeds (middle: seeds and classes).  `theory` (`experiment.recursions`) adds the exact recursion of
+    noiseless training, dashed; dotted where an orthogonal axis has saturated and it is an approximation.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(3, 2, figsize=(10, 8.6), sharex=True, sharey="row", layout="constrained")
@@ -61,6 +71,10 @@ def figure3(histories: dict[str, dict], config: Figure3Config) -> Figure:
             for key, color, label in (("A", ROBUST, "robust, $u$"), ("B", NON_ROBUST, "non-robust, $v$")):
                 _band(top, time, normalized(h[key], h["norm"]), color, label)
                 _band(middle, time, q_sum(h[key], config.q), color, label)
+            for n, key in enumerate("AB" if theory else ""):
+                found, label = theory[name], None if n else "exact recursion, no noise"
+                _theory(top, time, normalized(getattr(found, key), found.norm), found.exact, label)
+                _theory(middle, time, q_sum(getattr(found, key), config.q), found.exact, label)
             _band(bottom, time, h["test_accuracy"], ACCURACY, "test accuracy")
             where, value = at_records(h, "robust_accuracy")
             _band(bottom, where, value, ROBUST, "robust accuracy: worst of all attacks", "o-")

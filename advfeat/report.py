@@ -10,7 +10,7 @@ import numpy as np
 
 from . import store
 from .config import Figure3Config
-from .experiment import TAKE_OFF, TRAININGS, summary
+from .experiment import TAKE_OFF, TRAININGS, deviation, summary
 from .metrics import ATTACKS
 
 PAGE = """<!doctype html>
@@ -48,8 +48,11 @@ def spread(values, digits: int = 2) -> str:
     return (middle if low == high else f"{middle} ({low} to {high})") + missing
 
 
-def outcome_rows(run: store.Run, config: Figure3Config) -> tuple[list[str], list[list[str]]]:
-    """Final numbers per training, for the report and the terminal: medians over seeds with their range."""
+def outcome_rows(run: store.Run, config: Figure3Config, theory: dict) -> tuple[list[str], list[list[str]]]:
+    """Final numbers per training, for the report and the terminal: medians over seeds with their range.
+
+    `theory` (`experiment.recursions`) adds the largest deviation of the correlations from the exact recursion.
+    """
     s = summary(run, config)
     lines = [
         ("test accuracy", "accuracy", 2),
@@ -62,6 +65,16 @@ def outcome_rows(run: store.Run, config: Figure3Config) -> tuple[list[str], list
         ("iteration of robust accuracy 0.95", "robust_time", 0),
     ]
     rows = [[label, *(spread(s[t][key], digits) for t in TRAININGS)] for label, key, digits in lines]
+    if theory:
+        apart = {t: deviation(run.histories[t], theory[t]) for t in TRAININGS}
+        lines = (("largest", np.nanmax), ("last", lambda a, axis: a[-1]))
+        for when, choose in lines:
+            cells = [choose(apart[t], axis=0) for t in TRAININGS]
+            cells = [f"{np.median(c):.1e} ({c.min():.1e} to {c.max():.1e})" for c in cells]
+            rows.append([f"correlations, {when} deviation from the recursion", *cells])
+        if any(np.isfinite(theory[t].saturated_at).any() for t in TRAININGS):
+            until = [spread(theory[t].saturated_at, 0) for t in TRAININGS]
+            rows.append(["recursion exact until (then an axis saturates)", *until])
     return ["median (range) over seeds", *TRAININGS], rows
 
 
@@ -121,12 +134,22 @@ def _what_varies(run, config) -> str:
     return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
 
 
-def write_report(run: store.Run, config: Figure3Config, figure: Path, path: Path) -> None:
-    """Write the report of a finished run; `figure` is the PNG to embed."""
+def _about_theory(config, theory) -> str:
+    if not theory:
+        return "The exact recursion is not drawn: it does not know minibatches."
+    noise = "" if config.noise_std == 0 else f" What parts them is the noise (noise_std = {config.noise_std:g})."
+    return (
+        "Dashed: the exact recursion of training without noise, from the same initial weights (Lemma 5.1, 5.2, "
+        f"D.16-D.18), dotted where an orthogonal axis has saturated and it is an approximation.{noise}"
+    )
+
+
+def write_report(run: store.Run, config: Figure3Config, figure: Path, path: Path, theory: dict) -> None:
+    """Write the report of a finished run; `figure` is the PNG to embed, `theory` the recursions drawn in it."""
     picture = base64.b64encode(Path(figure).read_bytes()).decode()
     low, high = config.window()
     inside = "inside" if low < config.eps_test < high else "outside"
-    head, rows = outcome_rows(run, config)
+    head, rows = outcome_rows(run, config, theory)
     body = f"""
 <h1>Feature learning in standard and adversarial training</h1>
 <p class="note">Figure 3 of Li &amp; Li (ICLR 2025), from trained networks: {config.n_seeds} seeds, {config.n_iter}
@@ -137,7 +160,7 @@ begins where, for the median seed and class, an ascent step takes away half of a
 the worst, sample by sample, over feature swap, one-step ascent, aligned attack, cross-entropy PGD and margin PGD
 ({config.pgd_steps} steps, {config.pgd_restarts} random start{"s" * (config.pgd_restarts > 1)} each) at radius
 {config.eps_test:g}; the interval certificate bounds it from below. Cross-entropy PGD alone, the paper's metric, can be
-masked and is drawn apart.</p>
+masked and is drawn apart. {_about_theory(config, theory)}</p>
 <h2>Outcome at iteration {config.n_iter}</h2>
 {table(head, rows)}
 <p class="note">Theory: the test radius {config.eps_test:g} lies {inside} the window ({low:.3f}, {high:.3f}) in which

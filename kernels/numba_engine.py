@@ -16,6 +16,7 @@ from .cpu_blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, Net, Scratch, panels
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import light_optimisation
 from .numba_layout import Batch
+from .recursion import Types, Watch
 from .reference import NumpyEngine
 
 _threads = numba.config.NUMBA_NUM_THREADS
@@ -263,3 +264,8 @@ def warm_up(dtype) -> None:
     for net, samples in ((W[:1], alone), (W[:_threads], engine.pack(X[:_threads], y[:_threads], _threads))):
         rate = one[: len(net)]
         engine.train(net, samples, 2, 1.0, rate, 1, 0, rate, rate, 0, 1)
+    if W.dtype == np.float64:  # the recursion knows no other
+        kinds = np.ones((1, 1, 1))
+        types = Types(np.zeros((1, 1), np.int64), kinds[0], np.zeros((1, 1, 1), np.int64), kinds, kinds)
+        watch, ascent = Watch(np.ones((1, 2, 1)), np.ones(1), np.ones(1), 1.0, False), (0, one[:1], one[:1], 0, 1)
+        engine.recursion(np.ones((1, 2, 4)), np.ones((1, 2, 2)), types, watch, 2, one[:1], one[:1], 1, *ascent)

@@ -74,3 +74,24 @@ def test_figure_3_shows_the_measured_curves(run):
     robust = next(line for line in bottom.lines if "worst" in str(line.get_label()))
     assert robust.get_xdata().tolist() == list(range(0, 4001, 200))
     assert robust.get_ydata()[-1] == np.median(run.histories["adversarial"]["robust_accuracy"][-1])
+
+
+def test_the_exact_recursion_lies_on_the_networks_curves(tmp_path):
+    """Without noise, float64: both trainings of the default configuration, to rounding, as far as it is exact."""
+    config = Figure3Config(noise_std=0.0, dtype="float64", n_seeds=2, n_test=5, n_records=2, pgd_steps=1)
+    run, theory = experiment.run(config, tmp_path), experiment.recursions(config)
+    for name, found in theory.items():
+        history = run.histories[name]
+        apart = experiment.deviation(history, found)
+        assert np.isfinite(apart).all()
+        assert apart.max() < 1e-10
+        np.testing.assert_allclose(found.norm, history["norm"], rtol=1e-10)
+        spoiled = dict(history, B=history["B"] * (1 + 1e-9))
+        assert experiment.deviation(spoiled, found).max() > 1e-10
+    figure = figure3(run.histories, config, theory)
+    for axis in figure.axes[:4]:
+        dashed = [line for line in axis.lines if line.get_color() == "k"]
+        assert len(dashed) == 2
+        for drawn, line in zip([x for x in axis.lines if x.get_linestyle() == "-"], dashed):
+            np.testing.assert_allclose(line.get_ydata(), drawn.get_ydata(), rtol=1e-8)
+    assert experiment.recursions(dataclasses.replace(config, batch_size=5)) == {}

@@ -78,10 +78,11 @@ def as_markdown(results: Sequence[Result], quick: bool) -> str:
         lines.append("| " + " | ".join(map(cell, cells)) + " |")
     for r in results:
         e, j = r.entry, r.judgement
-        lines += ["", f"## {e.label}: {e.title}", "", e.statement, "", f"    {e.formula}", "", f"- verdict: **{j.verdict}**"]
-        lines += [f"- rule: {e.rule}", f"- margin: {j.margin:.4g}", f"- predicted: {j.predicted}"]
+        lines += ["", f"## {e.label}: {e.title}", "", e.statement, "", f"    {e.formula}", ""]
+        lines += [f"- verdict: **{j.verdict}**", f"- rule: {e.rule}", f"- margin: {j.margin:.4g}"]
+        lines += [f"- predicted: {j.predicted}"]
         lines += [f"- measured: {j.measured}", *([f"- reason: {j.untestable}"] if j.untestable else [])]
-        lines += [f"- assumption: {what}: {value} (required: {rule}), {met}" for what, value, rule, met in _assumptions(j)]
+        lines += [f"- assumption: {a}: {value} (required: {rule}), {met}" for a, value, rule, met in _assumptions(j)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,15 +1,26 @@
 """Floor 3: what can be said without a network.  Knows the kernels' formulas, no trained weights."""
 
+from .leading_order import LeadingOrder
+from .noise import Decomposition, NoiseUpdate, decompose, noise_update
 from .patch_types import empirical_types, population_types, standard_error
 from .plateau import phase_two_started, plateau
 from .recursion import Recursion, State, simulate
-from .window import density_ratio, robust_window
+from .timing import flow_time, growth_rate
+from .window import contradiction, density_ratio, robust_window
 
 __all__ = [
+    "Decomposition",
+    "LeadingOrder",
+    "NoiseUpdate",
     "Recursion",
     "State",
+    "contradiction",
+    "decompose",
     "density_ratio",
     "empirical_types",
+    "flow_time",
+    "growth_rate",
+    "noise_update",
     "phase_two_started",
     "plateau",
     "population_types",

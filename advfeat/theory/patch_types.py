@@ -87,8 +87,8 @@ def population_types(
 ) -> Types:
     """The sample types of the population: labels uniform, D_J as in :class:`advfeat.PatchDistribution`.
 
-    Constant strengths are exact (k types, or k (P + 1) with a Bernoulli partition).  Random ones (`alpha`, `beta` frozen
-    scipy.stats laws):
+    Constant strengths are exact (k types, or k (P + 1) with a Bernoulli partition).  Random ones (`alpha`, `beta`
+    frozen scipy.stats laws):
 
     - ``shared``: one strength per sample for its robust patches and one for the others.  A finite law is exact; a
       continuous one is integrated by `n_nodes` Gauss-Legendre nodes in the quantile.

@@ -18,8 +18,10 @@ def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
 def phase_two_started(B: np.ndarray, beta: float, q: int, rho: float, ascent_lr: float) -> np.ndarray:
     """Whether ascent_lr sum_s sigma'(beta B_s) B_s >= beta / 2, for B (..., m) -> bool (...).
 
+    beta, rho, ascent_lr: numbers, or arrays that broadcast against B's leading axes.
+
     The rule for "Phase II has begun" for a class: the ascent step takes at least half of a non-robust patch away.
     """
     B = np.asarray(B)
-    slopes = np.clip(beta * B / rho, 0, 1) ** (q - 1)
+    slopes = np.clip(np.expand_dims(beta, -1) * B / np.expand_dims(rho, -1), 0, 1) ** (q - 1)
     return ascent_lr * (slopes * B).sum(axis=-1) >= beta / 2

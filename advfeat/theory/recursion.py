@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,9 +52,9 @@ class State:
     def draw(cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng, init_std: float | None = None) -> State:
         """The state of w ~ N(0, init_std^2 I_d), drawn without the weights: as cheap for d = 10^9 as for d = 100.
 
-        init_std = 1/sqrt(d) by default.  Correlations are N(0, init_std^2); H is Wishart: L L^T by Bartlett's triangular
-        factor for d - 2k >= K, else G G^T with G (K, d - 2k) Gaussian (a singular H).  `rng` is a Generator or a seed,
-        or a list of them, one per run.
+        init_std = 1/sqrt(d) by default.  Correlations are N(0, init_std^2); H is Wishart: L L^T by Bartlett's
+        triangular factor for d - 2k >= K, else G G^T with G (K, d - 2k) Gaussian (a singular H).  `rng` is a Generator or
+        a seed, or a list of them, one per run.
         """
         k, m = checks.integer("n_classes", n_classes, 2), checks.integer("n_neurons", n_neurons, 1)
         d, K = checks.integer("patch_dim", patch_dim, 1), k * m
@@ -85,6 +86,7 @@ class Recursion:
     ----------
     iteration : (T,) int
     phi : (T, R, k, m, 2k), NaN where a run has stopped
+    norm : (T, R, k, m), |w_{i,s}| = (sum_f <w, f>^2 + H_aa)^(1/2), NaN where a run has stopped
     gram : (R, K, K), H at the end of each run
     saturated_at : (R,) float; the first iteration whose ascent saturates an orthogonal axis, NaN if none does.
         Weights up to and including this iteration are exact, later ones are not.
@@ -97,6 +99,7 @@ class Recursion:
 
     iteration: np.ndarray
     phi: np.ndarray
+    norm: np.ndarray
     gram: np.ndarray
     saturated_at: np.ndarray
     watched: str
@@ -191,8 +194,10 @@ def simulate(
     times = [*range(0, n_iter, every), n_iter]
     history = np.full((len(times), *phi.shape), np.nan)
     history[0] = phi
+    square = np.full(history.shape[:3], np.nan)
+    square[0] = np.einsum("raa->ra", gram)
     saturated, diverged, on = np.full(R, np.nan), np.full(R, np.nan), np.arange(R)
-    for t, (begin, end) in enumerate(zip(times, times[1:]), 1):
+    for t, (begin, end) in enumerate(pairwise(times), 1):
         part = (
             phi[on], gram[on], Types(*(a[on] for a in types)),
             Watch(*(a[on] for a in watch[:3]), *watch[3:]), q, rho[on], lr[on], end - begin,
@@ -204,7 +209,10 @@ def simulate(
         saturated[on[fresh]] = begin + flagged[fresh]
         diverged[on[bad >= 0]] = begin + bad[bad >= 0]
         on = on[(bad < 0) & ((flagged < 0) | watch.go_on)]
-        history[t, on] = phi[on]
+        history[t, on], square[t, on] = phi[on], np.einsum("raa->ra", gram[on])
     watched = "never" if not linf else "exact" if seen else "probability"
-    shape = (len(times), R, k, phi.shape[1] // k, 2 * k)
-    return Recursion(np.array(times), history.reshape(shape), gram, saturated, watched, watch.risk, diverged)
+    shape = (len(times), R, k, phi.shape[1] // k)
+    with np.errstate(over="ignore"):  # where a run diverged
+        norm = np.sqrt((history**2).sum(axis=-1) + square).reshape(shape)
+    times, history = np.array(times), history.reshape(*shape, 2 * k)
+    return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged)
