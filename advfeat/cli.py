@@ -157,8 +157,8 @@ def validate(args) -> int:
     """The ledger: every statement of the paper, measured and judged; exit status 1 if a verdict is not the recorded."""
     from .validation import run as ledger
 
-    out = store.make_folder(args.out)
     total = len(ledger.choose(args.only))
+    out = store.make_folder(args.out)
     with tqdm(total=total, desc="Ledger", unit="entry", disable=None, file=sys.stderr) as bar:
         results = ledger.run(args.only, args.quick, lambda label: bar.update() or bar.set_postfix_str(label))
     page = ledger.write(results, out, args.quick)
