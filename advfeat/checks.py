@@ -11,6 +11,7 @@ from .kernels import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT
 
 OBJECTIVES = {"neg_label_logit": NEG_LABEL_LOGIT, "margin": MARGIN, "cross_entropy": CROSS_ENTROPY}
 NORMS = {"linf": LINF, "l2": L2}
+PARTITIONS = ("uniform", "fixed", "bernoulli")
 
 
 def integer(name: str, value, low: int) -> int:

@@ -9,8 +9,6 @@ import numpy as np
 
 from . import checks
 
-PARTITIONS = ("uniform", "fixed", "bernoulli")
-
 
 @dataclass(frozen=True)
 class PatchData:
@@ -100,6 +98,8 @@ class PatchDistribution:
         k >= 2, d >= 2k, P >= 1 and P_R in 0..P.
     alpha, beta : float or frozen scipy.stats law on (0, inf)
         Strengths D_alpha, D_beta, drawn independently per patch.
+    shared_strengths : bool
+        Draw them once per sample instead, one alpha for its robust patches and one beta for the others.
     noise_std : float
         sigma_n >= 0, xi_p ~ N(0, sigma_n^2 I_d).
     features : (u, v), each (k, d), optional
@@ -127,6 +127,7 @@ class PatchDistribution:
         features=None,
         partition: str = "uniform",
         positions=None,
+        shared_strengths: bool = False,
     ):
         self.n_classes = checks.integer("n_classes", n_classes, 2)
         self.patch_dim = checks.integer("patch_dim", patch_dim, 1)
@@ -138,7 +139,8 @@ class PatchDistribution:
             raise ValueError(f"n_robust = {n_robust}: must be <= n_patches = {self.n_patches}")
         self.alpha, self.beta = _law("alpha", alpha), _law("beta", beta)
         self.noise_std = checks.number("noise_std", noise_std, low=0)
-        self.partition = checks.choice("partition", partition, PARTITIONS)
+        self.partition = checks.choice("partition", partition, checks.PARTITIONS)
+        self.shared_strengths = checks.choice("shared_strengths", shared_strengths, (True, False))
         if positions is not None and partition != "fixed":
             raise ValueError(f"positions = {positions!r}: only partition = 'fixed' takes positions")
         self.positions = np.arange(self.n_robust) if positions is None else np.asarray(positions)
@@ -188,8 +190,9 @@ class PatchDistribution:
             robust[:] = rng.permuted(np.tile(np.arange(P) < self.n_robust, (n, 1)), axis=1)
         else:
             robust[:] = rng.random((n, P)) < self.n_robust / P
+        size = (n, 1 if self.shared_strengths else P)
         draws = [
-            law.rvs(size=(n, P), random_state=rng) if hasattr(law, "rvs") else np.full((n, P), law)
+            law.rvs(size=size, random_state=rng) if hasattr(law, "rvs") else np.full(size, law)
             for law in (self.alpha, self.beta)
         ]
         strength = np.where(robust, *draws)

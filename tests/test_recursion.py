@@ -223,13 +223,16 @@ def test_balanced_data_of_constant_strength_are_the_population():
     assert bernoulli.weight.shape == (1, K * (P + 1))
 
 
-def big_sample(shared, n=6000):
+def big_sample(shared, laws, n=6000):
     """An empirical law with many samples, as a check on the integrals."""
-    rng = np.random.default_rng(3)
-    y = np.arange(n) % K
-    robust = np.arange(P) < 2 + np.zeros((n, 1))
-    a, b = (law.rvs((n, 1 if shared else P), random_state=rng) for law in (stats.uniform(2, 2), stats.uniform(0.5, 1)))
-    return empirical_types(y, robust, np.where(robust, a, b), K)
+    law = af.PatchDistribution(
+        n_classes=K, patch_dim=2 * K, n_patches=P, n_robust=2, alpha=laws[0], beta=laws[1], shared_strengths=shared
+    )
+    data = law.sample(n, 3, balanced=True)
+    for robust in (True, False):  # one strength per sample and feature, or one per patch
+        kept = np.where(data.robust == robust, data.strength, np.nan)
+        assert (np.nanmin(kept, axis=1) == np.nanmax(kept, axis=1)).all() == shared
+    return empirical_types(data.y, data.robust, data.strength, K)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -239,7 +242,7 @@ def test_random_strengths_of_the_population(shared):
     options = {"q": 3, "rho": RHO, "lr": 0.5, "n_iter": 20, "record_every": 20}
     types = population_types(K, P, 2, *laws, shared=shared, n_points=64, seeds=range(8))
     found = simulate(state, types, **options).phi[-1]
-    truth = simulate(state, big_sample(shared), **options).phi[-1, 0]
+    truth = simulate(state, big_sample(shared, laws), **options).phi[-1, 0]
     plain = simulate(state, population_types(K, P, 2, 3.0, 1.0), **options).phi[-1, 0]
     sampling = 0.01 * np.abs(truth).max()  # 6000 samples: 1 / sqrt(6000) of strengths that vary by 30%
     assert np.abs(found.mean(axis=0) - truth).max() < sampling < np.abs(plain - truth).max()

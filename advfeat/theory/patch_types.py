@@ -11,8 +11,6 @@ from scipy import stats
 from .. import checks
 from ..kernels.recursion import Types
 
-PARTITIONS = ("uniform", "fixed", "bernoulli")
-
 
 def _pack(runs, n_classes) -> Types:
     """Runs as lists of (y, weight, {(feature, strength): count}), padded to one shape."""
@@ -100,7 +98,7 @@ def population_types(
     P_R = checks.integer("n_robust", n_robust, 0)
     if P_R > P:
         raise ValueError(f"n_robust = {n_robust}: must be <= n_patches = {P}")
-    checks.choice("partition", partition, PARTITIONS)
+    checks.choice("partition", partition, checks.PARTITIONS)
     laws = [v if hasattr(v, "ppf") else checks.number(n, v, above=0) for n, v in (("alpha", alpha), ("beta", beta))]
     numbers = np.arange(P + 1) if partition == "bernoulli" else np.array([P_R])
     shares = stats.binom.pmf(numbers, P, P_R / P) if partition == "bernoulli" else np.ones(1)
