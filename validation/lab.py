@@ -109,17 +109,20 @@ class Lab:
         """SMALL_RHO with one parameter changed, `n_draws` seeds each, until every class has settled.
 
         `name`: "n_classes", "n_neurons", "init_std" (the lemmas' sigma_0; d itself only enters through it and through
-        H), or "n_patches" (with beta changed to keep the density ratio).
+        H), or "n_patches" (with beta changed to keep the density ratio; adversarial training stops B only if
+        beta <= eps, so fewer patches than SMALL_RHO's are no test of it).  At SMALL_RHO's own value it is `small`.
         """
         values = {
             "n_classes": (3, 5, 10),
             "n_neurons": (5, 10, 20),
             "init_std": (2e-3, 1e-3, 5e-4),
-            "n_patches": (8, 16, 32),
+            "n_patches": (16, 32, 64) if adversarial else (8, 16, 32),
         }[name]
         return [self.once((name, v, adversarial), lambda v=v: self._scaled(name, v, adversarial)) for v in values]
 
     def _scaled(self, name, value, adversarial):
+        if value == SMALL_RHO[name]:
+            return Scaling(name, value, SMALL_RHO, self.small(adversarial))
         changes, slower = {name: value}, 1.0
         if name == "n_patches":  # the density ratio P_R alpha^q / (P_NR beta^q) stays
             changes["beta"] = ((SMALL_RHO["n_patches"] - 1) / (value - 1)) ** (1 / SMALL_RHO["q"])
@@ -127,10 +130,13 @@ class Lab:
             slower = value / SMALL_RHO["n_classes"]
         if name == "init_std":
             slower = SMALL_RHO["init_std"] / value
-        return Scaling(name, value, SMALL_RHO | changes, small_rho(adversarial, self.n_draws, slower, **changes))
+        setting = SMALL_RHO | changes
+        if setting == SMALL_RHO:
+            return Scaling(name, value, setting, self.small(adversarial))
+        return Scaling(name, value, setting, small_rho(adversarial, self.n_draws, slower, **changes))
 
 
-def small_rho(adversarial: bool, n_draws: int, slower: float = 1.0, **changes) -> Recursion:
+def small_rho(adversarial: bool, n_draws: int, slower: float = 1.0, record_every: int = 20, **changes) -> Recursion:
     """SMALL_RHO (with changes) simulated from drawn states on seeds 0..n_draws-1, for `slower` times its iterations."""
     c = SMALL_RHO | changes
     n_iter = int(SMALL_RHO_ITERATIONS[adversarial] * slower)
@@ -138,7 +144,7 @@ def small_rho(adversarial: bool, n_draws: int, slower: float = 1.0, **changes) -
     state = State.draw(*shape, rng=list(range(n_draws)), init_std=c["init_std"])
     types = population_types(c["n_classes"], c["n_patches"], c["n_robust"], c["alpha"], c["beta"])
     ascent = {"ascent_lr": c["ascent_lr"], "eps": c["eps"]} if adversarial else {}
-    options = {"q": c["q"], "rho": c["rho"], "lr": c["lr"], "n_iter": n_iter, "record_every": 20}
+    options = {"q": c["q"], "rho": c["rho"], "lr": c["lr"], "n_iter": n_iter, "record_every": record_every}
     return simulate(state, types, **options, **ascent)
 
 

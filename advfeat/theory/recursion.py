@@ -53,8 +53,8 @@ class State:
         """The state of w ~ N(0, init_std^2 I_d), drawn without the weights: as cheap for d = 10^9 as for d = 100.
 
         init_std = 1/sqrt(d) by default.  Correlations are N(0, init_std^2); H is Wishart: L L^T by Bartlett's
-        triangular factor for d - 2k >= K, else G G^T with G (K, d - 2k) Gaussian (a singular H).  `rng` is a Generator or
-        a seed, or a list of them, one per run.
+        triangular factor for d - 2k >= K, else G G^T with G (K, d - 2k) Gaussian (a singular H).  `rng` is a Generator
+        or a seed, or a list of them, one per run.
         """
         k, m = checks.integer("n_classes", n_classes, 2), checks.integer("n_neurons", n_neurons, 1)
         d, K = checks.integer("patch_dim", patch_dim, 1), k * m
