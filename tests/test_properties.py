@@ -11,8 +11,7 @@ from scipy import stats
 from tolerances import CERTIFICATE, REORDERED, SIGMAS, beyond_the_ball
 
 from advfeat import PatchCNN, PatchDistribution, aligned_attack, feature_swap, interval_margin, one_step_ascent, pgd
-from advfeat.checks import NORMS, OBJECTIVES
-from advfeat.checks import PARTITIONS
+from advfeat.checks import NORMS, OBJECTIVES, PARTITIONS
 
 settings.register_profile("advfeat", deadline=None, max_examples=50)
 settings.load_profile("advfeat")
