@@ -13,7 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 
+#: The modules that register entries, in the order of the paper.
+MODULES = (
+    "preliminaries", "minima", "lemmas", "standard", "standard_noise", "standard_bounds", "standard_stages",
+    "standard_late", "adversarial", "adversarial_exact", "adversarial_bounds", "adversarial_stages", "theorems",
+    "simplified", "noise", "times", "whole_ball", "transfer",
+)  # fmt: skip
 VERDICTS = ("holds", "fails", "outside its assumptions", "not testable at finite size")
 
 
@@ -82,6 +89,6 @@ def entry(label: str, group: str, title: str, *, statement: str, formula: str, r
 
 def all_entries() -> dict[str, Entry]:
     """Every entry by label, in the paper's order (the order of the modules and within them)."""
-    from . import preliminaries, minima, lemmas, standard, standard_noise, standard_bounds, standard_stages, standard_late, theorems, simplified, times, whole_ball, transfer  # noqa: F401, I001  in this order
-
+    for name in MODULES:
+        import_module(f".{name}", __package__)
     return ENTRIES
