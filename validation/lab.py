@@ -121,8 +121,6 @@ class Lab:
         return [self.once((name, v, adversarial), lambda v=v: self._scaled(name, v, adversarial)) for v in values]
 
     def _scaled(self, name, value, adversarial):
-        if value == SMALL_RHO[name]:
-            return Scaling(name, value, SMALL_RHO, self.small(adversarial))
         changes, slower = {name: value}, 1.0
         if name == "n_patches":  # the density ratio P_R alpha^q / (P_NR beta^q) stays
             changes["beta"] = ((SMALL_RHO["n_patches"] - 1) / (value - 1)) ** (1 / SMALL_RHO["q"])

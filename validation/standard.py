@@ -80,16 +80,19 @@ def draw_exactness(axis, m):
 def fit_paired(x, y) -> Exponent:
     """Exponent common to all columns of y (n, ...) over x (n,), each column with a constant of its own.
 
-    Columns share their draws from row to row, so their constants carry no information on the exponent.
+    Columns share their draws from row to row, so their constants carry no information on the exponent.  Columns with a
+    NaN are left out; NaN where none is left.
     """
     y = np.asarray(y).reshape(len(x), -1)
     y = y[:, np.isfinite(y).all(axis=0)]
+    if y.size < 3:
+        return Exponent(*4 * [np.nan])
     return fit_exponent(np.broadcast_to(np.asarray(x, float)[:, None], y.shape), y / stats.gmean(y, axis=0))
 
 
 def smallest(*margins) -> float:
-    """The smallest of several margins; NaN if one of them is."""
-    return float(np.min([np.min(margin) for margin in margins]))
+    """The smallest of several margins, numbers or arrays; NaN if one of them is, or is an empty array."""
+    return float(np.min([np.min(margin) if np.size(margin) else np.nan for margin in margins]))
 
 
 def within(fit: Exponent, expected: float, tolerance: float) -> float:
@@ -137,14 +140,14 @@ class OwnFeatures:
         axis.legend(fontsize=7, loc="upper left")
 
 
-def rotated_basis() -> dict:
+def rotated_basis(noise_std: float = 0.0) -> dict:
     """A network on features that are no axes, random strengths, beside its recursion: what D.2 compares."""
     k, d, n_iter, every = 3, 40, 400, 20
     rng = np.random.default_rng(0)
     f = np.linalg.qr(rng.standard_normal((d, 2 * k)))[0].T
     law = PatchDistribution(
         n_classes=k, patch_dim=d, n_patches=8, n_robust=2, features=(f[:k], f[k:]),
-        alpha=stats.uniform(1.5, 1), beta=stats.uniform(0.5, 1),
+        alpha=stats.uniform(1.5, 1), beta=stats.uniform(0.5, 1), noise_std=noise_std,
     )  # fmt: skip
     data, net, looks = law.sample(12, rng), PatchCNN.init(k, 5, d, rng=rng, rho=3.0), []
     training = TrainConfig(lr=0.5, n_iter=n_iter, record_every=every)
