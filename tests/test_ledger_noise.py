@@ -1,0 +1,170 @@
+"""The entries with noise see their real measurements as recorded, and bad experiments fail."""
+
+import numpy as np
+import pytest
+from advfeat.validation import noise, noise_runs, noise_shared
+from advfeat.validation.lab import Lab
+from advfeat.validation.ledger import ENTRIES
+
+FAILS = {"E.3 (whole)", "E.10 (whole)"}
+LABELS = [label for label, entry in ENTRIES.items() if entry.group == noise_shared.GROUP]
+
+
+SMALLER = {"n_train": 10, "n_neurons": 10, "n_test": 2, "lr": 20.0, "n_iter": 2500}
+
+
+class SmallLab(Lab):
+    """Three seeds of a smaller and shorter default (15 classes, enough for the shares), six of the small one."""
+
+    n_seeds, n_draws = 3, 6
+
+    def config(self, **changes):
+        return super().config(**(SMALLER | changes))
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return SmallLab(quick=True)
+
+
+@pytest.fixture(scope="module")
+def measured(lab):
+    return {label: ENTRIES[label].measure(lab) for label in LABELS}
+
+
+def test_the_labels_are_all_here():
+    assert LABELS == [
+        "E.2", "E.3", "E.3 (whole)", "E.4", "E.5", "E.6", "E.7", "E.9", "E.10", "E.10 (whole)", "E.11",
+    ]  # fmt: skip
+    assert set(SPOIL) == set(LABELS)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_the_real_measurement(measured, label):
+    judgement = ENTRIES[label].judge(measured[label])
+    assert judgement.verdict == ("fails" if label in FAILS else "holds"), judgement
+    assert np.isfinite(judgement.margin)
+
+
+# ------------------------------------------------------------------ bad experiments
+def spoiled_books(adversarial):
+    """The books of a rate that is a millionth too large."""
+
+    def spoil(m, lab, patch):
+        exact = noise_runs.decompose
+        patch.setattr(noise_runs, "decompose", lambda *a, lr, **o: exact(*a, lr=lr * (1 + 1e-6), **o))
+        return noise_runs.books(adversarial, n_looks=4)
+
+    return spoil
+
+
+def memorised(adversarial):
+    """Few samples with strong noise: networks learn it by heart."""
+
+    def spoil(m, lab, patch):
+        row = noise_runs.sizes(adversarial, lab.n_draws, noise_std=0.5, n_train=3)
+        kept = m["sweeps"]["noise_std"][:2]
+        return m | {"sweeps": m["sweeps"] | {"noise_std": [*kept, row]}}
+
+    return spoil
+
+
+def other_noise(m, lab, patch):
+    """Terms towards noise that is not the data's: the signal is off."""
+    exact = noise_runs.noise_update
+    patch.setattr(noise_runs, "noise_update", lambda W, X, signal, *a, **o: exact(W, X, 1.01 * signal, *a, **o))
+    return m | {"standard": noise_runs.terms(False, 4)}
+
+
+def too_strong(m, lab, patch):
+    """The leading order of a feature a sixth stronger."""
+    return m | {"leading": m["leading"] * (7 / 6) ** 3}
+
+
+def too_short(m, lab, patch):
+    """The same run, stopped before most classes take off."""
+    cut = m["iteration"] <= np.nanmedian(m["measured"])
+    iteration, B = m["iteration"][cut], m["B"][cut]
+    return m | {"measured": noise.crossing(iteration, B, noise.TAKEN_OFF * B[0])}
+
+
+def other_training(adversarial):
+    return lambda m, lab, patch: noise_shared.measure_late(lab, adversarial)
+
+
+SPOIL = {
+    "E.2": spoiled_books(False),
+    "E.3": memorised(False),
+    "E.3 (whole)": memorised(False),
+    "E.4": other_noise,
+    "E.5": too_strong,
+    "E.6": too_short,
+    "E.7": other_training(True),
+    "E.9": spoiled_books(True),
+    "E.10": memorised(True),
+    "E.10 (whole)": memorised(True),
+    "E.11": other_training(False),
+}
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_bad_experiment_fails(measured, lab, monkeypatch, label):
+    judgement = ENTRIES[label].judge(SPOIL[label](measured[label], lab, monkeypatch))
+    assert judgement.verdict == "fails", judgement
+
+
+# ------------------------------------------------------------------ the rules, further
+@pytest.mark.parametrize("label", ["E.3 (whole)", "E.10 (whole)"])
+def test_the_whole_would_hold_if_it_were_as_small_as_its_orthogonal_part(measured, label):
+    def swapped(row):
+        return row | {part: row[part] | {"whole": row[part]["orthogonal"]} for part in row if type(row[part]) is dict}
+
+    m = measured[label]
+    sweeps = {name: [swapped(row) for row in rows] for name, rows in m["sweeps"].items()}
+    m = m | {"sweeps": sweeps, "default": swapped(m["default"])}
+    assert ENTRIES[label].judge(m).verdict == "holds"
+
+
+@pytest.mark.parametrize("label", ["E.3", "E.10"])
+def test_a_wrong_exponent_fails_within_the_bound(measured, label):
+    m = measured[label]
+    rows = zip(m["sweeps"]["patch_dim"], (1, 2, 4))
+    rows = [row | {"scale": {kind: s * f for kind, s in row["scale"].items()}} for row, f in rows]
+    assert ENTRIES[label].judge(m | {"sweeps": m["sweeps"] | {"patch_dim": rows}}).verdict == "fails"
+
+
+def test_without_training_nothing_is_tested(measured):
+    m = measured["E.3"]
+    still = {name: [row | {"grown": np.ones_like(row["grown"])} for row in rows] for name, rows in m["sweeps"].items()}
+    assert ENTRIES["E.3"].judge(m | {"sweeps": still}).verdict == "outside its assumptions"
+    m = measured["E.2"]
+    assert ENTRIES["E.2"].judge(m | {"start": 1e3}).verdict == "outside its assumptions"
+    for label in ("E.5", "E.7", "E.11"):
+        assert ENTRIES[label].judge(measured[label] | {"noise_std": 0.0}).verdict == "outside its assumptions"
+
+
+def test_nan_fails(measured):
+    m, books, terms = measured["E.3"], measured["E.2"], measured["E.4"]
+    row = m["sweeps"]["n_train"][0]
+    row = row | {"largest": {kind: np.append(v[1:], np.nan) for kind, v in row["largest"].items()}}
+    broken = {
+        "E.2": books | {"deviation": books["deviation"] * np.nan},
+        "E.3": m | {"sweeps": m["sweeps"] | {"n_train": [row, *m["sweeps"]["n_train"][1:]]}},
+        "E.4": terms | {"standard": terms["standard"] | {"error": terms["standard"]["error"] * np.nan}},
+        "E.5": measured["E.5"] | {"step": measured["E.5"]["step"] * np.nan},
+        "E.7": measured["E.7"] | {"A": measured["E.7"]["A"] * np.nan},
+    }
+    for label, bad in broken.items():
+        assert ENTRIES[label].judge(bad).verdict == "fails", label
+
+
+def test_a_self_term_of_the_wrong_sign_fails(measured):
+    m, run = measured["E.4"], measured["E.4"]["standard"]
+    assert ENTRIES["E.4"].judge(m | {"standard": run | {"sign": run["sign"] - 0.01}}).verdict == "fails"
+
+
+def test_crossings_lie_between_records():
+    iteration = np.array([0, 10, 20, 30])
+    growing = np.exp(iteration / 10.0)[:, None] * np.array([1.0, 2.0, 0.01])
+    found = noise.crossing(iteration, growing, np.array([np.exp(1.5), 2.0, 10.0]))
+    np.testing.assert_allclose(found, [15, 0, np.nan])
