@@ -14,45 +14,53 @@ from .jit import jit, part
 from .reference import CROSS_ENTROPY, LINF, MARGIN
 
 
+# Rows are passed as a matrix and an index: a view of a row costs two atomic counts, more than the work on it.
 @part
-def fill(out, number):
-    for a in range(len(out)):
-        out[a] = number
-
-
-@part
-def copy(out, vector):
-    for a in range(len(out)):
-        out[a] = vector[a]
+def fill(out, i, number):
+    for a in range(out.shape[1]):
+        out[i, a] = number
 
 
 @part
-def dot(x, y, lo, hi):
+def copy(out, i, matrix, j):
+    for a in range(out.shape[1]):
+        out[i, a] = matrix[j, a]
+
+
+@part
+def add(out, i, factor, matrix, j):
+    for a in range(out.shape[1]):
+        out[i, a] += factor * matrix[j, a]
+
+
+@part
+def dot(x, i, y, j, lo, hi):
     """Four sums at a time: one would wait for every addition."""
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
     whole = lo + (hi - lo) // 4 * 4
     for a in range(lo, whole, 4):
-        s0 += x[a] * y[a]
-        s1 += x[a + 1] * y[a + 1]
-        s2 += x[a + 2] * y[a + 2]
-        s3 += x[a + 3] * y[a + 3]
+        s0 += x[i, a] * y[j, a]
+        s1 += x[i, a + 1] * y[j, a + 1]
+        s2 += x[i, a + 2] * y[j, a + 2]
+        s3 += x[i, a + 3] * y[j, a + 3]
     for a in range(whole, hi):
-        s0 += x[a] * y[a]
+        s0 += x[i, a] * y[j, a]
     return (s0 + s1) + (s2 + s3)
 
 
 @part
-def respond(z, k, q, rho, count, slope, value, F):
-    """slope = sigma'(z), F_i += count * sum of sigma(z) over class i's neurons."""
-    K = len(z)
+def respond(z, c, k, q, rho, count, slope, value, F):
+    """slope = sigma'(z), F_i += count * sum of sigma(z) over class i's neurons; row c of z and slope."""
+    K = z.shape[1]
+    inverse, part_of = 1 / rho, rho / q
     for a in range(K):
-        value[a] = min(max(z[a] * (1 / rho), 0.0), 1.0)
-        slope[a] = value[a]
+        value[a] = min(max(z[c, a] * inverse, 0.0), 1.0)
+        slope[c, a] = value[a]
     for _ in range(q - 2):
         for a in range(K):
-            slope[a] *= value[a]
+            slope[c, a] *= value[a]
     for a in range(K):
-        value[a] = rho / q * value[a] * slope[a] + max(z[a] - rho, 0.0)
+        value[a] = part_of * value[a] * slope[c, a] + max(z[c, a] - rho, 0.0)
     m = K // k
     for i in range(k):
         total = 0.0
@@ -65,7 +73,8 @@ def respond(z, k, q, rho, count, slope, value, F):
 def objective_weights(F, y, objective, C):
     """C_i = dJ/dF_i, as `reference.objective_gradient`."""
     k = len(F)
-    fill(C, 0.0)
+    for i in range(k):
+        C[i] = 0.0
     if objective == CROSS_ENTROPY:
         top, total = F[0], 0.0
         for i in range(k):
@@ -82,12 +91,6 @@ def objective_weights(F, y, objective, C):
                 rival = i
         C[rival] = 1.0
     C[y] -= 1.0
-
-
-@part
-def add(out, factor, vector):
-    for a in range(len(out)):
-        out[a] += factor * vector[a]
 
 
 @part
@@ -117,13 +120,14 @@ def gram_few(H, U, G, HG, V, c, n, spans):
         for a in range(K):
             V[i, a] = c * HG[i, a]
         for j in range(n):
-            add(V[i], 0.5 * c * c * dot(G[i], HG[j], spans[i, 0], spans[i, 1]), U[j])
+            add(V, i, 0.5 * c * c * dot(G, i, HG, j, spans[i, 0], spans[i, 1]), U, j)
     for a in range(K):
-        row = H[a]
         for i in range(n):
-            u, v, ui, vi = U[i, a], V[i, a], U[i], V[i]
-            for b in range(K):
-                row[b] += u * vi[b] + v * ui[b]
+            u, v = U[i, a], V[i, a]
+            for b in range(a + 1):
+                H[a, b] += u * V[i, b] + v * U[i, b]
+        for b in range(a):
+            H[b, a] = H[a, b]
 
 
 @part
@@ -137,13 +141,11 @@ def gram_many(H, U, G, c, n, spans):
                 Q[a, b] += c * U[i, a] * G[i, b]
     for a in range(K):
         for b in range(K):
-            add(M[a], Q[a, b], H[b])
-    for a in range(K):
-        for b in range(K):
+            add(M, a, Q[a, b], H, b)
             turned[b, a] = Q[a, b]
     for a in range(K):
         for b in range(K):
-            add(square[a], M[a, b], turned[b])
+            add(square, a, M[a, b], turned, b)
     for a in range(K):
         for b in range(a + 1):
             H[a, b] += M[a, b] + M[b, a] + 0.5 * (square[a, b] + square[b, a])
@@ -163,7 +165,7 @@ def recursion(
     V, spans = np.empty((min(most, K), K)), np.empty((most, 2), np.int64)
     z, slope, delta = np.empty((C, K)), np.empty((C, K)), np.empty((C, two_k))
     table, change = np.empty((two_k, K)), np.empty((two_k, K))
-    value, ascent, F, weights = np.empty(K), np.empty(K), np.empty(k), np.empty(k)
+    value, ascent, F, weights = np.empty(K), np.empty((1, K)), np.empty(k), np.empty(k)
     for r in range(lo, hi):
         H, W = gram[r], watch.orthogonal[r]
         for f in range(two_k):
@@ -171,27 +173,27 @@ def recursion(
                 table[f, a] = phi[r, a, f]
         for it in range(n_iter):
             for f in range(two_k):
-                fill(change[f], 0.0)
+                fill(change, f, 0.0)
             n, fine, seen = 0, True, False
             for j in range(S):
                 if types.weight[r, j] == 0.0:
                     continue
-                y = types.y[r, j]
-                first = n
+                y, first = types.y[r, j], n
                 for c in range(C):
-                    clean, s = table[types.feature[r, j, c]], types.strength[r, j, c]
+                    own, s = types.feature[r, j, c], types.strength[r, j, c]
                     for a in range(K):
-                        z[c, a] = s * clean[a]
-                    fill(delta[c], 0.0)
+                        z[c, a] = s * table[own, a]
                     if n_steps:
-                        fill(G[first + c], 0.0)
-                        fill(HG[first + c], 0.0)
-                        fill(GW[first + c], 0.0)
+                        fill(delta, c, 0.0)
+                        fill(G, first + c, 0.0)
+                        fill(HG, first + c, 0.0)
+                        fill(GW, first + c, 0.0)
                 for t in range(n_steps + 1):
-                    fill(F, 0.0)
+                    for i in range(k):
+                        F[i] = 0.0
                     for c in range(C):
                         if types.count[r, j, c] != 0.0:
-                            respond(z[c], k, q, rho[r], types.count[r, j, c], slope[c], value, F)
+                            respond(z, c, k, q, rho[r], types.count[r, j, c], slope, value, F)
                     if t == n_steps:
                         break
                     objective_weights(F, y, objective, weights)
@@ -199,41 +201,42 @@ def recursion(
                     for c in range(C):
                         if types.count[r, j, c] == 0.0:
                             continue
-                        g, hg, gw, d = G[first + c], HG[first + c], GW[first + c], delta[c]
-                        spans[first + c, 0], spans[first + c, 1] = left, right
-                        if t > 0:
-                            spans[first + c, 0], spans[first + c, 1] = 0, K
+                        g = first + c
+                        spans[g, 0], spans[g, 1] = (left, right) if t == 0 else (0, K)
                         for a in range(left, right):
-                            ascent[a] = weights[a // m] * slope[c, a]
-                            g[a] += ascent[a]
-                            if ascent[a] != 0.0:
-                                add(hg, ascent[a], H[a])
+                            ascent[0, a] = weights[a // m] * slope[c, a]
+                            G[g, a] += ascent[0, a]
+                            if ascent[0, a] != 0.0:
+                                add(HG, g, ascent[0, a], H, a)
                                 if D:
-                                    add(gw, ascent[a], W[a])
+                                    add(GW, g, ascent[0, a], W, a)
                         for f in range(two_k):
-                            d[f] += step[r] * dot(ascent, table[f], left, right)
-                        reach = step[r] * math.sqrt(max(dot(g, hg, 0, K), 0.0))
+                            delta[c, f] += step[r] * dot(ascent, 0, table, f, left, right)
+                        reach = step[r] * math.sqrt(max(dot(G, g, HG, g, 0, K), 0.0))
                         if norm == LINF:
                             for f in range(two_k):
-                                d[f] = min(max(d[f], -eps[r]), eps[r])
+                                delta[c, f] = min(max(delta[c, f], -eps[r]), eps[r])
                             if D:
                                 for a in range(D):
-                                    seen |= abs(step[r] * gw[a]) > eps[r]
+                                    seen |= abs(step[r] * GW[g, a]) > eps[r]
                             else:
                                 watch.risk[r] += unseen(reach, eps[r], watch.axes[r])
                                 seen |= watch.risk[r] > watch.limit
                         else:
-                            size = math.sqrt(dot(d, d, 0, two_k) + reach * reach)
+                            size = math.sqrt(dot(delta, c, delta, c, 0, two_k) + reach * reach)
                             if size > eps[r]:
-                                scale = eps[r] / size
-                                for vector in (g, hg, gw, d):
-                                    for a in range(len(vector)):
-                                        vector[a] *= scale
-                        clean, s = table[types.feature[r, j, c]], types.strength[r, j, c]
+                                for a in range(K):
+                                    G[g, a] *= eps[r] / size
+                                    HG[g, a] *= eps[r] / size
+                                for a in range(D):
+                                    GW[g, a] *= eps[r] / size
+                                for f in range(two_k):
+                                    delta[c, f] *= eps[r] / size
+                        own, s = types.feature[r, j, c], types.strength[r, j, c]
                         for a in range(K):
-                            z[c, a] = s * clean[a] + step[r] * hg[a]
+                            z[c, a] = s * table[own, a] + step[r] * HG[g, a]
                         for f in range(two_k):
-                            add(z[c], d[f], table[f])
+                            add(z, c, delta[c, f], table, f)
                 for i in range(k):
                     fine &= math.isfinite(F[i])
                 objective_weights(F, y, CROSS_ENTROPY, weights)
@@ -241,20 +244,19 @@ def recursion(
                     count = types.count[r, j, c] * types.weight[r, j]
                     if count == 0.0:
                         continue
-                    u = U[n]
                     for i in range(k):
                         for a in range(i * m, (i + 1) * m):
-                            u[a] = -count * weights[i] * slope[c, a]
-                    add(change[types.feature[r, j, c]], types.strength[r, j, c], u)
+                            U[n, a] = -count * weights[i] * slope[c, a]
+                    add(change, types.feature[r, j, c], types.strength[r, j, c], U, n)
                     if n_steps:
                         for f in range(two_k):
                             if delta[c, f] != 0.0:
-                                add(change[f], delta[c, f], u)
+                                add(change, f, delta[c, f], U, n)
                         if n != first + c:
-                            copy(G[n], G[first + c])
-                            copy(HG[n], HG[first + c])
-                            copy(GW[n], GW[first + c])
-                            copy(spans[n], spans[first + c])
+                            copy(G, n, G, first + c)
+                            copy(HG, n, HG, first + c)
+                            copy(GW, n, GW, first + c)
+                            copy(spans, n, spans, first + c)
                     n += 1
             if not fine:
                 bad[r] = it
@@ -264,7 +266,7 @@ def recursion(
             if flagged[r] >= 0 and not watch.go_on:
                 break
             for f in range(two_k):
-                add(table[f], lr[r], change[f])
+                add(table, f, lr[r], change, f)
             if n_steps:
                 if n <= K // 2:
                     gram_few(H, U, G, HG, V, lr[r] * step[r], n, spans)
@@ -272,7 +274,7 @@ def recursion(
                     gram_many(H, U, G, lr[r] * step[r], n, spans)
                 for i in range(n):
                     for a in range(K if D else 0):
-                        add(W[a], lr[r] * step[r] * U[i, a], GW[i])
+                        add(W, a, lr[r] * step[r] * U[i, a], GW, i)
         for f in range(two_k):
             for a in range(K):
                 phi[r, a, f] = table[f, a]
