@@ -24,7 +24,7 @@ MORE_STYLE = """<style>
 section { border-top: 1px solid #ccc; margin-top: 1.8rem; padding-top: .4rem; }
 section h2 { margin-top: .4rem; } code { background: #f4f4f4; padding: .1em .3em; white-space: pre-wrap; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .6rem 0; }
-dt { color: #555; } dd { margin: 0; } table.all td { text-align: left; } a { color: #0072b2; }
+dt { color: #555; } dd { margin: 0; } table.all :is(td, th) { text-align: left; } a { color: #0072b2; }
 </style>"""
 
 
@@ -108,7 +108,7 @@ def as_html(results: Sequence[Result], quick: bool) -> str:
         anchor = "e" + "".join(c if c.isalnum() else "-" for c in e.label)
         rows.append(
             f'<tr><td><a href="#{anchor}">{escape(e.label)}</a></td><td>{escape(e.title)}</td>'
-            f"<td>{_badge(j.verdict)}</td><td>{j.margin:.3g}</td><td>{escape(j.measured)}</td></tr>"
+            f"<td>{escape(e.group)}</td><td>{_badge(j.verdict)}</td><td>{j.margin:.3g}</td></tr>"
         )
         facts = [("rule", e.rule), ("predicted", j.predicted), ("measured", j.measured), ("margin", f"{j.margin:.4g}")]
         facts += [("reason", j.untestable)] if j.untestable else []
@@ -119,7 +119,7 @@ def as_html(results: Sequence[Result], quick: bool) -> str:
             f"<p>{escape(e.statement)}</p><p><code>{escape(e.formula)}</code></p><dl>{listed}</dl>{assumed}"
             f'<img alt="{escape(e.label)}" src="{picture(r)}"></section>'
         )
-    head = "".join(f"<th>{name}</th>" for name in ("label", "", "verdict", "margin", "measured"))
+    head = "".join(f"<th>{name}</th>" for name in ("label", "statement", "group", "verdict", "margin"))
     versions = table(["part", "version"], [[k, v] for k, v in store.environment().items()])
     body = (
         f"{MORE_STYLE}<h1>Ledger: the paper's statements, held against networks and recursions</h1>"

@@ -133,8 +133,8 @@ def _entry(name, title, statement, formula, color):
     parts = {"measure": measure, "judge": judge_times, "draw": draw_times(color)}
     entry(
         f"times ({name})", "times", title, statement=statement, formula=formula,
-        rule=f"{N_CONFIGURATIONS} drawn configurations, classes whose B leads: error of the flow <= {TYPICAL:.0%} in the "
-        f"median and <= {MOST:.0%} for nine in ten; margin: 1 - error / allowed, the smaller of the two",
+        rule=f"{N_CONFIGURATIONS} drawn configurations, classes whose B leads: error of the flow <= {TYPICAL:.0%} in "
+        f"the median and <= {MOST:.0%} for nine in ten; margin: 1 - error / allowed, the smaller of the two",
     )(type("Times", (), parts))  # fmt: skip
 
 
