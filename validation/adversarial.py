@@ -25,10 +25,9 @@ def dense(lab):
 
 
 def settings(lab) -> dict:
-    """Simulations of SMALL_RHO with one parameter changed, by name; k, m, sigma_0 and P, in quick runs two of them."""
-    names = ("init_std", "n_neurons") if lab.quick else ("init_std", "n_neurons", "n_classes", "n_patches")
+    """Simulations of SMALL_RHO with sigma_0, m, k or P changed, by name."""
     found = {"small rho": Scaling("", 0, SMALL_RHO, lab.small(True))}
-    for name in names:
+    for name in ("init_std", "n_neurons", "n_classes", "n_patches"):
         found |= {f"{name} = {s.value:g}": s for s in lab.scaling(name, True) if s.value != SMALL_RHO[name]}
     return found
 
@@ -283,8 +282,8 @@ class OrthogonalStop:
         said = "; ".join(f"chi {chi:.3g}: {value:+.1%}" for chi, value in sorted(off["B"].items()))
         return Judgement(
             "B / B* = (1 + chi^3)^(-1/3); A alike where it stays stuck",
-            f"B off by {said}; A, chi_A from {min(stuck):.3g}: off by {spread(list(stuck.values()), 2)}; A escapes in "
-            f"{min(free):.0%} to {max(free):.0%} of the classes where chi_A < 1",
+            f"B off by {said}; A, chi_A from {min(stuck):.3g}: off by {spread(list(stuck.values()), 2)}; share of "
+            f"classes where A escapes, chi_A < 1: {spread(free, 2)}",
             smallest(*(0.1 - abs(value) for value in [*off["B"].values(), *stuck.values()])),
         )
 

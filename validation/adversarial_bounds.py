@@ -72,7 +72,7 @@ def draw_sandwich(axis, m, bounds, what):
         axis.loglog(F[:, 0], high / low - 1, "_", color=color, ms=5, alpha=0.5, label=f"bound, {name}")
     axis.set_xlabel("F_y at the adversarial example")
     axis.set_ylabel(what)
-    axis.legend(fontsize=7, loc="lower left")
+    axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 def diagonal_bounds(F, tau):

@@ -112,6 +112,7 @@ class Lab:
         `name`: "n_classes", "n_neurons", "init_std" (the lemmas' sigma_0; d itself only enters through it and through
         H), or "n_patches" (with beta changed to keep the density ratio; adversarial training stops B only if
         beta <= eps, so fewer patches than SMALL_RHO's are no test of it).  At SMALL_RHO's own value it is `small`.
+        Adversarial quick runs take two values each.
         """
         values = {
             "n_classes": (3, 5, 10),
@@ -119,6 +120,8 @@ class Lab:
             "init_std": (2e-3, 1e-3, 5e-4),
             "n_patches": (16, 32, 64) if adversarial else (8, 16, 32),
         }[name]
+        if self.quick and adversarial:  # these runs are the longest
+            values = values[:2]
         return [self.once((name, v, adversarial), lambda v=v: self._scaled(name, v, adversarial)) for v in values]
 
     def _scaled(self, name, value, adversarial):
