@@ -13,6 +13,7 @@ bench:
 	python benchmarks/run.py
 	python benchmarks/scaling.py
 	python benchmarks/memory.py
+	python benchmarks/recursion.py
 	python benchmarks/reproduce.py
 
 bench-quick:

@@ -68,8 +68,7 @@ class Lab:
     _kept: dict = field(default_factory=dict, repr=False)
 
     def once(self, key, make: Callable):
-        """make(), the first time that its module asks for `key`: modules do not see each other's keys."""
-        key = make.__module__, key
+        """make(), the first time that `key` is asked for; keys are shared by all entries."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]

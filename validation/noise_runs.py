@@ -127,7 +127,7 @@ def swept(lab, adversarial: bool) -> dict:
             "default": default_sizes(lab, adversarial),
         }
 
-    return lab.once(("swept", adversarial), make)
+    return lab.once(("noise sweeps", adversarial), make)
 
 
 def default_sizes(lab, adversarial: bool) -> dict:
