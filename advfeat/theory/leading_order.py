@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit
 
 from .. import checks
 from .timing import Flow, Point, flow_time, log_flow_time, log_growth_rate, numbers
@@ -289,5 +288,5 @@ def _rates(p, A, B):
                 value = np.where(z > p.rho, z - (p.rho - p.rho / p.q), value)
             F = F + np.where(n_patches > 0, n_patches * value.sum(axis=-1, keepdims=True), 0)
             parts.append((n_patches, left, slope))
-        wrong = p.lr / p.n_classes * expit(np.log(p.n_classes - 1) - F)  # lr / k (1 - logit)
+        wrong = p.lr / p.n_classes / (1 + np.exp(F) / (p.n_classes - 1))  # lr / k (1 - logit), 0 where exp overflows
         return tuple(np.where(wrong * n * left > 0, wrong * n * left * slope, 0) for n, left, slope in parts)

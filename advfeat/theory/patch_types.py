@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from scipy import stats
 
 from .. import checks
 from ..kernels.recursion import Types
@@ -94,6 +93,8 @@ def population_types(
       (a power of 2), one run per entry of `seeds`.  The spread over these runs gives the standard error; start all of
       them from one state (:func:`standard_error`).
     """
+    from scipy import stats  # half a second to load: not at every start of the library
+
     k, P = checks.integer("n_classes", n_classes, 2), checks.integer("n_patches", n_patches, 1)
     P_R = checks.integer("n_robust", n_robust, 0)
     if P_R > P:

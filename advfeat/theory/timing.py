@@ -9,8 +9,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-from scipy.integrate import solve_ivp
-from scipy.optimize import brentq
 
 from .. import checks
 
@@ -121,6 +119,8 @@ class Path:
     """
 
     def __init__(self, log_rates, y, t_end: float, rtol: float, stop=None):
+        from scipy.integrate import solve_ivp  # slow to load: not at every start of the library
+
         self.y, self.steps, self.stop_time = np.asarray(y, np.float64), None, np.inf
         n = len(self.y)
         if stop is not None and n and stop[0](self.y) >= stop[1]:
@@ -167,6 +167,8 @@ class Path:
 
     def _first(self, values, target, measure):
         """The first state with measure(state) >= target; None if the path ends before."""
+        from scipy.optimize import brentq
+
         reached = values >= target
         if not reached.any():
             return None
