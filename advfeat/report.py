@@ -137,7 +137,10 @@ def _what_varies(run, config) -> str:
 def _about_theory(config, theory) -> str:
     if not theory:
         return "The exact recursion is not drawn: it does not know minibatches."
-    noise = "" if config.noise_std == 0 else f" What parts them is the noise (noise_std = {config.noise_std:g})."
+    noise = "" if config.noise_std == 0 else (
+        f" What parts them is the noise (noise_std = {config.noise_std:g}): it shifts take-off times and can change which "
+        "neuron of a class learns."
+    )
     return (
         "Dashed: the exact recursion of training without noise, from the same initial weights (Lemma 5.1, 5.2, "
         f"D.16-D.18), dotted where an orthogonal axis has saturated and it is an approximation.{noise}"
