@@ -138,8 +138,8 @@ def _about_theory(config, theory) -> str:
     if not theory:
         return "The exact recursion is not drawn: it does not know minibatches."
     noise = "" if config.noise_std == 0 else (
-        f" What parts them is the noise (noise_std = {config.noise_std:g}): it shifts take-off times and can change which "
-        "neuron of a class learns."
+        f" What parts them is the noise (noise_std = {config.noise_std:g}): it shifts take-off times and can change "
+        "which neuron of a class learns."
     )
     return (
         "Dashed: the exact recursion of training without noise, from the same initial weights (Lemma 5.1, 5.2, "
