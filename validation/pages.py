@@ -17,7 +17,7 @@ from .ledger import VERDICTS
 from .run import Result, count
 
 COLORS = dict(zip(VERDICTS, ("#009e73", "#d55e00", "#e69f00", "#777777")))
-LARGEST = 400  # numbers of an array that go into the JSON; of larger ones the shape does
+LARGEST = 64  # numbers of an array that go into the JSON; of larger ones the shape does
 
 MORE_STYLE = """<style>
 .verdict { color: #fff; border-radius: .6em; padding: .05em .6em; font-size: .85em; white-space: nowrap; }
