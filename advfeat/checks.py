@@ -11,6 +11,8 @@ from .kernels import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT
 
 OBJECTIVES = {"neg_label_logit": NEG_LABEL_LOGIT, "margin": MARGIN, "cross_entropy": CROSS_ENTROPY}
 NORMS = {"linf": LINF, "l2": L2}
+LARGEST = float(np.finfo(np.float64).max)
+SEQUENCES = (list, tuple, range, np.ndarray)  # of generators or seeds: one per run
 PARTITIONS = ("uniform", "fixed", "bernoulli")
 
 
@@ -25,7 +27,7 @@ def number(name: str, value, *, above: float | None = None, low: float | None = 
     rule = "finite" if above is None and low is None else f"finite and {'>' if low is None else '>='} " + (
         f"{above if low is None else low:g}"
     )
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= LARGEST
     if not is_number or (above is not None and value <= above) or (low is not None and value < low):
         raise ValueError(f"{name} = {value!r}: must be a number, {rule}")
     return float(value)
@@ -49,14 +51,55 @@ def seeds(value, n_runs: int) -> list[int]:
 
 def nearest(name: str, options) -> str:
     """' Did you mean ...?' or the whole list, for messages about unknown names."""
-    close = difflib.get_close_matches(str(name), list(map(str, options)), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(map(repr, options))}"
+    known = {str(option).lower(): str(option) for option in options}
+    close = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.5)
+    return f"did you mean {known[close[0]]!r}?" if close else f"choose from {', '.join(map(repr, options))}"
 
 
 def choice(name: str, value, options):
     if value not in options:
         raise ValueError(f"{name} = {value!r}: unknown; {nearest(value, options)}")
     return value
+
+
+def generators(rng) -> list[np.random.Generator]:
+    """One generator, or one per entry of a list, tuple, range or array of generators and seeds."""
+    many = list(rng) if isinstance(rng, SEQUENCES) else [rng]
+    if not many:
+        raise ValueError(f"rng = {rng!r}: must be a Generator or a seed, or one per run")
+    try:
+        return [np.random.default_rng(one) for one in many]
+    except (TypeError, ValueError):
+        raise ValueError(f"rng = {rng!r}: must be a Generator or a seed (an integer >= 0), or one per run") from None
+
+
+def strengths(name: str, value):
+    """A positive number, or a frozen scipy.stats law on (0, inf) with finite mean."""
+    if not hasattr(value, "rvs"):
+        return number(name, value, above=0)
+    try:
+        low, _ = value.support()
+        fine = low >= 0 and value.cdf(0) == 0 and np.isfinite(value.mean())
+    except TypeError:
+        raise ValueError(f"{name} = {value!r}: must be a number or a law with its parameters (frozen)") from None
+    if not fine:
+        raise ValueError(f"{name} has support from {low:g}: must be a law on (0, inf) with finite mean")
+    return value
+
+
+def features(pair, k: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """(u, v), each (k, d) float64, together orthonormal to 1e-8."""
+    try:
+        u, v = (np.array(f, dtype=np.float64) for f in pair)
+    except (TypeError, ValueError):
+        raise ValueError("features: must be a pair (u, v) of arrays") from None
+    if u.shape != (k, d) or v.shape != (k, d):
+        raise ValueError(f"features have shapes {u.shape} and {v.shape}: must both be ({k}, {d})")
+    both = np.concatenate([u, v])
+    error = np.abs(both @ both.T - np.eye(2 * k)).max()
+    if not error <= 1e-8:
+        raise ValueError(f"features: must be orthonormal to 1e-8, but <f_i, f_j> is off by {error:.2g}")
+    return u, v
 
 
 def inputs(X, n_runs: int, batched: bool, d: int, dtype) -> np.ndarray:

@@ -229,7 +229,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--out", metavar="DIR", default=".", help="folder for figure2.png and .pdf (default .)")
         if function is validate:
             sub.add_argument("--quick", action="store_true", help="fewer seeds for trained networks: three minutes")
-            sub.add_argument("--only", metavar="LABEL", nargs="+", help="these entries, as D.4 or 4.3.1")
+            only = {"metavar": "LABEL", "nargs": "+", "action": "extend"}
+            sub.add_argument("--only", **only, help="these entries, as D.4 or 4.3.1")
             sub.add_argument("--out", metavar="DIR", default="advfeat-ledger", help="folder (default advfeat-ledger)")
         if function is evaluate:
             sub.add_argument("run", nargs="?", metavar="RUN", help="run folder of advfeat reproduce")

@@ -75,16 +75,6 @@ class PatchData:
         return replace(self, X=X, strength=np.where(kept, self.strength, 0.0))
 
 
-def _law(name: str, value):
-    """A positive number, or a frozen scipy.stats law on (0, inf)."""
-    if hasattr(value, "rvs") and hasattr(value, "support"):
-        low, _ = value.support()
-        if not (low >= 0 and value.cdf(0) == 0 and np.isfinite(value.mean())):
-            raise ValueError(f"{name} has support from {low:g}: must be a law on (0, inf) with finite mean")
-        return value
-    return checks.number(name, value, above=0)
-
-
 def _moment(law, exponent: float) -> float:
     return float(law.expect(lambda x: x**exponent)) if hasattr(law, "rvs") else law**exponent
 
@@ -137,7 +127,7 @@ class PatchDistribution:
         self.n_robust = checks.integer("n_robust", n_robust, 0)
         if self.n_robust > self.n_patches:
             raise ValueError(f"n_robust = {n_robust}: must be <= n_patches = {self.n_patches}")
-        self.alpha, self.beta = _law("alpha", alpha), _law("beta", beta)
+        self.alpha, self.beta = checks.strengths("alpha", alpha), checks.strengths("beta", beta)
         self.noise_std = checks.number("noise_std", noise_std, low=0)
         self.partition = checks.choice("partition", partition, checks.PARTITIONS)
         self.shared_strengths = checks.choice("shared_strengths", shared_strengths, (True, False))
@@ -152,23 +142,8 @@ class PatchDistribution:
             raise ValueError(
                 f"positions = {positions!r}: must be n_robust = {self.n_robust} different patches in 0..{n_patches - 1}"
             )
-        self.features = self._features(features)
-
-    def _features(self, features):
         k, d = self.n_classes, self.patch_dim
-        if features is None:
-            return np.eye(k, d), np.eye(k, d, k)
-        try:
-            u, v = (np.array(f, dtype=np.float64) for f in features)
-        except (TypeError, ValueError):
-            raise ValueError("features: must be a pair (u, v) of arrays") from None
-        if u.shape != (k, d) or v.shape != (k, d):
-            raise ValueError(f"features have shapes {u.shape} and {v.shape}: must both be ({k}, {d})")
-        both = np.concatenate([u, v])
-        error = np.abs(both @ both.T - np.eye(2 * k)).max()
-        if not error <= 1e-8:
-            raise ValueError(f"features: must be orthonormal to 1e-8, but <f_i, f_j> is off by {error:.2g}")
-        return u, v
+        self.features = (np.eye(k, d), np.eye(k, d, k)) if features is None else checks.features(features, k, d)
 
     def sample(self, n: int, rng: np.random.Generator | int, balanced: bool = False) -> PatchData:
         """Draw `n` samples; `rng` is a Generator or a seed.

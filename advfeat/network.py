@@ -84,9 +84,8 @@ class PatchCNN:
             checks.integer("patch_dim", patch_dim, 1),
         )
         init_std = patch_dim**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
-        rngs = rng if isinstance(rng, list) else [rng]
-        W = init_std * np.stack([np.random.default_rng(r).standard_normal(shape) for r in rngs])
-        return cls((W if isinstance(rng, list) else W[0]).astype(dtype), **kwargs)
+        W = init_std * np.stack([one.standard_normal(shape) for one in checks.generators(rng)])
+        return cls((W if isinstance(rng, checks.SEQUENCES) else W[0]).astype(dtype), **kwargs)
 
     @classmethod
     def _minimum(cls, vectors, gamma, n_neurons, kwargs):

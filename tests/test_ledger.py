@@ -108,6 +108,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert main(["validate", "--only", "D.41", "--out", str(tmp_path / "other")]) == 2
     assert "did you mean 'D.4'" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+    assert main(["validate", "--only", "d.4", "--only", "D.5", "--out", str(tmp_path / "other")]) == 2
+    assert "did you mean 'D.4'" in capsys.readouterr().err
+    assert main(["validate", "--quick", "--only", "B.3", "--only", "2.3", "--out", out]) == 1
+    assert {"2.3", "B.3"} == set(json.loads((tmp_path / "ledger" / "ledger.json").read_text())["entries"])
 
 
 # ------------------------------------------------------------------ statistics

@@ -297,6 +297,67 @@ def test_more_refusals():
         standard_error(np.ones((1, 3)))
 
 
+def test_types_of_another_number_of_classes_are_refused():
+    _, _, _, state = problem()
+    for n_classes in (K - 1, K + 1):
+        with pytest.raises(ValueError, match="another number of classes than the 3 of state"):
+            simulate(state, population_types(n_classes, P, 2, 3.0, 1.0), q=3, rho=RHO, lr=0.5, n_iter=5)
+
+
+def test_no_radius_is_standard_training():
+    _, _, types, state = problem()
+    options = {"q": 3, "rho": RHO, "lr": 0.5, "n_iter": 30}
+    still = simulate(state, types, ascent_lr=0.5, eps=0, **options)
+    assert np.isnan(still.saturated_at).all()
+    np.testing.assert_allclose(still.phi, simulate(state, types, **options).phi, atol=EXACT)
+
+
+def test_discrete_laws_are_exact():
+    given = stats.rv_discrete(values=([1, 2.5], [0.25, 0.75]))
+    for law in (given, given()):
+        types = population_types(2, 3, 1, law, 1.0, shared=True)
+        weights = {s: types.weight[0][(types.strength[0] == s).any(axis=1)].sum() for s in (1.0, 2.5)}
+        assert weights == {1.0: pytest.approx(1), 2.5: pytest.approx(0.75)}  # beta = 1 is in every type
+    poisson = population_types(2, 3, 1, stats.poisson(1.0, loc=1), 1.0, shared=True)
+    assert poisson.weight.sum() == pytest.approx(1, abs=1e-12)
+    assert poisson.weight[0, 1] == pytest.approx(stats.poisson(1.0).pmf(1) / 2)
+
+
+def test_a_generator_per_run():
+    for rng in ([3, 4], (3, 4), range(3, 5), np.array([3, 4])):
+        drawn = State.draw(2, 1, 8, rng=rng)
+        assert drawn.n_runs == 2
+        np.testing.assert_array_equal(drawn.phi[1], State.draw(2, 1, 8, rng=4).phi[0])
+        assert af.PatchCNN.init(2, 1, 8, rng=rng).n_runs == 2
+
+
+EYE = np.eye(8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: State.from_weights(np.zeros((2, 1, 8)), (2 * EYE[:2], EYE[2:4])), "features: must be orthonormal"),
+        (lambda: State.from_weights(np.zeros((2, 1, 8)), (EYE[:2], EYE[:2])), "features: must be orthonormal"),
+        (lambda: State.from_weights(np.full((2, 1, 8), np.nan), (EYE[:2], EYE[2:4])), "W holds NaN"),
+        (lambda: State.from_weights(np.zeros((0, 2, 1, 8)), (EYE[:2], EYE[2:4])), "W has shape"),
+        (lambda: State.draw(2, 1, 8, rng=[]), "rng = "),
+        (lambda: State.draw(2, 1, 8, rng=-1), "rng = -1"),
+        (lambda: population_types(2, 3, 1, stats.norm(0, 1), 1.0), "alpha has support"),
+        (lambda: population_types(2, 3, 1, 1.0, stats.gamma), "beta = .*frozen"),
+        (lambda: population_types(2, 3, 1, stats.uniform(1, 1), 1.0, n_points=5), "n_points = 5: must be a power of 2"),
+        (lambda: population_types(2, 3, 1, stats.uniform(1, 1), 1.0, seeds=()), "seed"),
+        (lambda: population_types(2, 30_000, 1, stats.uniform(1, 1), 1.0), "n_patches = 30000"),
+        (lambda: population_types(2, 3, 1, stats.randint(1, 10**9), 1.0, shared=True), "at most 10000"),
+        (lambda: empirical_types([0], np.zeros((1, 0)), np.zeros((1, 0)), 2), "at least one patch"),
+        (lambda: population_types(2, 3, 1, 10**400, 1.0), "alpha = 1000"),
+    ],
+)
+def test_still_more_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def test_divergence_is_said():
     _, _, types, state = problem()
     state.phi[1] = 1e308

@@ -139,7 +139,7 @@ def decompose(
     if (signal is None) != (features is None):
         name = "signal" if signal is None else "features"
         raise ValueError(f"{name} = None: signal and features must be given together")
-    F = None if signal is None else _features(features, step)
+    F = None if signal is None else np.concatenate(checks.features(features, step.shape[0], step.shape[-1]))
     noises = {} if signal is None else _noises(signal, F, step)
     a, D, W, records = np.zeros((len(W0), len(step.X))), np.zeros_like(W0), W0, []
     for t in range(n_iter + 1):
@@ -181,7 +181,10 @@ def noise_update(
     W, step = _Step.build(W, X, y, q, rho, lr, ascent_lr, eps, objective, norm, n_ascent, name="W")
     k, m, N, P, d = step.shape
     noise = step.X - _signal(signal, step)
-    toward = noise if features is None else _noises(signal, _features(features, step), step)["_orthogonal"]
+    toward = noise
+    if features is not None:
+        F = np.concatenate(checks.features(features, step.shape[0], step.shape[-1]))
+        toward = _noises(signal, F, step)["_orthogonal"]
     g, delta = step.rates(W)
     if not np.isfinite(g).all():
         raise ValueError("W: too large, a logit is not finite")
@@ -253,22 +256,6 @@ class _Step:
             F, slopes = self.forward(W, self.X + delta)
             e = -reference.objective_gradient(F, self.y, reference.CROSS_ENTROPY)
         return self.weigh(self.lr / len(F) * e, slopes), delta
-
-
-def _features(features, step) -> np.ndarray:
-    """(u, v) -> F (2k, d), orthonormal."""
-    k, d = step.shape[0], step.shape[-1]
-    try:
-        u, v = (np.asarray(f, dtype=np.float64) for f in features)
-    except (TypeError, ValueError):
-        raise ValueError("features: must be a pair (u, v) of arrays") from None
-    if u.shape != (k, d) or v.shape != (k, d):
-        raise ValueError(f"features have shapes {u.shape} and {v.shape}: must both be ({k}, {d})")
-    F = np.concatenate([u, v])
-    error = np.abs(F @ F.T - np.eye(2 * k)).max()
-    if not error <= UNIT:
-        raise ValueError(f"features: must be orthonormal to {UNIT:g}, but <f_i, f_j> is off by {error:.2g}")
-    return F
 
 
 def _signal(signal, step) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 from .. import checks
 from ..kernels.recursion import Types
 
+MOST_VALUES = 10_000  # of a discrete strength law
+
 
 def _pack(runs, n_classes) -> Types:
     """Runs as lists of (y, weight, {(feature, strength): count}), padded to one shape."""
@@ -55,6 +57,8 @@ def empirical_types(y, robust, strength, n_classes: int) -> Types:
     k = checks.integer("n_classes", n_classes, 2)
     if not np.issubdtype(y.dtype, np.integer) or y.size == 0 or y.min() < 0 or y.max() >= k:
         raise ValueError(f"y: must be integers in 0..{k - 1}, one per sample")
+    if strength.shape[-1] == 0 or not np.isin(robust, (0, 1)).all():
+        raise ValueError(f"robust has shape {robust.shape}: must be bool, at least one patch per sample")
     if not np.isfinite(strength).all():
         raise ValueError("strength holds NaN or infinite values: every strength must be finite")
     runs = []
@@ -87,7 +91,7 @@ def population_types(
     Constant strengths are exact (k types, or k (P + 1) with a Bernoulli partition).  Random ones (`alpha`, `beta`
     frozen scipy.stats laws):
 
-    - ``shared``: one strength per sample for its robust patches and one for the others.  A finite law is exact; a
+    - ``shared``: one strength per sample for its robust patches and one for the others.  A discrete law is exact; a
       continuous one is integrated by `n_nodes` Gauss-Legendre nodes in the quantile.
     - independent strengths couple through the logit into a P-dimensional integral: `n_points` scrambled Sobol points
       (a power of 2), one run per entry of `seeds`.  The spread over these runs gives the standard error; start all of
@@ -100,7 +104,7 @@ def population_types(
     if P_R > P:
         raise ValueError(f"n_robust = {n_robust}: must be <= n_patches = {P}")
     checks.choice("partition", partition, checks.PARTITIONS)
-    laws = [v if hasattr(v, "ppf") else checks.number(n, v, above=0) for n, v in (("alpha", alpha), ("beta", beta))]
+    laws = checks.strengths("alpha", alpha), checks.strengths("beta", beta)
     numbers = np.arange(P + 1) if partition == "bernoulli" else np.array([P_R])
     shares = stats.binom.pmf(numbers, P, P_R / P) if partition == "bernoulli" else np.ones(1)
     parts = [(n, w / k) for n, w in zip(numbers.tolist(), shares.tolist()) if w > 0]
@@ -113,9 +117,13 @@ def population_types(
             for (a, w_a), (b, w_b) in product(*nodes)
         ]
         return _pack([_merged(run)], k)
-    runs = []
-    for seed in seeds:
-        points = stats.qmc.Sobol(P, seed=np.random.default_rng(seed)).random(checks.integer("n_points", n_points, 1))
+    if checks.integer("n_points", n_points, 1) & (n_points - 1):
+        raise ValueError(f"n_points = {n_points}: must be a power of 2")
+    if P > stats.qmc.Sobol.MAXDIM:
+        raise ValueError(f"n_patches = {P}: independent strengths need <= {stats.qmc.Sobol.MAXDIM}; see `shared`")
+    seeds, runs = np.atleast_1d(seeds), []
+    for seed in checks.seeds(seeds, max(len(seeds), 1)):
+        points = stats.qmc.Sobol(P, seed=np.random.default_rng(seed)).random(n_points)
         points = np.clip(points, np.finfo(float).tiny, 1 - np.finfo(float).eps / 2)
         values = [law.ppf(points) if hasattr(law, "ppf") else np.full(points.shape, law) for law in laws]
         run = []
@@ -131,15 +139,22 @@ def population_types(
 
 
 def _nodes(law, n):
-    """Pairs (strength, weight) of a number, a finite law or a continuous one."""
+    """Pairs (strength, weight) of a number, a discrete law or a continuous one."""
     if not hasattr(law, "ppf"):
         return [(law, 1.0)]
-    low, high = law.support()
-    if hasattr(law, "pmf") and np.isfinite([low, high]).all():
+    if not hasattr(law, "pmf"):
+        x, w = np.polynomial.legendre.leggauss(n)
+        return list(zip(law.ppf((x + 1) / 2).tolist(), (w / 2).tolist()))
+    values = getattr(getattr(law, "dist", law), "xk", None)  # scipy's laws of given values; others live on integers
+    if values is None:
+        low, high = law.ppf([1e-16, 1 - 1e-16])
+        if high - low > MOST_VALUES:
+            raise ValueError(f"a strength law has {high - low:.3g} values: must have at most {MOST_VALUES}")
         values = np.arange(low, high + 1)
-        return [(float(v), float(w)) for v, w in zip(values, law.pmf(values)) if w > 0]
-    x, w = np.polynomial.legendre.leggauss(n)
-    return list(zip(law.ppf((x + 1) / 2).tolist(), (w / 2).tolist()))
+    pairs = [(float(v), float(w)) for v, w in zip(values, law.pmf(values)) if w > 0]
+    if abs(sum(w for _, w in pairs) - 1) > 1e-9:
+        raise ValueError(f"a strength law has weight {sum(w for _, w in pairs):g} on its values: must be 1")
+    return pairs
 
 
 def standard_error(values: np.ndarray, axis: int = 0) -> np.ndarray:

@@ -36,10 +36,12 @@ class State:
         """The state of given weights, (k, m, d) or (R, k, m, d), and features (u, v), each (k, d) and orthonormal."""
         W = np.asarray(W, np.float64)
         W = W[None] if W.ndim == 3 else W
-        f = np.concatenate([np.asarray(part, np.float64) for part in features])
-        if W.ndim != 4 or f.shape != (2 * W.shape[1], W.shape[3]):
-            raise ValueError(f"W has shape {W.shape}, features {f.shape}: must be (R, k, m, d) and twice (k, d)")
+        if W.ndim != 4 or 0 in W.shape or W.shape[1] < 2:
+            raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
+        if not np.isfinite(W).all():
+            raise ValueError("W holds NaN or infinite values: every weight must be finite")
         R, k, m, d = W.shape
+        f = np.concatenate(checks.features(features, k, d))
         phi = W @ f.T
         flat = W.reshape(R, k * m, d)
         if ((f != 0).sum(axis=1) == 1).all():
@@ -62,8 +64,7 @@ class State:
             raise ValueError(f"patch_dim = {d}: must be >= 2 n_classes = {2 * k}")
         std = d**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
         free, phi, gram = d - 2 * k, [], []
-        for one in rng if isinstance(rng, list) else [rng]:
-            one = np.random.default_rng(one)
+        for one in checks.generators(rng):
             phi.append(std * one.standard_normal((k, m, 2 * k)))
             if free >= K:
                 factor = np.tril(one.standard_normal((K, K)), -1)
@@ -172,11 +173,13 @@ def simulate(
     if len(sizes) > 1:
         raise ValueError(f"state has {state.n_runs} runs and types {len(types.y)}: must be equal, or one of them 1")
     R = max(sizes, default=max([1, *(np.size(v) for v in (rho, lr, ascent_lr, eps) if v is not None)]))
-    if types.feature.max() >= 2 * k or types.y.max() >= k:
-        raise ValueError(f"types speak of class {types.y.max()}: state has {k} classes")
+    y, used = types.y[..., None], types.count * types.weight[..., None] > 0
+    if (types.y >= k).any() or (used & (types.feature != y) & (types.feature != k + y)).any():
+        raise ValueError(f"types: made for another number of classes than the {k} of state")
     rho, lr = checks.per_run("rho", rho, R, above=0), checks.per_run("lr", lr, R, above=0)
     step = checks.per_run("ascent_lr", ascent_lr, R, above=0) if adversarial else np.zeros(R)
     radius = checks.per_run("eps", eps, R, low=0) if adversarial else np.zeros(R)
+    step[radius == 0] = 0  # no axis moves at all, and none saturates
 
     def own(array):
         return np.array(np.broadcast_to(array, (R, *array.shape[1:])), np.float64)
@@ -189,7 +192,7 @@ def simulate(
     orthogonal = own(state.orthogonal) if seen else np.zeros((R, gram.shape[1], 0))
     watch = Watch(orthogonal, np.full(R, float(state.n_orthogonal)), np.zeros(R), risk, after_saturation == "continue")
     types = Types(*(np.ascontiguousarray(np.broadcast_to(a, (R, *a.shape[1:]))) for a in types))
-    every = checks.integer("record_every", record_every, 1) if record_every else max(n_iter // 20, 1)
+    every = max(n_iter // 20, 1) if record_every is None else checks.integer("record_every", record_every, 1)
     engine, n_ascent = get_engine(backend), n_ascent if adversarial else 0
     times = [*range(0, n_iter, every), n_iter]
     history = np.full((len(times), *phi.shape), np.nan)
@@ -212,7 +215,7 @@ def simulate(
         history[t, on], square[t, on] = phi[on], np.einsum("raa->ra", gram[on])
     watched = "never" if not linf else "exact" if seen else "probability"
     shape = (len(times), R, k, phi.shape[1] // k)
-    with np.errstate(over="ignore"):  # where a run diverged
+    with np.errstate(over="ignore", invalid="ignore"):  # where a run diverged
         norm = np.sqrt((history**2).sum(axis=-1) + square).reshape(shape)
     times, history = np.array(times), history.reshape(*shape, 2 * k)
     return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged)
