@@ -10,7 +10,7 @@ from ..network import SmoothedReLU
 from ..theory import State, phase_two_started, plateau, population_types, simulate
 from ..theory.leading_order import LeadingOrder
 from ..theory.window import density_ratio
-from .lab import SMALL_RHO, Scaling, beside_recursion, first_record
+from .lab import SMALL_RHO, Scaling, first_record
 from .ledger import Assumption, Judgement, entry
 from .standard import fit_paired, smallest, within
 from .statistics import spread
@@ -19,9 +19,8 @@ GROUP = "adversarial training"
 
 
 def dense(lab):
-    """Network beside recursion as in `lab.exact`, adversarial, with 40 equidistant looks."""
-    config = lab.config(noise_std=0.0, dtype="float64", n_seeds=2)
-    return lab.once(("dense", True), lambda: beside_recursion(config, True, config.n_iter // 40))
+    """`lab.exact`, adversarial."""
+    return lab.exact(True)
 
 
 def settings(lab) -> dict:

@@ -178,7 +178,7 @@ class OffDiagonal:
         axis.axhline(1, color=PAPER, ls="--", lw=1, label="bound: initial maximum")
         axis.set_xlabel("iteration / last iteration")
         axis.set_ylabel("extreme off-diagonal entries,\nof the initial maximum")
-        axis.legend(fontsize=7, loc="center right")
+        axis.legend(fontsize=7, loc="center right", bbox_to_anchor=(1, 0.62))
 
 
 # ------------------------------------------------------------------ D.22

@@ -96,9 +96,10 @@ class Lab:
         return self.once(("story", adversarial), make)
 
     def exact(self, adversarial: bool) -> Exact:
-        """Network beside recursion without noise: default configuration, float64, two seeds, t = 0, mid-run, end."""
-        config = self.config(noise_std=0.0, dtype="float64", n_seeds=2)
-        return self.once(("exact", adversarial), lambda: beside_recursion(config, adversarial, config.n_iter // 2))
+        """Network beside recursion without noise: default configuration, float64, two seeds, 40 looks on the way."""
+        config, looks = self.config(noise_std=0.0, dtype="float64", n_seeds=2), 40
+        every = max(config.n_iter // looks, 1)
+        return self.once(("exact", adversarial), lambda: beside_recursion(config, adversarial, every))
 
     # -------------------------------------------------------------- the small-rho configuration
     def small(self, adversarial: bool) -> Recursion:

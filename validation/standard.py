@@ -10,7 +10,7 @@ from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from ..network import PatchCNN
 from ..theory import State, gaussian_maximum, simulate
 from ..training import TrainConfig, train
-from .lab import beside_recursion, recursion_types
+from .lab import recursion_types
 from .ledger import Assumption, Judgement, entry
 from .statistics import Exponent, fit_exponent, shortfall
 
@@ -19,9 +19,8 @@ GROUP = "standard training"
 
 
 def dense(lab):
-    """Network beside recursion as in `lab.exact`, standard, with 40 equidistant looks."""
-    config = lab.config(noise_std=0.0, dtype="float64", n_seeds=2)
-    return lab.once(("dense", False), lambda: beside_recursion(config, False, config.n_iter // 40))
+    """`lab.exact`, standard."""
+    return lab.exact(False)
 
 
 def relative(network: np.ndarray, recursion: np.ndarray) -> np.ndarray:
