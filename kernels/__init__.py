@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from .reference import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT, NumpyEngine
+from .reference import CROSS_ENTROPY, L1, L2, LINF, MARGIN, NEG_LABEL_LOGIT, NumpyEngine
 
-__all__ = ["BACKENDS", "CROSS_ENTROPY", "L2", "LINF", "MARGIN", "NEG_LABEL_LOGIT", "NumpyEngine", "get_engine"]
+__all__ = ["BACKENDS", "CROSS_ENTROPY", "L1", "L2", "LINF", "MARGIN", "NEG_LABEL_LOGIT", "NumpyEngine", "get_engine"]
 
 BACKENDS = ("numba", "numpy")
 

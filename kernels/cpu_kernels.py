@@ -95,6 +95,26 @@ def input_gradient(lo, hi, w, net, data, ascent, out):
 
 
 @jit
+def pull_back(lo, hi, w, net, data, C, out):
+    """out (blocks, d, B) = sum_i C[slot, i] dF_i/dx, per sample; C (slots, k) float64."""
+    B = BLOCK_BYTES // data.X.itemsize
+    size = net.d * B
+    for c in range(lo, hi):
+        r, b0, blocks, s0, n, P = chunk(data.table, c)
+        x0 = b0 * size
+        forward(net, r, data.X, x0, blocks, w)
+        for s in range(n):
+            for i in range(net.k):
+                w.C[s, i] = C[s0 + s, i]
+        scale_slopes(net, blocks, data, b0 * B, P, n, YES, w)
+        b = 0
+        while b < blocks:
+            done = descent(net, r, data.X, x0, b, blocks - b, P, n, data.y, s0, CROSS_ENTROPY, w)
+            copy(out, x0 + b * size, w.D, I0, done * size)
+            b += done
+
+
+@jit
 def ascend(lo, hi, w, net, data, ascent, Xa):
     """Xa (blocks, d, B) <- the inputs after `ascent.n_steps` > 0 gradient ascent steps from the clean inputs."""
     B = BLOCK_BYTES // data.X.itemsize

@@ -19,7 +19,7 @@ OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 # A compiled kernel holds code from all of these files; Numba's own stamp would be one file's time of change.
 _HERE = Path(__file__).parent
-_SOURCES = [*sorted(_HERE.glob("cpu_*.py")), *(_HERE / f"{name}.py" for name in ("jit", "recursion", "reference"))]
+_SOURCES = [*sorted(_HERE.glob("cpu_*.py")), *(_HERE / f"{name}.py" for name in ("jit", "recursion", "reference", "search"))]
 _STAMP = (
     hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest(),
     *(numba.__version__, llvmlite.__version__, sys.version),
@@ -101,9 +101,10 @@ def light_optimisation():
         config.OPT = before
 
 
-def part(function):
+def part(function=None, **options):
     """``numba.njit`` for a function that only kernels call: entries from Python would double its compilation."""
-    return njit(no_cpython_wrapper=True, **OPTIONS)(function)
+    compiled = njit(no_cpython_wrapper=True, **OPTIONS, **options)
+    return compiled if function is None else compiled(function)
 
 
 def jit(function):

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from . import cpu_kernels as kernels
-from . import cpu_recursion
+from . import cpu_recursion, cpu_search
 from .cpu_blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, Net, Scratch, panels
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import light_optimisation
@@ -189,6 +189,13 @@ class NumbaEngine(NumpyEngine):
         self._spread(kernels.input_gradient, len(batch.data.table), sizes, net, batch.data, ascent, out)
         return batch.unpack(out, np.zeros_like(batch.X))
 
+    def pull_back(self, W, batch, q, rho, C):
+        batch = batch.own()
+        net, sizes = self._prepare(W, batch, q, rho)
+        out, C = np.empty_like(batch.data.X), np.ascontiguousarray(C, np.float64).reshape(-1, net.k)[batch.target]
+        self._spread(kernels.pull_back, len(batch.data.table), sizes, net, batch.data, C, out)
+        return batch.unpack(out, np.zeros_like(batch.X))
+
     def ascend(self, W, batch, q, rho, objective, step, eps, norm, n_steps):
         batch = batch.own()
         net, sizes = self._prepare(W, batch, q, rho)
@@ -247,6 +254,14 @@ class NumbaEngine(NumpyEngine):
         self._spread(cpu_recursion.recursion, len(phi), None, phi, *args, compiling=nullcontext)
         return flagged, bad
 
+    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
+        (R, k, m, d), B = W.shape, len(rows)
+        lower, upper, delta, nodes = np.empty(B), np.empty(B), np.empty((B, d)), np.empty(B, np.int64)
+        order = np.argsort(np.arange(B) % 61, kind="stable")  # neighbours cost alike, so threads take from everywhere
+        args = (W.reshape(R * k, m, d), k, X, order, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes)
+        self._spread(cpu_search.search, B, None, *args, lower, upper, delta, nodes, compiling=nullcontext)
+        return lower, upper, delta, nodes
+
 
 def warm_up(dtype) -> None:
     """Compile every kernel for a dtype, or load it from the cache, by calling each method on a few numbers."""
@@ -257,6 +272,7 @@ def warm_up(dtype) -> None:
     engine.logits(W, batch, 2, 1.0)
     engine.loss_and_grad(W, batch, 2, 1.0)
     engine.input_grad(W, batch, 2, 1.0, 0)
+    engine.pull_back(W, batch, 2, 1.0, np.ones((R, 2, 2)))
     engine.ascend(W, batch, 2, 1.0, 0, one, one, 0, 1)
     engine.pgd(W, batch, 2, 1.0, 0, one, one, 0, 1, X)
     engine.interval(W, batch, 2, 1.0, np.ones((R, 2, 1)))
@@ -264,8 +280,10 @@ def warm_up(dtype) -> None:
     for net, samples in ((W[:1], alone), (W[:_threads], engine.pack(X[:_threads], y[:_threads], _threads))):
         rate = one[: len(net)]
         engine.train(net, samples, 2, 1.0, rate, 1, 0, rate, rate, 0, 1)
-    if W.dtype == np.float64:  # the recursion knows no other
+    if W.dtype == np.float64:  # recursion and search know no other
         kinds = np.ones((1, 1, 1))
         types = Types(np.zeros((1, 1), np.int64), kinds[0], np.zeros((1, 1, 1), np.int64), kinds, kinds)
+        rows, numbers = np.array([[0, 0, 0, 1]]), np.ones((1, 3))
+        engine.search(W, X[0, 0], rows, numbers, 0, 2, 1.0, 1, 1, 1)
         watch, ascent = Watch(np.ones((1, 2, 1)), np.ones(1), np.ones(1), 1.0, False), (0, one[:1], one[:1], 0, 1)
         engine.recursion(np.ones((1, 2, 4)), np.ones((1, 2, 2)), types, watch, 2, one[:1], one[:1], 1, *ascent)

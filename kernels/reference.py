@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 NEG_LABEL_LOGIT, MARGIN, CROSS_ENTROPY = 0, 1, 2  # ascent objectives J
-LINF, L2 = 0, 1  # norms of a perturbation, patch by patch
+LINF, L2, L1 = 0, 1, 2  # norms of a perturbation, patch by patch
 
 
 # ------------------------------------------------------------------ the network (Sec. 2.3)
@@ -152,6 +152,10 @@ class NumpyEngine:
         C = objective_gradient(forward(W, batch.X, q, rho), batch.y, objective)
         return np.where(batch.active[..., None, None], input_gradient(W, batch.X, C, q, rho), 0).astype(W.dtype)
 
+    def pull_back(self, W, batch, q, rho, C):
+        """sum_i C[n, i] dF_i/dx per sample, C (R, N, k) float64 -> (R, N, P, d); 0 for samples that are not active."""
+        return np.where(batch.active[..., None, None], input_gradient(W, batch.X, C, q, rho), 0).astype(W.dtype)
+
     def ascend(self, W, batch, q, rho, objective, step, eps, norm, n_steps):
         """x~ <- x + project_eps(x~ - x + step grad_x J(x~)), n_steps times from x~ = x -> (R, N, P, d)."""
         X = Xa = batch.X
@@ -226,3 +230,15 @@ class NumpyEngine:
         from .recursion import recursion  # which needs the formulas above
 
         return recursion(phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps)
+
+    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
+        """Bounds of min_delta h + lambda psi for B patches, each with a label and a rival (kernels/search.py); float64.
+
+        ``X (., d)`` patches; ``rows (B, 4)`` int64: patch, run, label, rival; ``numbers (B, 3)``: eps, lambda, tolerance.
+        `n_steps` conditional gradient steps per node; `n_rounds` of tightening, 0 for the relaxation alone; at most
+        `n_nodes` nodes, fewer once the bounds are tolerance apart.  Norms: LINF, L2, L1.  Returns lower (sound), upper
+        (B,), delta (B, d) that attains upper, and nodes used (B,).
+        """
+        from .search import search
+
+        return search(W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes)

@@ -41,7 +41,7 @@ METHODS = [name for name, value in vars(NumpyEngine).items() if inspect.isfuncti
 class Case:
     """A problem with all that engines are given; the last of several runs has no active sample where some have none."""
 
-    PER_RUN = ("W", "rate", "step", "small", "eps", "shift", "direction", "cross", "leaders", "start")
+    PER_RUN = ("W", "rate", "step", "small", "eps", "shift", "direction", "cross", "leaders", "start", "pull")
 
     def __init__(self, shape, sharing="all per run", dtype="float64"):
         R, N, P, d, k, m, self.q = SHAPES[shape]
@@ -57,7 +57,9 @@ class Case:
         self.direction = np.sign(self.W).reshape(R, k * m, d)
         self.cross = self.direction @ self.W.reshape(R, k * m, d).swapaxes(1, 2)
         self.leaders = np.repeat(np.arange(k * m).reshape(1, k, m)[..., :2], R, axis=0)
-        self.start = (self.X + np.random.default_rng(2).uniform(-0.1, 0.1, (R, N, P, d))).astype(dtype)
+        rng = np.random.default_rng(2)
+        self.start = (self.X + rng.uniform(-0.1, 0.1, (R, N, P, d))).astype(dtype)
+        self.pull = rng.standard_normal((R, N, k))
 
     @property
     def on(self):
@@ -72,7 +74,7 @@ class Case:
         for name in self.PER_RUN:
             setattr(one, name, getattr(self, name)[[r]])
         one.X, one.y = (a[[r]][:, on] for a in self.inputs())
-        one.start, one.active, one.dtype = one.start[:, on], None, dtype or self.dtype
+        one.start, one.pull, one.active, one.dtype = one.start[:, on], one.pull[:, on], None, dtype or self.dtype
         for name in ("W", "X", "shift", "direction", "cross", "start"):
             setattr(one, name, getattr(one, name).astype(one.dtype))
         return one
@@ -187,6 +189,12 @@ def test_input_grad(engine, case):
         case.agree(gradient, truth)
 
 
+def test_pull_back(engine, case):
+    (out,), (truth,) = case.call(engine, "pull_back", "pull"), case.truth("pull_back", "pull", fill=0)
+    assert out.dtype == case.dtype
+    case.agree(out, truth)
+
+
 @norms
 def test_ascend(engine, case, norm):
     for objective in J:
@@ -239,7 +247,7 @@ def test_train(engine, whole, n_steps, norm):
 
 
 # ------------------------------------------------------------------ the Numba engine's bits
-CALLS = [("logits",), ("interval", "shift"), ("aligned", "eps", "cross", "leaders"), ("loss_and_grad",)]
+CALLS = [("logits",), ("pull_back", "pull"), ("interval", "shift"), ("aligned", "eps", "cross", "leaders"), ("loss_and_grad",)]
 CALLS += [("input_grad", objective) for objective in J]
 CALLS += [("ascend", objective, "step", "eps", norm, 2) for objective in J for norm in (LINF, L2)]
 CALLS += [("pgd", objective, "small", "eps", norm, 5, "start") for objective in J for norm in (LINF, L2)]

@@ -1,0 +1,462 @@
+"""The search of :mod:`advfeat.kernels.search` problem by problem, float64, for LLVM's own vectoriser.
+
+Sums over coordinates may be taken in any order (`REORDER`): the bounds' slack covers every order, and one compiled
+kernel always takes the same.  Rows are passed as a matrix and an index, since a view costs two atomic counts.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .jit import jit, part
+from .reference import L1, L2, LINF
+from .search import BISECTIONS, MULTIPLIERS, NEGLIGIBLE, SETTLED
+
+REORDER = {"reassoc", "contract"}
+TINY = float(np.finfo(np.float64).tiny)
+N_MULTIPLIERS, FIRST_MULTIPLIER = len(MULTIPLIERS), float(MULTIPLIERS[0])
+
+
+class Problem(NamedTuple):
+    """One patch: the rows of weights that belong to label and rival, and what delta may be."""
+
+    up: int
+    down: int
+    eps: float
+    penalty: float
+    norm: int
+    q: int
+    rho: float
+    pad: float
+    n_steps: int
+    n_rounds: int
+
+
+class Pool(NamedTuple):
+    """One thread's memory: nodes (n, ...), vectors of neurons Z (rows, m) and of coordinates D (rows, d)."""
+
+    bound: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    delta: np.ndarray
+    Z: np.ndarray
+    D: np.ndarray
+
+
+# rows of Pool.Z and Pool.D
+UP, DOWN, T, DT, SLOPE, CHORD, REST = range(7)
+GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT = range(6)
+
+
+@part(fastmath=REORDER)
+def dot(A, i, B, j):
+    total = 0.0
+    for c in range(A.shape[1]):
+        total += A[i, c] * B[j, c]
+    return total
+
+
+@part(fastmath=REORDER)
+def images(out, i, start, W, a, D, j):
+    """out[i] = start + W[a] @ D[j]; start is a row of `out`, or none if negative."""
+    for r in range(W.shape[1]):
+        total = 0.0
+        for c in range(W.shape[2]):
+            total += W[a, r, c] * D[j, c]
+        out[i, r] = total + (out[start, r] if start >= 0 else 0.0)
+
+
+@part(fastmath=REORDER)
+def pull(D, i, W, a, Z, j):
+    """D[i] = Z[j] @ W[a], four neurons at a time."""
+    m, d = W.shape[1], W.shape[2]
+    for c in range(d):
+        D[i, c] = 0.0
+    for r in range(0, m // 4 * 4, 4):
+        g0, g1, g2, g3 = Z[j, r], Z[j, r + 1], Z[j, r + 2], Z[j, r + 3]
+        for c in range(d):
+            D[i, c] += (g0 * W[a, r, c] + g1 * W[a, r + 1, c]) + (g2 * W[a, r + 2, c] + g3 * W[a, r + 3, c])
+    for r in range(m // 4 * 4, m):
+        for c in range(d):
+            D[i, c] += Z[j, r] * W[a, r, c]
+
+
+# ------------------------------------------------------------------ the activation
+@part
+def sigma(z, q, rho):
+    x = min(max(z / rho, 0.0), 1.0)
+    power = x
+    for _ in range(q - 1):
+        power *= x
+    return rho / q * power + max(z - rho, 0.0)
+
+
+@part
+def sigma_prime(z, q, rho):
+    x = min(max(z / rho, 0.0), 1.0)
+    power = x
+    for _ in range(q - 2):
+        power *= x
+    return power
+
+
+@part
+def chord(low, high, q, rho):
+    at_low, at_high = sigma(low, q, rho), sigma(high, q, rho)
+    if high - low > 1e-9 * (abs(low) + abs(high)):
+        slope = min(max((at_high - at_low) / (high - low), 0.0), 1.0)
+    else:
+        slope = sigma_prime(low, q, rho)
+    return slope, max(at_low - slope * low, at_high - slope * high)
+
+
+@part
+def height(low, high, q, rho):
+    """How far the chord lies above sigma in the middle of the range's positive part."""
+    middle = (max(low, 0.0) + high) / 2
+    slope, offset = chord(low, high, q, rho)
+    return slope * middle + offset - sigma(middle, q, rho)
+
+
+# ------------------------------------------------------------------ the ball
+@part
+def supported(size, norm, eps, penalty):
+    """S(v) from the dual norm of v."""
+    if norm == L1:
+        return eps * max(size - penalty, 0.0)
+    if norm == L2 and size < 2 * penalty * eps:
+        return size * size / (4 * penalty)
+    return eps * size - (penalty * eps * eps if norm == L2 else 0.0)
+
+
+@part(fastmath=REORDER)
+def dual_shifted(W, a, r, sign, mu, D, i, norm):
+    """The dual norm of sign * W[a, r] - mu D[i]."""
+    total = 0.0
+    if norm == LINF:
+        for c in range(D.shape[1]):
+            total += abs(sign * W[a, r, c] - mu * D[i, c])
+    elif norm == L2:
+        for c in range(D.shape[1]):
+            x = sign * W[a, r, c] - mu * D[i, c]
+            total += x * x
+        total = math.sqrt(total)
+    else:
+        for c in range(D.shape[1]):
+            total = max(total, abs(sign * W[a, r, c] - mu * D[i, c]))
+    return total
+
+
+@part(fastmath=REORDER)
+def dual(D, i, norm):
+    total = 0.0
+    if norm == LINF:
+        for c in range(D.shape[1]):
+            total += abs(D[i, c])
+    elif norm == L2:
+        for c in range(D.shape[1]):
+            total += D[i, c] * D[i, c]
+        total = math.sqrt(total)
+    else:
+        for c in range(D.shape[1]):
+            total = max(total, abs(D[i, c]))
+    return total
+
+
+@part(fastmath=REORDER)
+def psi(D, i, norm):
+    total = 0.0
+    for c in range(D.shape[1]):
+        total += abs(D[i, c]) if norm == L1 else D[i, c] * D[i, c]
+    return total
+
+
+@part
+def away(D, i, size, p):
+    """D[VERTEX] = a delta that attains S(-D[i]); `size` is the dual norm of D[i]."""
+    d = D.shape[1]
+    if p.norm == LINF:
+        for c in range(d):
+            D[VERTEX, c] = -p.eps if D[i, c] > 0.0 else p.eps if D[i, c] < 0.0 else 0.0
+    elif p.norm == L2:
+        scale = 0.0
+        if size < 2 * p.penalty * p.eps:
+            scale = -1 / (2 * p.penalty)
+        elif size > 0.0:
+            scale = -p.eps / size
+        for c in range(d):
+            D[VERTEX, c] = scale * D[i, c]
+    else:
+        found = size <= p.penalty
+        for c in range(d):
+            D[VERTEX, c] = 0.0
+            if not found and abs(D[i, c]) == size:
+                D[VERTEX, c] = -p.eps if D[i, c] > 0.0 else p.eps
+                found = True
+
+
+# ------------------------------------------------------------------ relaxation
+@part
+def value(W, p, w, D, i):
+    """h + lambda psi at D[i]; leaves the label's preactivations in Z[T] and the rival's in Z[REST]."""
+    images(w.Z, T, UP, W, p.up, D, i)
+    images(w.Z, REST, DOWN, W, p.down, D, i)
+    total = p.penalty * psi(D, i, p.norm)
+    for r in range(w.Z.shape[1]):
+        total += sigma(w.Z[T, r], p.q, p.rho) - sigma(w.Z[REST, r], p.q, p.rho)
+    return total
+
+
+@part
+def rising(w, p, step, slope, bend):
+    rate = bend * step - slope
+    for r in range(w.Z.shape[1]):
+        rate += sigma_prime(w.Z[T, r] + step * w.Z[DT, r], p.q, p.rho) * w.Z[DT, r]
+    return rate > 0.0
+
+
+@part
+def advance(W, p, w, D, i):
+    """D[i] moves towards D[VERTEX] by the step that minimises label - tangent of the rival + lambda psi; the step."""
+    d = D.shape[1]
+    if p.norm == L1:
+        slope, bend = p.penalty * (psi(D, i, L1) - psi(w.D, VERTEX, L1)), 0.0
+    for c in range(d):
+        w.D[MOVE, c] = w.D[VERTEX, c] - D[i, c]
+    if p.norm != L1:
+        slope, bend = -2 * p.penalty * dot(D, i, w.D, MOVE), 2 * p.penalty * psi(w.D, MOVE, L2)
+    slope += dot(w.D, RIVAL, w.D, MOVE)
+    images(w.Z, DT, -1, W, p.up, w.D, MOVE)
+    low, high = 0.0, 1.0
+    if not rising(w, p, 1.0, slope, bend):
+        low = 1.0
+    else:
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            if rising(w, p, middle, slope, bend):
+                high = middle
+            else:
+                low = middle
+    if low > 0.0:
+        for c in range(d):
+            D[i, c] += low * w.D[MOVE, c]
+    return low
+
+
+@part
+def relax(W, p, w, n):
+    """Conditional gradient on node n's relaxation: its best bound and the offset of that minorant, a in D[MINORANT]."""
+    m, d = w.Z.shape[1], w.D.shape[1]
+    constant = 0.0
+    for r in range(m):
+        slope, offset = chord(w.low[n, r], w.high[n, r], p.q, p.rho)
+        w.Z[CHORD, r] = slope
+        constant -= slope * w.Z[DOWN, r] + offset
+    pull(w.D, RIVAL, W, p.down, w.Z, CHORD)
+    best, best_c = -math.inf, -math.inf
+    for step in range(p.n_steps):
+        images(w.Z, T, UP, W, p.up, w.delta, n)
+        c = constant
+        for r in range(m):
+            t = w.Z[T, r]
+            g = sigma_prime(t, p.q, p.rho)
+            w.Z[SLOPE, r] = g
+            c += sigma(t, p.q, p.rho) - g * (t - w.Z[UP, r])
+        pull(w.D, GRADIENT, W, p.up, w.Z, SLOPE)
+        for i in range(d):
+            w.D[GRADIENT, i] -= w.D[RIVAL, i]
+        size = dual(w.D, GRADIENT, p.norm)
+        bound = c - supported(size, p.norm, p.eps, p.penalty)
+        if bound > best:
+            best, best_c = bound, c
+            for i in range(d):
+                w.D[MINORANT, i] = w.D[GRADIENT, i]
+        gap = c + dot(w.D, GRADIENT, w.delta, n) + p.penalty * psi(w.delta, n, p.norm) - bound
+        if step + 1 == p.n_steps or gap <= 1e-12 * abs(c):
+            break
+        away(w.D, GRADIENT, size, p)
+        advance(W, p, w, w.delta, n)
+    return best, best_c
+
+
+@part
+def descend(W, p, w, n, least, delta, row):
+    """Conditional gradient on h from node n's delta; a better end goes to delta[row]; returns the least value."""
+    m, d = w.Z.shape[1], w.D.shape[1]
+    for i in range(d):
+        w.D[POINT, i] = w.delta[n, i]
+    for _ in range(1 + p.n_rounds):
+        images(w.Z, T, UP, W, p.up, w.D, POINT)
+        images(w.Z, REST, DOWN, W, p.down, w.D, POINT)
+        for r in range(m):
+            w.Z[SLOPE, r] = sigma_prime(w.Z[T, r], p.q, p.rho)
+            w.Z[REST, r] = sigma_prime(w.Z[REST, r], p.q, p.rho)
+        pull(w.D, GRADIENT, W, p.up, w.Z, SLOPE)
+        pull(w.D, RIVAL, W, p.down, w.Z, REST)
+        for i in range(d):
+            w.D[GRADIENT, i] -= w.D[RIVAL, i]
+        away(w.D, GRADIENT, dual(w.D, GRADIENT, p.norm), p)
+        if advance(W, p, w, w.D, POINT) == 0.0:
+            break
+    end = value(W, p, w, w.D, POINT)
+    if end < least:
+        for i in range(d):
+            delta[row, i] = w.D[POINT, i]
+        return end
+    return least
+
+
+@part
+def tighten(W, p, w, n, D, i, room, penalty):
+    """Shrink node n's ranges over {<D[i], delta> + penalty psi <= room}; False: the set is empty."""
+    size = dual(D, i, p.norm)
+    if size == 0.0:
+        return True
+    m, total = w.Z.shape[1], 0.0
+    for r in range(m):
+        w.Z[REST, r] = height(w.low[n, r], w.high[n, r], p.q, p.rho)
+        total += w.Z[REST, r]
+    for r in range(m):
+        if w.Z[REST, r] < NEGLIGIBLE * total:
+            continue
+        unit = dual_shifted(W, p.down, r, 1.0, 0.0, D, i, p.norm) / size
+        for side in range(2):
+            sign, reach, mu = 1.0 - 2.0 * side, math.inf, unit * FIRST_MULTIPLIER
+            for _ in range(N_MULTIPLIERS):
+                length = dual_shifted(W, p.down, r, sign, mu, D, i, p.norm)
+                here = supported(length, p.norm, p.eps, mu * penalty) + mu * room
+                if here > reach:  # convex in mu
+                    break
+                reach, mu = here, 2.0 * mu
+            if side == 0:
+                w.high[n, r] = min(w.high[n, r], w.Z[DOWN, r] + reach + p.pad)
+            else:
+                w.low[n, r] = max(w.low[n, r], w.Z[DOWN, r] - reach - p.pad)
+        if w.low[n, r] > w.high[n, r]:
+            return False
+    return True
+
+
+# ------------------------------------------------------------------ branch and bound
+@part
+def width(w, n):
+    total = 0.0
+    for r in range(w.low.shape[1]):
+        total += w.high[n, r] - w.low[n, r]
+    return total
+
+
+@part
+def bound_node(W, p, w, n, least, delta, row):
+    """Relax, descend, tighten, again; whether node n can hold a minimiser, and the least value found so far."""
+    for _ in range(max(p.n_rounds, 1) if p.n_steps > 0 else 0):
+        found, c = relax(W, p, w, n)
+        w.bound[n] = max(w.bound[n], found - p.pad)
+        least = descend(W, p, w, n, least, delta, row)
+        if p.n_rounds == 0:
+            break
+        before = width(w, n)
+        if not tighten(W, p, w, n, w.D, MINORANT, least - c + 2 * p.pad, p.penalty):
+            return False, least
+        if width(w, n) > (1 - SETTLED) * before:
+            break
+    return True, least
+
+
+@part
+def branch(W, p, w, n, free, least, delta, row):
+    """Halve node n, which keeps the lower half; the upper half goes to slot `free`.
+
+    Returns which halves live (bit 0: n, bit 1: free), or -1 where no range can be halved, and the least value.
+    """
+    m, d = w.Z.shape[1], w.D.shape[1]
+    widest, top = -1, -math.inf
+    for r in range(m):
+        here = height(w.low[n, r], w.high[n, r], p.q, p.rho)
+        if here > top:
+            widest, top = r, here
+    low, high = w.low[n, widest], w.high[n, widest]
+    cut = (max(low, 0.0) + high) / 2
+    if not low < cut < high:
+        return -1, least
+    w.bound[free] = w.bound[n]
+    for r in range(m):
+        w.low[free, r], w.high[free, r] = w.low[n, r], w.high[n, r]
+    for i in range(d):
+        w.delta[free, i] = w.delta[n, i]
+    w.high[n, widest], w.low[free, widest] = cut, cut
+    live = 0
+    for half in range(2):
+        slot, sign = free if half else n, 1.0 - 2.0 * half
+        for i in range(d):
+            w.D[MINORANT, i] = sign * W[p.down, widest, i]
+        if tighten(W, p, w, slot, w.D, MINORANT, sign * (cut - w.Z[DOWN, widest]) + p.pad, 0.0):
+            alive, least = bound_node(W, p, w, slot, least, delta, row)
+            live += (1 + half) * alive
+    return live, least
+
+
+@part
+def rounding(W, up, down, eps, norm, q, X, i):
+    """`search.slack`."""
+    m, d = W.shape[1], W.shape[2]
+    length, size = math.sqrt(psi(X, i, L2)), 0.0
+    for a in (up, down):
+        for r in range(m):
+            reach = dual_shifted(W, a, r, 1.0, 0.0, X, i, norm)
+            size += dual_shifted(W, a, r, 1.0, 0.0, X, i, L2) * length + eps * reach
+    return 16 * (d + 2 * m + q + 16) * 2.0**-53 * size + TINY
+
+
+@jit
+def search(
+    lo, hi, _, W, k, X, order, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, lower, upper, delta, nodes
+):
+    """Problems order[lo:hi]; rows (B, 4): patch, run, label, rival; numbers (B, 3): eps, penalty, tolerance."""
+    m, d, n = W.shape[1], W.shape[2], n_nodes // 2 + 2
+    boxes = np.empty((2, n, m))
+    w = Pool(np.empty(n), boxes[0], boxes[1], np.empty((n, d)), np.empty((REST + 1, m)), np.empty((MINORANT + 1, d)))
+    for at in range(lo, hi):
+        row = order[at]
+        sample, eps = rows[row, 0], numbers[row, 0]
+        up, down = rows[row, 1] * k + rows[row, 2], rows[row, 1] * k + rows[row, 3]
+        pad = rounding(W, up, down, eps, norm, q, X, sample)
+        p = Problem(up, down, eps, numbers[row, 1], norm, q, rho, pad, n_steps, n_rounds)
+        images(w.Z, UP, -1, W, p.up, X, sample)
+        images(w.Z, DOWN, -1, W, p.down, X, sample)
+        w.bound[0] = -pad
+        for r in range(m):
+            w.bound[0] += sigma(w.Z[UP, r] - eps * dual_shifted(W, up, r, 1.0, 0.0, X, sample, norm), q, rho)
+            reach = eps * dual_shifted(W, down, r, 1.0, 0.0, X, sample, norm) + pad
+            w.low[0, r], w.high[0, r] = w.Z[DOWN, r] - reach, w.Z[DOWN, r] + reach
+            w.bound[0] -= sigma(w.high[0, r], q, rho)
+        for i in range(d):
+            w.delta[0, i], delta[row, i] = 0.0, 0.0
+        alive, least = bound_node(W, p, w, 0, value(W, p, w, w.delta, 0), delta, row)
+        count, used, closed = int(alive), 1, math.inf
+        while count > 0:
+            n = 0
+            for i in range(1, count):
+                if w.bound[i] < w.bound[n]:
+                    n = i
+            if w.bound[n] >= least - numbers[row, 2] or used + 2 > n_nodes:
+                closed = min(closed, w.bound[n])
+                break
+            parent = w.bound[n]
+            live, least = branch(W, p, w, n, count, least, delta, row)
+            if live < 0:
+                closed, used, live = min(closed, parent), used - 2, 0
+            used += 2
+            if live == 3:
+                count += 1
+                continue
+            source = count if live == 2 else count - 1  # a dead node's slot is filled again
+            if live != 1:
+                w.bound[n] = w.bound[source]
+                for r in range(m):
+                    w.low[n, r], w.high[n, r] = w.low[source, r], w.high[source, r]
+                for i in range(d):
+                    w.delta[n, i] = w.delta[source, i]
+            count -= live == 0
+        lower[row], upper[row], nodes[row] = min(closed, least - p.pad), least, used
