@@ -198,17 +198,6 @@ def away(D, i, size, p):
 
 # ------------------------------------------------------------------ relaxation
 @part
-def value(W, p, w, D, i):
-    """h + lambda psi at D[i]; leaves the label's preactivations in Z[T] and the rival's in Z[REST]."""
-    images(w.Z, T, UP, W, p.up, D, i)
-    images(w.Z, REST, DOWN, W, p.down, D, i)
-    total = p.penalty * psi(D, i, p.norm)
-    for r in range(w.Z.shape[1]):
-        total += sigma(w.Z[T, r], p.q, p.rho) - sigma(w.Z[REST, r], p.q, p.rho)
-    return total
-
-
-@part
 def rising(w, p, step, slope, bend):
     rate = bend * step - slope
     for r in range(w.Z.shape[1]):
@@ -299,7 +288,11 @@ def descend(W, p, w, n, least, delta, row):
         away(w.D, GRADIENT, dual(w.D, GRADIENT, p.norm), p)
         if advance(W, p, w, w.D, POINT) == 0.0:
             break
-    end = value(W, p, w, w.D, POINT)
+    images(w.Z, T, UP, W, p.up, w.D, POINT)
+    images(w.Z, REST, DOWN, W, p.down, w.D, POINT)
+    end = p.penalty * psi(w.D, POINT, p.norm)
+    for r in range(m):
+        end += sigma(w.Z[T, r], p.q, p.rho) - sigma(w.Z[REST, r], p.q, p.rho)
     if end < least:
         for i in range(d):
             delta[row, i] = w.D[POINT, i]
@@ -308,7 +301,7 @@ def descend(W, p, w, n, least, delta, row):
 
 
 @part
-def tighten(W, p, w, n, D, i, room, penalty):
+def tighten(W, sizes, p, w, n, D, i, room, penalty):
     """Shrink node n's ranges over {<D[i], delta> + penalty psi <= room}; False: the set is empty."""
     size = dual(D, i, p.norm)
     if size == 0.0:
@@ -320,7 +313,7 @@ def tighten(W, p, w, n, D, i, room, penalty):
     for r in range(m):
         if w.Z[REST, r] < NEGLIGIBLE * total:
             continue
-        unit = dual_shifted(W, p.down, r, 1.0, 0.0, D, i, p.norm) / size
+        unit = sizes[1, p.down, r] / size
         for side in range(2):
             sign, reach, mu = 1.0 - 2.0 * side, math.inf, unit * FIRST_MULTIPLIER
             for _ in range(N_MULTIPLIERS):
@@ -348,7 +341,7 @@ def width(w, n):
 
 
 @part
-def bound_node(W, p, w, n, least, delta, row):
+def bound_node(W, sizes, p, w, n, least, delta, row):
     """Relax, descend, tighten, again; whether node n can hold a minimiser, and the least value found so far."""
     for _ in range(max(p.n_rounds, 1) if p.n_steps > 0 else 0):
         found, c = relax(W, p, w, n)
@@ -357,7 +350,7 @@ def bound_node(W, p, w, n, least, delta, row):
         if p.n_rounds == 0:
             break
         before = width(w, n)
-        if not tighten(W, p, w, n, w.D, MINORANT, least - c + 2 * p.pad, p.penalty):
+        if not tighten(W, sizes, p, w, n, w.D, MINORANT, least - c + 2 * p.pad, p.penalty):
             return False, least
         if width(w, n) > (1 - SETTLED) * before:
             break
@@ -365,7 +358,7 @@ def bound_node(W, p, w, n, least, delta, row):
 
 
 @part
-def branch(W, p, w, n, free, least, delta, row):
+def branch(W, sizes, p, w, n, free, least, delta, row):
     """Halve node n, which keeps the lower half; the upper half goes to slot `free`.
 
     Returns which halves live (bit 0: n, bit 1: free), or -1 where no range can be halved, and the least value.
@@ -391,49 +384,41 @@ def branch(W, p, w, n, free, least, delta, row):
         slot, sign = free if half else n, 1.0 - 2.0 * half
         for i in range(d):
             w.D[MINORANT, i] = sign * W[p.down, widest, i]
-        if tighten(W, p, w, slot, w.D, MINORANT, sign * (cut - w.Z[DOWN, widest]) + p.pad, 0.0):
-            alive, least = bound_node(W, p, w, slot, least, delta, row)
+        if tighten(W, sizes, p, w, slot, w.D, MINORANT, sign * (cut - w.Z[DOWN, widest]) + p.pad, 0.0):
+            alive, least = bound_node(W, sizes, p, w, slot, least, delta, row)
             live += (1 + half) * alive
     return live, least
 
 
-@part
-def rounding(W, up, down, eps, norm, q, X, i):
-    """`search.slack`."""
-    m, d = W.shape[1], W.shape[2]
-    length, size = math.sqrt(psi(X, i, L2)), 0.0
-    for a in (up, down):
-        for r in range(m):
-            reach = dual_shifted(W, a, r, 1.0, 0.0, X, i, norm)
-            size += dual_shifted(W, a, r, 1.0, 0.0, X, i, L2) * length + eps * reach
-    return 16 * (d + 2 * m + q + 16) * 2.0**-53 * size + TINY
-
-
 @jit
 def search(
-    lo, hi, _, W, k, X, order, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, lower, upper, delta, nodes
+    lo, hi, _, W, sizes, X, order, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, lower, upper, delta, nodes
 ):
-    """Problems order[lo:hi]; rows (B, 4): patch, run, label, rival; numbers (B, 3): eps, penalty, tolerance."""
+    """Problems order[lo:hi]; W (R k, m, d), sizes (2, R k, m) its l_2 and dual norms; rows (B, 3): patch, row of W of
+    the label, of the rival; numbers (B, 3): eps, penalty, tolerance."""
     m, d, n = W.shape[1], W.shape[2], n_nodes // 2 + 2
     boxes = np.empty((2, n, m))
     w = Pool(np.empty(n), boxes[0], boxes[1], np.empty((n, d)), np.empty((REST + 1, m)), np.empty((MINORANT + 1, d)))
     for at in range(lo, hi):
         row = order[at]
         sample, eps = rows[row, 0], numbers[row, 0]
-        up, down = rows[row, 1] * k + rows[row, 2], rows[row, 1] * k + rows[row, 3]
-        pad = rounding(W, up, down, eps, norm, q, X, sample)
+        up, down = rows[row, 1], rows[row, 2]
+        length, pad = math.sqrt(psi(X, sample, L2)), 0.0  # `search.slack`
+        for r in range(m):
+            pad += (sizes[0, up, r] + sizes[0, down, r]) * length + eps * (sizes[1, up, r] + sizes[1, down, r])
+        pad = 16 * (d + 2 * m + q + 16) * 2.0**-53 * pad + TINY
         p = Problem(up, down, eps, numbers[row, 1], norm, q, rho, pad, n_steps, n_rounds)
         images(w.Z, UP, -1, W, p.up, X, sample)
         images(w.Z, DOWN, -1, W, p.down, X, sample)
-        w.bound[0] = -pad
+        w.bound[0], least = -pad, 0.0
         for r in range(m):
-            w.bound[0] += sigma(w.Z[UP, r] - eps * dual_shifted(W, up, r, 1.0, 0.0, X, sample, norm), q, rho)
-            reach = eps * dual_shifted(W, down, r, 1.0, 0.0, X, sample, norm) + pad
+            reach = eps * sizes[1, down, r] + pad
             w.low[0, r], w.high[0, r] = w.Z[DOWN, r] - reach, w.Z[DOWN, r] + reach
-            w.bound[0] -= sigma(w.high[0, r], q, rho)
+            w.bound[0] += sigma(w.Z[UP, r] - eps * sizes[1, up, r], q, rho) - sigma(w.high[0, r], q, rho)
+            least += sigma(w.Z[UP, r], q, rho) - sigma(w.Z[DOWN, r], q, rho)
         for i in range(d):
             w.delta[0, i], delta[row, i] = 0.0, 0.0
-        alive, least = bound_node(W, p, w, 0, value(W, p, w, w.delta, 0), delta, row)
+        alive, least = bound_node(W, sizes, p, w, 0, least, delta, row)
         count, used, closed = int(alive), 1, math.inf
         while count > 0:
             n = 0
@@ -444,7 +429,7 @@ def search(
                 closed = min(closed, w.bound[n])
                 break
             parent = w.bound[n]
-            live, least = branch(W, p, w, n, count, least, delta, row)
+            live, least = branch(W, sizes, p, w, n, count, least, delta, row)
             if live < 0:
                 closed, used, live = min(closed, parent), used - 2, 0
             used += 2

@@ -18,6 +18,7 @@ from .jit import light_optimisation
 from .numba_layout import Batch
 from .recursion import Types, Watch
 from .reference import NumpyEngine
+from .search import dual
 
 _threads = numba.config.NUMBA_NUM_THREADS
 _pool: ThreadPoolExecutor | None = None
@@ -258,8 +259,11 @@ class NumbaEngine(NumpyEngine):
         (R, k, m, d), B = W.shape, len(rows)
         lower, upper, delta, nodes = np.empty(B), np.empty(B), np.empty((B, d)), np.empty(B, np.int64)
         order = np.argsort(np.arange(B) % 61, kind="stable")  # neighbours cost alike, so threads take from everywhere
-        args = (W.reshape(R * k, m, d), k, X, order, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes)
-        self._spread(cpu_search.search, B, None, *args, lower, upper, delta, nodes, compiling=nullcontext)
+        sizes = np.stack([np.linalg.norm(W, axis=-1), dual(W, norm)]).reshape(2, R * k, m)
+        places = np.stack([rows[:, 0], rows[:, 1] * k + rows[:, 2], rows[:, 1] * k + rows[:, 3]], axis=1)
+        options = norm, q, rho, n_steps, n_rounds, n_nodes
+        args = (W.reshape(R * k, m, d), sizes, X, order, places, numbers, *options)
+        self._spread(cpu_search.search, B, None, *args, lower, upper, delta, nodes)
         return lower, upper, delta, nodes
 
 

@@ -234,7 +234,8 @@ class NumpyEngine:
     def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
         """Bounds of min_delta h + lambda psi for B patches, each with a label and a rival (kernels/search.py); float64.
 
-        ``X (., d)`` patches; ``rows (B, 4)`` int64: patch, run, label, rival; ``numbers (B, 3)``: eps, lambda, tolerance.
+        ``X (., d)`` patches; ``rows (B, 4)`` int64: patch, run, label, rival; ``numbers (B, 3)``: eps, lambda,
+        tolerance.
         `n_steps` conditional gradient steps per node; `n_rounds` of tightening, 0 for the relaxation alone; at most
         `n_nodes` nodes, fewer once the bounds are tolerance apart.  Norms: LINF, L2, L1.  Returns lower (sound), upper
         (B,), delta (B, d) that attains upper, and nodes used (B,).

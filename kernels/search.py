@@ -4,16 +4,16 @@ The problem.  F_y - F_j is a sum over patches, so on a patch x with a budget of 
 
     h(delta) = sum_r sigma(z_r + <w_{y,r}, delta>) - sum_r sigma(z'_r + <w_{j,r}, delta>),   z_r = <w_{y,r}, x>,
 
-a difference of convex functions, to be minimised over |delta| <= eps; a budget shared by patches adds lambda psi(delta),
-psi = |delta|_2^2 (l_2) or |delta|_1 (l_1), with a multiplier lambda >= 0.  Everything below needs only the support
-function S_lambda(v) = max_{|delta| <= eps} <v, delta> - lambda psi(delta) and its maximiser, so no norm is special.
+a difference of convex functions, to be minimised over |delta| <= eps.  A budget shared by patches adds
+lambda psi(delta), psi = |delta|_2^2 (l_2) or |delta|_1 (l_1), with a multiplier lambda >= 0.  All that follows needs of
+the ball is S_lambda(v) = max_{|delta| <= eps} <v, delta> - lambda psi(delta) and its maximiser, so no norm is special.
 
 Interval.  Preactivations stay in z_r +- eps |w_r|_*, so h is at least the label's lowest minus the rival's highest.
 
-Relaxation.  On a range [l_r, u_r] of z'_r the chord lies above sigma: H = sum_r sigma(z_r + ...) - sum_r chord_r <= h is
-convex.  A tangent of every sigma of the label, at z_r + <w_{y,r}, delta_0>, leaves a minorant H >= c + <a, delta>, hence
-min h >= c - S(-a): a bound for every delta_0, which at the minimiser of H equals min H.  Conditional gradient steps find
-the minimiser, their duality gap is the bound's distance from it.
+Relaxation.  On a range [l_r, u_r] of z'_r the chord lies above sigma, so H = sum_r sigma(z_r + ...) - sum_r chord_r is
+convex and <= h.  A tangent of every sigma of the label, at z_r + <w_{y,r}, delta_0>, leaves c + <a, delta> <= H, hence
+min h >= c - S(-a): a bound for every delta_0, which at the minimiser of H equals min H.  Conditional gradient steps
+find the minimiser; their duality gap is the bound's distance from it.
 
 Tightening.  Minimisers of h lie in {c + <a, delta> + lambda psi(delta) <= best value found}, where for every mu >= 0
 
@@ -183,7 +183,7 @@ def descend(p: Problem, delta, n_steps):
 
 
 def tighten(p: Problem, low, high, a, room, penalty, pad):
-    """Ranges of the rival's preactivations over {<a, delta> + penalty psi(delta) <= room}; low > high: the set is empty."""
+    """Ranges of the rival's preactivations over {<a, delta> + penalty psi <= room}; low > high: the set is empty."""
     size = dual(a, p.norm)
     if size == 0:
         return low, high
