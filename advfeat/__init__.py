@@ -16,8 +16,22 @@ if not (_root / "advfeat" / "kernels").exists() and all(
 ):
     __path__.append(str(_root))
 
-from .attacks import aligned_attack, feature_swap, one_step_ascent, pgd  # noqa: E402
-from .certify import interval_margin  # noqa: E402
+from .attacks import (  # noqa: E402
+    APGD,
+    FGSM,
+    PGD,
+    Aligned,
+    AttackResult,
+    AttackSuite,
+    FeatureSwap,
+    OneStepAscent,
+    Rescue,
+    Square,
+    ThreatModel,
+    feature_swap,
+    one_step_ascent,
+)
+from .certify import certify, interval_margin, robust_radius  # noqa: E402
 from .data import PatchData, PatchDistribution  # noqa: E402
 from .metrics import correlations, feature_learning_accuracy, robust_accuracy  # noqa: E402
 from .network import PatchCNN, SmoothedReLU  # noqa: E402
@@ -25,23 +39,34 @@ from .store import CheckpointError, load  # noqa: E402
 from .training import DivergenceError, TrainConfig, TrainingInterrupted, TrainResult, train  # noqa: E402
 
 __all__ = [
+    "APGD",
+    "FGSM",
+    "PGD",
+    "Aligned",
+    "AttackResult",
+    "AttackSuite",
     "CheckpointError",
     "DivergenceError",
+    "FeatureSwap",
+    "OneStepAscent",
     "PatchCNN",
     "PatchData",
     "PatchDistribution",
+    "Rescue",
     "SmoothedReLU",
+    "Square",
+    "ThreatModel",
     "TrainConfig",
     "TrainResult",
     "TrainingInterrupted",
-    "aligned_attack",
+    "certify",
     "correlations",
     "feature_learning_accuracy",
     "feature_swap",
     "interval_margin",
     "load",
     "one_step_ascent",
-    "pgd",
     "robust_accuracy",
+    "robust_radius",
     "train",
 ]

@@ -41,11 +41,11 @@ def per_run(name: str, value, n_runs: int, *, above: float | None = None, low: f
     return np.broadcast_to([number(name, v, above=above, low=low) for v in values.tolist()], (n_runs,)).copy()
 
 
-def seeds(value, n_runs: int) -> list[int]:
+def seeds(value, n_runs: int, name: str = "seed") -> list[int]:
     """One seed for all runs, or one per run; integers >= 0."""
     held = np.atleast_1d(value)
     if held.shape not in ((1,), (n_runs,)) or not np.issubdtype(held.dtype, np.integer) or (held < 0).any():
-        raise ValueError(f"seed = {value!r}: must be an integer >= 0, or one per run ({n_runs},)")
+        raise ValueError(f"{name} = {value!r}: must be an integer >= 0, or one per run ({n_runs},)")
     return np.broadcast_to(held, (n_runs,)).tolist()
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import linprog
 from tolerances import REORDERED
 
-from advfeat import PatchCNN, PatchDistribution, aligned_attack, pgd
+from advfeat import PGD, Aligned, PatchCNN, PatchDistribution, ThreatModel
 from advfeat.theory.window import contradiction, density_ratio, robust_window
 
 # alpha, beta, eps, P_R, P_NR, q: where Proposition 1 applies, at its edge (3^3 = 27), and at c > 1
@@ -232,7 +232,7 @@ def test_proposition_2_against_attacks(k, q, n, eps):
     promised = n_robust * ([n, -1] @ net.activation((alpha - eps) * np.array([a, b])))
     assert promised > 0.001
     rng = np.random.default_rng(1)
-    tried = [pgd(net, data.X, data.y, eps=eps)[0], aligned_attack(net, data.X, data.y, eps=eps)]
+    tried = [attack(net, data, ThreatModel(eps=eps)).X_adv for attack in (PGD(), Aligned())]
     tried += [data.X + eps * rng.choice([-1, 0, 1], data.X.shape) for _ in range(2000 // len(data.y))]
     least = np.min([net.margin(X, data.y) for X in tried])
     assert least >= promised - 1e-9

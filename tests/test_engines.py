@@ -247,7 +247,8 @@ def test_train(engine, whole, n_steps, norm):
 
 
 # ------------------------------------------------------------------ the Numba engine's bits
-CALLS = [("logits",), ("pull_back", "pull"), ("interval", "shift"), ("aligned", "eps", "cross", "leaders"), ("loss_and_grad",)]
+CALLS = [("logits",), ("pull_back", "pull"), ("loss_and_grad",)]
+CALLS += [("interval", "shift"), ("aligned", "eps", "cross", "leaders")]
 CALLS += [("input_grad", objective) for objective in J]
 CALLS += [("ascend", objective, "step", "eps", norm, 2) for objective in J for norm in (LINF, L2)]
 CALLS += [("pgd", objective, "small", "eps", norm, 5, "start") for objective in J for norm in (LINF, L2)]

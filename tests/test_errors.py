@@ -8,17 +8,25 @@ from advfeat.kernels import get_engine
 from scipy import stats
 
 from advfeat import (
+    APGD,
+    FGSM,
+    PGD,
+    Aligned,
+    AttackSuite,
+    FeatureSwap,
+    OneStepAscent,
     PatchCNN,
     PatchData,
     PatchDistribution,
+    Rescue,
     SmoothedReLU,
-    aligned_attack,
+    Square,
+    ThreatModel,
     correlations,
     feature_learning_accuracy,
     feature_swap,
     interval_margin,
     one_step_ascent,
-    pgd,
     robust_accuracy,
 )
 
@@ -34,8 +42,18 @@ X, Y, EYE = FIELDS["X"], FIELDS["y"], np.eye(6)
 W = RNG.standard_normal((2, 3, 6))
 NET, RUNS = PatchCNN(W), PatchCNN(np.stack([W, -W, 2 * W]))
 RESULT = robust_accuracy(NET, DATA, eps=0.1)
+THREE = RNG.standard_normal((3, 2, 6))
+SILENT, SILENT_RUN = {"net": PatchCNN(0 * THREE)}, {"net": PatchCNN(np.stack([THREE, 0 * THREE]))}
 
 SAMPLES = {"net": NET, "X": X, "y": Y}
+
+
+def attack(by=FGSM("margin"), net=NET, X=X, y=Y, data=None, rng=0, active=None, threat=None, **limits):  # noqa: B008
+    """An attack's call as one function."""
+    threat = ThreatModel(**{"eps": 0.1, **limits}) if threat is None else threat
+    return by(net, (X, y) if data is None else data, threat, rng, active=active)
+
+
 FINE = {  # arguments that each of these takes without complaint
     PatchDistribution: LAW,
     DIST.sample: {"n": 3, "rng": 0},
@@ -60,8 +78,17 @@ FINE = {  # arguments that each of these takes without complaint
     NET.accuracy: {"X": X, "y": Y},
     NET.input_grad: {"X": X, "y": Y, "objective": "margin"},
     one_step_ascent: {**SAMPLES, "eps": 0.1, "lr": 1.0},
-    pgd: {**SAMPLES, "eps": 0.1},
-    aligned_attack: {**SAMPLES, "eps": 0.1},
+    attack: {},
+    ThreatModel: {"eps": 0.1},
+    AttackSuite: {"attacks": ["aligned", PGD()]},
+    PGD: {"step": 0.1},
+    APGD: {},
+    FGSM: {},
+    Rescue: {"step": 0.1},
+    Aligned: {},
+    OneStepAscent: {},
+    Square: {},
+    FeatureSwap: {},
     interval_margin: {**SAMPLES, "eps": 0.1},
     feature_swap: {"data": DATA, "eps": 0.1},
     robust_accuracy: {"net": NET, "data": DATA, "eps": 0.1},
@@ -127,15 +154,60 @@ TABLE = [  # what is called, the argument that is bad, the error and a part of i
     (NET.input_grad, {"objective": "margins"}, ValueError, "objective = 'margins': unknown; did you mean 'margin'?"),
     (NET.input_grad, {"objective": "dlr"}, ValueError, "choose from 'neg_label_logit', 'margin', 'cross_entropy'"),
     (one_step_ascent, {"objective": "margn"}, ValueError, "objective = 'margn': unknown; did you mean 'margin'?"),
-    (pgd, {"objective": "neg_logit"}, ValueError, "objective = 'neg_logit': unknown; did you mean 'neg_label_logit'?"),
+    (PGD, {"objective": "neg_logit"}, ValueError, "objective = 'neg_logit': unknown; did you mean 'neg_label_logit'?"),
+    (FGSM, {"objective": "dir"}, ValueError, "objective = 'dir': unknown; did you mean 'dlr'?"),
+    (APGD, {"objective": "target_dlr"}, ValueError, "'target_dlr': unknown; did you mean 'targeted_dlr'?"),
     # ---------------------------------------------------------------- attacks and measures
-    (pgd, {"step": 0.0}, ValueError, "step = 0.0: must be a number, finite and > 0"),
-    (pgd, {"eps": [0.1, 0.2]}, ValueError, "eps has shape (2,): must be one number or one per run (1,)"),
-    (pgd, {"net": RUNS, "eps": [1, 2]}, ValueError, "eps has shape (2,): must be one number or one per run (3,)"),
-    (pgd, {"net": RUNS, "seed": [1, 2]}, ValueError, "seed = [1, 2]: must be an integer >= 0, or one per run (3,)"),
+    (attack, {"by": FGSM("dlr")}, ValueError, "objective = 'dlr': needs at least 3 classes, but there are 2"),
+    (attack, {"by": APGD("dlr", all_targets=True)}, ValueError, "'targeted_dlr': needs at least 4 classes"),
+    (attack, {"by": PGD("dlr"), **SILENT}, ValueError, "objective = 'dlr': all logits are 0 on every sample (0/0)"),
+    (attack, {"by": PGD("dlr"), **SILENT_RUN}, ValueError, "'dlr': all logits of run 1 are 0 on every sample (0/0)"),
+    (attack, {"by": PGD("targeted_margin")}, ValueError, "objective = 'targeted_margin': needs targets; give the"),
+    (PGD, {"objective": "neg_label_logit", "all_targets": True}, ValueError, "has no targeted form for all_targets"),
+    (attack, {"by": PGD(all_targets=True), "targets": 1 - Y}, ValueError, "all_targets = True: attacks every class"),
+    (attack, {"targets": Y}, ValueError, "targets: must differ from the labels, but 5 do not"),
+    (attack, {"targets": Y - 1}, ValueError, "targets hold -1: they must be in 0..1"),
+    (attack, {"targets": 2 - Y}, ValueError, "targets hold 2: they must be in 0..1"),
+    (attack, {"targets": 1.0 - Y}, TypeError, "targets has dtype float64: must be integers"),
+    (attack, {"targets": Y[1:]}, ValueError, "targets has shape (4,): must be (5,)"),
+    (attack, {"active": Y}, TypeError, "active has dtype int64: must be bool"),
+    (attack, {"active": Y[1:] > 0}, ValueError, "active has shape (4,): must be (5,)"),
+    (attack, {"box": (0, 1)}, ValueError, "box = (0, 1): the clean inputs must lie in it, but reach from -"),
+    (ThreatModel, {"box": (1, 0)}, ValueError, "box = (1, 0): must have lo < hi"),
+    (ThreatModel, {"box": 1}, ValueError, "box = 1: must be a pair (lo, hi)"),
+    (ThreatModel, {"box": (0, np.nan)}, ValueError, "box = nan: must be a number, finite"),
+    (ThreatModel, {"norm": "linff"}, ValueError, "norm = 'linff': unknown; did you mean 'linf'?"),
+    (ThreatModel, {"budget": "patches"}, ValueError, "budget = 'patches': unknown; did you mean 'patch'?"),
+    (ThreatModel, {"eps": [0.1, -0.1]}, ValueError, "eps = -0.1: must be a number, finite and >= 0"),
+    (attack, {"eps": [0.1, 0.2]}, ValueError, "eps has shape (2,): must be one number, one per sample (5,)"),
+    (attack, {"net": RUNS, "eps": [1, 2]}, ValueError, "must be one number, one per run (3,) or one per sample (3, 5)"),
+    (attack, {"net": RUNS, "eps": np.ones(5)}, ValueError, "eps has shape (5,): must be one number, one per run (3,)"),
+    (attack, {"net": RUNS, "rng": [1, 2]}, ValueError, "rng = [1, 2]: must be an integer >= 0, or one per run (3,)"),
+    (attack, {"threat": "linf"}, TypeError, "threat = 'linf': must be a ThreatModel"),
+    (attack, {"data": X}, TypeError, "data is a ndarray: must be a PatchData or a pair (X, y)"),
+    (attack, {"X": X[:0], "y": Y[:0]}, ValueError, "X has shape (1, 0, 4, 6): no axis may be empty"),
+    (attack, {"by": FeatureSwap()}, ValueError, "data is a pair (X, y): the feature swap needs a PatchData"),
+    (attack, {"by": FeatureSwap(), "data": BARE}, ValueError, "features = None: the feature swap needs data that know"),
+    (attack, {"by": OneStepAscent(-1.0)}, ValueError, "lr = -1.0: must be a number, finite and >= 0"),
+    (attack, {"by": OneStepAscent([1.0, 2.0])}, ValueError, "lr has shape (2,): must be one number or one per run"),
+    (AttackSuite, {"attacks": ["aligne"]}, ValueError, "attack = 'aligne': unknown; did you mean 'aligned'?"),
+    (AttackSuite, {"attacks": "aligned"}, ValueError, "attacks = 'aligned': must be a sequence of one attack or more"),
+    (AttackSuite, {"attacks": []}, ValueError, "attacks = []: must be a sequence of one attack or more"),
+    (AttackSuite, {"attacks": [PGD(), PGD()]}, ValueError, "['pgd_margin', 'pgd_margin']: names must differ"),
+    (AttackSuite, {"attacks": [PGD]}, TypeError, "each must be an Attack or a name"),
+    (PGD, {"step": 0.0}, ValueError, "step = 0.0: must be a number, finite and > 0"),
+    (Rescue, {"step": 0.0}, ValueError, "step = 0.0: must be a number, finite and > 0"),
+    (PGD, {"momentum": 1.0}, ValueError, "momentum = 1.0: must be < 1"),
+    (PGD, {"momentum": -0.1}, ValueError, "momentum = -0.1: must be a number, finite and >= 0"),
+    (PGD, {"schedule": "cosin"}, ValueError, "schedule = 'cosin': unknown; did you mean 'cosine'?"),
+    (PGD, {"all_targets": "yes"}, ValueError, "all_targets = 'yes': unknown; choose from"),
+    (APGD, {"rho": 1.0}, ValueError, "rho = 1.0: must be < 1"),
+    (Square, {"p_init": 1.5}, ValueError, "p_init = 1.5: must be <= 1"),
     (one_step_ascent, {"net": RUNS, "lr": [1, 2]}, ValueError, "lr has shape (2,): must be one number or one per run"),
     (feature_swap, {"data": BARE}, ValueError, "features = None: the feature swap needs data that know their features"),
     (feature_swap, {"norm": "l3"}, ValueError, "norm = 'l3': unknown; did you mean 'l2'?"),
+    (robust_accuracy, {"budget": "globl"}, ValueError, "budget = 'globl': unknown; did you mean 'global'?"),
+    (robust_accuracy, {"certificate": "linaer"}, ValueError, "'linaer': unknown; did you mean 'linear'?"),
     (robust_accuracy, {"norm": "l_2"}, ValueError, "norm = 'l_2': unknown; did you mean 'l2'?"),
     (robust_accuracy, {"attacks": ["aligne"]}, ValueError, "attack = 'aligne': unknown; did you mean 'aligned'?"),
     (robust_accuracy, {"attacks": ["fgsm"]}, ValueError, "attack = 'fgsm': unknown; choose from 'feature_swap'"),
@@ -149,8 +221,8 @@ TABLE = [  # what is called, the argument that is bad, the error and a part of i
 POSITIVE, NOT_NEGATIVE = "must be a number, finite and > 0", "must be a number, finite and >= 0"
 NUMBERS = [(PatchDistribution, "alpha", POSITIVE), (PatchDistribution, "beta", POSITIVE), (PatchCNN, "rho", POSITIVE)]
 NUMBERS += [(PatchDistribution, "noise_std", NOT_NEGATIVE), (one_step_ascent, "lr", NOT_NEGATIVE)]
-ATTACKS = (one_step_ascent, pgd, aligned_attack, interval_margin)
-NUMBERS += [(function, "eps", NOT_NEGATIVE) for function in (*ATTACKS, feature_swap, robust_accuracy)]
+ATTACKS = (one_step_ascent, attack, interval_margin)
+NUMBERS += [(function, "eps", NOT_NEGATIVE) for function in (*ATTACKS, ThreatModel, feature_swap, robust_accuracy)]
 TABLE += [
     (function, {name: value}, ValueError, f"{name} = {value!r}: {rule}")
     for function, name, rule in NUMBERS
@@ -159,8 +231,8 @@ TABLE += [
 
 INTEGERS = [(PatchDistribution, name) for name in ("n_classes", "patch_dim", "n_patches", "n_robust")]
 INTEGERS += [(DIST.sample, "n"), (PatchCNN.init, "n_neurons"), (PatchCNN.robust_minimum, "n_neurons")]
-INTEGERS += [(PatchCNN, "q"), (one_step_ascent, "n_steps"), (pgd, "n_steps"), (pgd, "n_restarts")]
-INTEGERS += [(aligned_attack, "n_leaders")]
+INTEGERS += [(PatchCNN, "q"), (one_step_ascent, "n_steps"), (OneStepAscent, "n_steps"), (Aligned, "n_leaders")]
+INTEGERS += [(one, name) for one in (PGD, APGD, Rescue, Square) for name in ("n_steps", "n_restarts")]
 TABLE += [
     (function, {name: value}, ValueError, f"{name} = {value!r}: must be an integer >= ")
     for function, name in INTEGERS
@@ -168,12 +240,12 @@ TABLE += [
 ]
 TABLE += [
     (function, {"seed": value}, ValueError, f"seed = {value!r}: must be an integer >= 0")
-    for function in (pgd, feature_swap)
+    for function in (robust_accuracy, feature_swap)
     for value in (True, 1.0, -1, "2", None)
 ]
+TABLE += [(one_step_ascent, {"norm": "l1"}, ValueError, "norm = 'l1': unknown; did you mean 'l2'?")]
 for function in ATTACKS:
     TABLE += [
-        (function, {"norm": "l1"}, ValueError, "norm = 'l1': unknown; did you mean 'l2'?"),
         (function, {"X": X * np.nan}, ValueError, "X holds NaN or infinite values: every entry must be finite"),
         (function, {"X": X.astype(int)}, TypeError, "X has dtype int64: must be float32 or float64"),
         (function, {"X": X[None]}, ValueError, "X has shape (1, 5, 4, 6): must be (N, P, 6)"),

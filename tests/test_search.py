@@ -1,6 +1,8 @@
 """Bounds of one patch's least margin (kernels/search.py): the Numba engine against the reference, and both against the
 mathematics: support functions, chords, minorants, ranges."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from advfeat.kernels import L1, L2, LINF, get_engine, search
@@ -9,7 +11,8 @@ from problems import random_problem
 from tolerances import PARITY, REORDERED
 
 NORMS = {"linf": LINF, "l2": L2, "l1": L1}
-EFFORTS = {"interval": (0, 0, 1), "linear": (2, 0, 1), "tangents": (30, 0, 1), "one box": (6, 4, 1), "boxes": (6, 4, 33)}
+EFFORTS = {"interval": (0, 0, 1), "linear": (2, 0, 1), "tangents": (30, 0, 1)}
+EFFORTS |= {"one box": (6, 4, 1), "boxes": (6, 4, 33)}  # steps, rounds of tightening, boxes
 SHAPES = {"one of everything": (1, 1, 2), "four and a half": (9, 7, 3), "wide": (3, 33, 5)}  # m, d, q
 
 
@@ -112,13 +115,18 @@ def test_minorants_ranges_and_bounds_hold_at_every_point(norm, penalty):
         spent = np.abs(delta).sum(axis=1) if norm == L1 else (delta**2).sum(axis=1)
         inside = c + delta @ a + p.penalty * spent <= least
         z = p.v + delta[inside] @ p.V.T
-        assert (z >= tight[0] - pad).all() and (z <= tight[1] + pad).all()
+        assert (z >= tight[0] - pad).all()
+        assert (z <= tight[1] + pad).all()
         shrunk.append((tight[1] - tight[0]).sum() / (high - low).sum())
         bound, value, _, used = search.Search(p, x, 6, 4).run(65, 1e-9)
-        assert bound <= (h + p.penalty * spent).min() and bound <= value
-        assert value <= least + 1e-12 and (used > 63 or value <= (h + p.penalty * spent).min() + 1e-9)
+        here = (h + p.penalty * spent).min()
+        assert bound <= min(here, value)
+        assert value <= least + 1e-12
+        assert used > 63 or value <= here + 1e-9
         finished += used <= 63
-    assert min(shrunk) < 0.95 and max(shrunk) <= 1 and finished > 0
+    assert min(shrunk) < 0.95
+    assert max(shrunk) <= 1
+    assert finished > 0
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -129,6 +137,7 @@ def test_more_work_never_loosens_a_bound(norm):
         engine.search(W, X, rows, numbers, NORMS[norm], q, rho, *EFFORTS[effort])[0]
         for effort in ("interval", "tangents", "one box", "boxes")
     ]
-    for weak, strong in zip(lower, lower[1:]):
+    for weak, strong in pairwise(lower):
         assert (strong >= weak - 1e-9).all()
-    assert (lower[-1] > lower[1] + 1e-6).any() and (lower[1] > lower[0] + 1e-6).any()
+    assert (lower[1] > lower[0] + 1e-6).any()
+    assert (lower[-1] > lower[1] + 1e-6).any()

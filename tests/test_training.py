@@ -17,7 +17,6 @@ from advfeat import (
     TrainingInterrupted,
     correlations,
     load,
-    pgd,
     train,
 )
 from advfeat.rng import STREAMS, stream
@@ -106,20 +105,6 @@ def test_threads_do_not_change_a_bit(config, set_threads):
         results.append(train(NET, DATA, config))
     assert_equal(results[0], results[1])
     assert_equal(results[0], results[2])
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_attack_draws_hang_on_seed_restart_and_sample(norm):
-    options = {"eps": 0.4, "norm": norm, "n_steps": 1, "step": 1e-9, "n_restarts": 2}
-    X_adv, margin = pgd(NET, DATA.X, DATA.y, seed=[5, 6, 5], **options)
-    one, one_margin = pgd(NET.run(2), RUNS[2].X, RUNS[2].y, seed=5, **options)
-    assert np.array_equal(one, X_adv[2])
-    assert np.array_equal(one_margin, margin[2])
-    few = np.arange(9) % 2 == 0
-    some, _ = pgd(NET.run(2), RUNS[2].X, RUNS[2].y, seed=5, active=few, **options)
-    assert np.array_equal(some[few], one[few])
-    other, _ = pgd(NET.run(2), RUNS[2].X, RUNS[2].y, seed=6, **options)
-    assert not np.array_equal(other, one)
 
 
 def test_minibatches_visit_every_sample_once_per_epoch():

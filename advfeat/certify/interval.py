@@ -1,11 +1,12 @@
-"""Certificates: lower bounds on the margin over a whole ball, sound in floating point."""
+"""The interval certificate: one pass over the network, the same radius for all samples of a run."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .attacks import _threat
-from .network import PatchCNN
+from .. import checks
+from ..attacks.ball import DUAL, NORMS
+from ..network import PatchCNN
 
 UNIT = np.finfo(np.float64).eps / 2
 
@@ -13,8 +14,9 @@ UNIT = np.finfo(np.float64).eps / 2
 def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarray:
     """Lower bound on min_{|delta_p| <= eps} F_y - max_{j != y} F_j, from intervals of the preactivations.
 
-    Every preactivation stays in z +- eps |w|_*, |.|_* the dual norm (l_1 for l_inf, l_2 for l_2), and sigma never
-    decreases, so F_y >= sum sigma(z - eps |w|_*) and F_j <= sum sigma(z + eps |w|_*).  A positive bound certifies.
+    Every preactivation stays in z +- eps |w|_*, |.|_* the dual norm (l_1 for l_inf, l_2 for l_2, l_inf for l_1), and
+    sigma never decreases, so F_y >= sum sigma(z - eps |w|_*) and F_j <= sum sigma(z + eps |w|_*).  A positive bound
+    certifies.
 
     Rounding is outward.  The bound is computed in float64 from the exact values of weights and inputs; with unit
     roundoff u, the radius of z is widened by 4(d+2)u (eps |w|_* + |w|_2 max|x|_2), which covers the error of the dot
@@ -25,12 +27,13 @@ def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarr
     -------
     (N,) or (R, N) float64.
     """
-    eps, norm = _threat(net, eps, norm)
+    eps = checks.per_run("eps", eps, net.n_runs, low=0)
+    checks.choice("norm", norm, NORMS)
     net = net.astype(np.float64)
     X, y = net.check(X, y)
     k, m, d = net.shape
     P = X.shape[2]
-    dual = np.linalg.norm(net.weights, 1 if norm == 0 else 2, axis=-1)
+    dual = np.linalg.norm(net.weights, DUAL[norm], axis=-1)
     reach = eps[:, None, None] * dual
     longest = np.linalg.norm(X, axis=-1).max()
     reach = reach + 4 * (d + 2) * UNIT * (reach + longest * np.linalg.norm(net.weights, axis=-1))

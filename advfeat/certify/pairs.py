@@ -1,0 +1,145 @@
+"""The bounds of every (sample, rival) pair, patch by patch, and the perturbations met on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..attacks.ball import NORMS
+from ..kernels import L1, reference
+
+UNIT = 2.0**-53
+SHARE = 0.9  # of a pair's upper bound that the gaps of its patches may add up to
+DUAL_STEPS = 6  # of conditional gradient per value of the dual function
+HALVINGS = 16  # of the multiplier's logarithm
+SMALLEST = 2.0**-40  # multiplier, of the largest that can be needed
+
+
+class Pairs:
+    """S samples, each with its k - 1 rivals; every refinement works on pairs that do not yet decide their sample.
+
+    X (S, P, d), y, run, eps (S,).  margin (S,), X_adv: the least margin met on the network and its point.
+    """
+
+    def __init__(self, net, X, y, run, eps, norm, budget):
+        self.net, self.X, self.y, self.run, self.eps, self.norm = net, X, y, run, eps, NORMS.index(norm)
+        k, _, d = net.shape
+        self.S, self.P = X.shape[:2]
+        self.shared = budget == "global" and norm != "linf"
+        self.rivals = (y[:, None] + 1 + np.arange(k - 1)) % k
+        shape = (self.S, k - 1)
+        self.below, self.above = np.full((*shape, self.P), -np.inf), np.full((*shape, self.P), np.inf)
+        self.bound = np.full(shape, -np.inf)  # of the pair's margin
+        self.delta, self.used = np.zeros((*shape, self.P, d)), np.zeros((*shape, self.P), int)
+        self.penalty = np.zeros(shape)
+        self.margin, self.X_adv = np.full(self.S, np.inf), X.copy()
+        self.attempt(np.arange(self.S), X)
+
+    # -------------------------------------------------------------- what is known
+    def lower(self):
+        """Least bound over the rivals; a bound that is not finite bounds nothing."""
+        return np.where(np.isnan(self.bound), -np.inf, self.bound).min(axis=1)
+
+    def nodes(self):
+        return self.used.sum(axis=(1, 2))
+
+    def open(self):
+        """Pairs that are not certified, of samples that are not broken: (Q,) samples and (Q,) rival places."""
+        return np.nonzero(~(self.bound > 0) & (self.margin > 0)[:, None])
+
+    def attempt(self, s, X):
+        """Try the points X of samples s on the network; several points of one sample may be given."""
+        for points in (range(i, min(i + 256, len(s))) for i in range(0, len(s), 256)):
+            here, x = s[points], X[points]
+            F = self._logits(here, x)
+            margin = reference.margin(F[None], self.y[here][None])[0]
+            for q in np.flatnonzero(margin < self.margin[here]):
+                if margin[q] < self.margin[here[q]]:  # several points of one sample
+                    self.margin[here[q]], self.X_adv[here[q]] = margin[q], x[q]
+
+    def _logits(self, s, X):
+        """F (len(s), k), by the engine: samples of every run side by side."""
+        runs, place = self.run[s], np.zeros(len(s), int)
+        count = np.bincount(runs, minlength=self.net.n_runs)
+        for r in np.flatnonzero(count):
+            place[runs == r] = np.arange(count[r])
+        batch = np.zeros((self.net.n_runs, count.max(), *X.shape[1:]))
+        active = np.arange(count.max()) < count[:, None]
+        batch[runs, place] = X
+        packed = self.net.pack(batch, np.zeros((self.net.n_runs, count.max()), np.int64), active)
+        return self.net.engine.logits(self.net.weights, packed, self.net.q, self.net.rho)[runs, place]
+
+    # -------------------------------------------------------------- work
+    def refine(self, n_steps, n_rounds, n_nodes):
+        """One stage of search on the open pairs."""
+        s, j = self.open()
+        if not len(s):
+            return
+        if self.shared and n_steps:
+            new = (self.penalty[s, j] == 0) & (self.eps[s] > 0)
+            self._choose_penalty(s[new], j[new])
+            s, j = self.open()
+        goal = np.where(np.isfinite(self.above[s, j]), self.above[s, j], 0.0).sum(axis=1) - self._price(s, j)
+        tolerance = SHARE * np.maximum(goal, 0) / self.P if n_nodes > 1 else np.zeros(len(s))
+        self._search(s, j, tolerance, n_steps, n_rounds, n_nodes)
+
+    def _search(self, s, j, tolerance, n_steps, n_rounds, n_nodes):
+        gap = self.above[s, j] - self.below[s, j]
+        q, p = np.nonzero((self.below[s, j] == -np.inf) | ~(gap <= tolerance[:, None]))
+        at = s[q], j[q], p
+        rows = np.stack([s[q] * self.P + p, self.run[s[q]], self.y[s[q]], self.rivals[at[:2]]], axis=1)
+        numbers = np.stack([self.eps[s[q]], self.penalty[at[:2]], tolerance[q]], axis=1)
+        net, X = self.net, self.X.reshape(-1, self.X.shape[-1])
+        options = self.norm, net.q, net.rho, n_steps, n_rounds, n_nodes
+        lower, upper, delta, nodes = net.engine.search(net.weights, X, rows, numbers, *options)
+        self.below[at] = np.fmax(self.below[at], lower)
+        better = upper < self.above[at]
+        self.above[at] = np.where(better, upper, self.above[at])
+        self.delta[tuple(a[better] for a in at)] = delta[better]
+        self.used[at] += nodes
+        self._conclude(s, j, n_steps > 0)
+
+    def _price(self, s, j):
+        """lambda eps^2 (l_2) or lambda eps (l_1) of a shared budget."""
+        return self.penalty[s, j] * self.eps[s] ** (1 if self.norm == L1 else 2)
+
+    def _conclude(self, s, j, moved):
+        """Bounds of the pairs from those of their patches, rounded down, and their perturbations tried out."""
+        below, price = self.below[s, j], self._price(s, j)
+        total = below.sum(axis=1) - price
+        rounding = 2 * (self.P + 4) * UNIT * (np.abs(below).sum(axis=1) + price)
+        self.bound[s, j] = np.fmax(self.bound[s, j], total - rounding)
+        if not moved:
+            return
+        delta = self.delta[s, j]
+        if self.shared:
+            size = np.sqrt(self._spent(delta)) if self.norm != L1 else self._spent(delta)
+            delta = delta * np.where(size > self.eps[s], self.eps[s] / np.where(size > 0, size, 1), 1)[:, None, None]
+        self.attempt(s, self.X[s] + delta)
+
+    def _spent(self, delta):
+        return (np.abs(delta) if self.norm == L1 else delta**2).sum(axis=(1, 2))
+
+    def _choose_penalty(self, s, j):
+        """The multiplier that maximises the dual function sum_p min (h_p + lambda psi) - lambda eps^2, by bisection.
+
+        The dual function is concave with the supergradient sum_p psi(delta_p) - eps^2; every lambda >= 0 is sound.
+        """
+        W, run = self.net.weights, self.run[s]
+        size = (np.abs(W).max(axis=-1) if self.norm == L1 else np.linalg.norm(W, axis=-1)).sum(axis=-1)  # (R, k)
+        most = size[run, self.y[s]] + size[run, self.rivals[s, j]]
+        if self.norm != L1:
+            most = most * np.sqrt(self.P) / (2 * self.eps[s])
+        s, j, most = s[most > 0], j[most > 0], most[most > 0]
+        low, high = np.log(SMALLEST * most), np.log(most)
+        best, chosen = np.full(len(s), -np.inf), most
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            self.penalty[s, j], self.below[s, j], self.above[s, j] = np.exp(middle), -np.inf, np.inf
+            self._search(s, j, np.zeros(len(s)), DUAL_STEPS, 0, 1)
+            dual = self.below[s, j].sum(axis=1) - self._price(s, j)
+            better = dual > best
+            best, chosen = np.where(better, dual, best), np.where(better, self.penalty[s, j], chosen)
+            budget = self.eps[s] ** (1 if self.norm == L1 else 2)
+            spends = self._spent(self.delta[s, j]) > budget
+            low, high = np.where(spends, middle, low), np.where(spends, high, middle)
+        self.penalty[s, j], self.below[s, j], self.above[s, j] = chosen, -np.inf, np.inf
