@@ -11,10 +11,10 @@ import numpy as np
 
 from .jit import jit, part
 from .reference import L1, L2, LINF
-from .search import BISECTIONS, MULTIPLIERS, NEGLIGIBLE, SETTLED
+from .search import EXACT, GOLDEN, HALVINGS, MIXTURES, MULTIPLIERS, NEGLIGIBLE, SETTLED, TRIES
 
 REORDER = {"reassoc", "contract"}
-TINY = float(np.finfo(np.float64).tiny)
+TINY, UNIT = float(np.finfo(np.float64).tiny), 2.0**-53
 N_MULTIPLIERS, FIRST_MULTIPLIER = len(MULTIPLIERS), float(MULTIPLIERS[0])
 
 
@@ -28,7 +28,8 @@ class Problem(NamedTuple):
     norm: int
     q: int
     rho: float
-    pad: float
+    pad_h: float
+    pad_z: float
     n_steps: int
     n_rounds: int
 
@@ -46,7 +47,7 @@ class Pool(NamedTuple):
 
 # rows of Pool.Z and Pool.D
 UP, DOWN, T, DT, SLOPE, CHORD, REST = range(7)
-GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT = range(6)
+GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE = range(8)
 
 
 @part(fastmath=REORDER)
@@ -196,13 +197,127 @@ def away(D, i, size, p):
                 found = True
 
 
+@part
+def aim(D, p, points, n, first):
+    """`search.aim` from points[n], whose gradient is D[GRADIENT], to D[VERTEX]."""
+    away(D, GRADIENT, dual(D, GRADIENT, p.norm), p)
+    d, square, bent = D.shape[1], 0.0, 0.0
+    for i in range(d):
+        if p.norm == L2:
+            D[GRADIENT, i] += 2 * p.penalty * points[n, i]
+        moved = points[n, i] - D[BEFORE, i]
+        square += moved * moved
+        bent += moved * (D[GRADIENT, i] - D[LAST, i])
+    for i in range(d):
+        D[LAST, i], D[BEFORE, i] = D[GRADIENT, i], points[n, i]
+    if first or not bent > 0.0:
+        return
+    length = square / bent
+    for i in range(d):
+        D[VERTEX, i] = points[n, i] - length * D[GRADIENT, i]
+    if p.norm == LINF:
+        for i in range(d):
+            D[VERTEX, i] = min(max(D[VERTEX, i], -p.eps), p.eps)
+    elif p.norm == L2:
+        size = dual(D, VERTEX, L2)
+        for i in range(d):
+            D[VERTEX, i] *= p.eps / size if size > p.eps else 1.0
+    else:
+        low = length * p.penalty
+        high = max(low, dual(D, VERTEX, L1))
+        if beyond(D, low) > p.eps:
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                if beyond(D, middle) > p.eps:
+                    low = middle
+                else:
+                    high = middle
+            low = high
+        for i in range(d):
+            size = max(abs(D[VERTEX, i]) - low, 0.0)
+            D[VERTEX, i] = size if D[VERTEX, i] > 0.0 else -size
+
+
+@part
+def beyond(D, threshold):
+    total = 0.0
+    for i in range(D.shape[1]):
+        total += max(abs(D[VERTEX, i]) - threshold, 0.0)
+    return total
+
+
 # ------------------------------------------------------------------ relaxation
 @part
-def rising(w, p, step, slope, bend):
-    rate = bend * step - slope
+def rate(w, p, step, slope, bend):
+    total = bend * step - slope
     for r in range(w.Z.shape[1]):
-        rate += sigma_prime(w.Z[T, r] + step * w.Z[DT, r], p.q, p.rho) * w.Z[DT, r]
-    return rate > 0.0
+        total += sigma_prime(w.Z[T, r] + step * w.Z[DT, r], p.q, p.rho) * w.Z[DT, r]
+    return total
+
+
+@part
+def step_length(w, p, slope, bend):
+    low, high, at_low, at_high = 0.0, 1.0, rate(w, p, 0.0, slope, bend), rate(w, p, 1.0, slope, bend)
+    if at_high <= 0.0:
+        return 1.0
+    if at_low >= 0.0:
+        return 0.0
+    close = EXACT * (at_high - at_low)
+    for turn in range(TRIES):
+        step = (low + high) / 2 if turn % 3 == 2 else high - at_high * (high - low) / (at_high - at_low)
+        here = rate(w, p, step, slope, bend)
+        if here > 0.0:
+            high, at_high, at_low = step, here, at_low / 2
+        else:
+            low, at_low, at_high = step, here, at_high / 2
+        if abs(here) <= close:
+            return step
+    return low
+
+
+@part(fastmath=REORDER)
+def dual_mixed(D, share, norm):
+    """The dual norm of (1 - share) D[MINORANT] + share D[GRADIENT]."""
+    total, rest = 0.0, 1 - share
+    if norm == LINF:
+        for c in range(D.shape[1]):
+            total += abs(rest * D[MINORANT, c] + share * D[GRADIENT, c])
+    elif norm == L2:
+        for c in range(D.shape[1]):
+            x = rest * D[MINORANT, c] + share * D[GRADIENT, c]
+            total += x * x
+        total = math.sqrt(total)
+    else:
+        for c in range(D.shape[1]):
+            total = max(total, abs(rest * D[MINORANT, c] + share * D[GRADIENT, c]))
+    return total
+
+
+@part
+def mix(D, p, old, new, bound):
+    """D[MINORANT] <- its best mixture with D[GRADIENT]; their offsets are `old`, `new`, the old bound `bound`."""
+    best, chosen, low, high = bound, 0.0, 0.0, 1.0
+    left = right = -math.inf
+    for step in range(MIXTURES + 3):
+        from_left = step == 1 or (step > 2 and left > right)
+        if step > 2:  # the bound is concave in the share
+            if left > right:
+                high, right = low + GOLDEN * (high - low), left
+            else:
+                low, left = high - GOLDEN * (high - low), right
+        share = high - GOLDEN * (high - low) if from_left else low + GOLDEN * (high - low)
+        share = 1.0 if step == 0 else share
+        c = (1 - share) * old + share * new
+        here = c - supported(dual_mixed(D, share, p.norm), p.norm, p.eps, p.penalty)
+        if step > 0 and from_left:
+            left = here
+        elif step > 0:
+            right = here
+        if here > best:
+            best, chosen = here, share
+    for c in range(D.shape[1]):
+        D[MINORANT, c] = (1 - chosen) * D[MINORANT, c] + chosen * D[GRADIENT, c]
+    return best, (1 - chosen) * old + chosen * new
 
 
 @part
@@ -217,20 +332,11 @@ def advance(W, p, w, D, i):
         slope, bend = -2 * p.penalty * dot(D, i, w.D, MOVE), 2 * p.penalty * psi(w.D, MOVE, L2)
     slope += dot(w.D, RIVAL, w.D, MOVE)
     images(w.Z, DT, -1, W, p.up, w.D, MOVE)
-    low, high = 0.0, 1.0
-    if not rising(w, p, 1.0, slope, bend):
-        low = 1.0
-    else:
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            if rising(w, p, middle, slope, bend):
-                high = middle
-            else:
-                low = middle
-    if low > 0.0:
+    step = step_length(w, p, slope, bend)
+    if step > 0.0:
         for c in range(d):
-            D[i, c] += low * w.D[MOVE, c]
-    return low
+            D[i, c] += step * w.D[MOVE, c]
+    return step
 
 
 @part
@@ -256,26 +362,27 @@ def relax(W, p, w, n):
         for i in range(d):
             w.D[GRADIENT, i] -= w.D[RIVAL, i]
         size = dual(w.D, GRADIENT, p.norm)
-        bound = c - supported(size, p.norm, p.eps, p.penalty)
-        if bound > best:
-            best, best_c = bound, c
+        if step == 0:
+            best, best_c = c - supported(size, p.norm, p.eps, p.penalty), c
             for i in range(d):
                 w.D[MINORANT, i] = w.D[GRADIENT, i]
-        gap = c + dot(w.D, GRADIENT, w.delta, n) + p.penalty * psi(w.delta, n, p.norm) - bound
+        else:
+            best, best_c = mix(w.D, p, best_c, c, best)
+        gap = c + dot(w.D, GRADIENT, w.delta, n) + p.penalty * psi(w.delta, n, p.norm) - best
         if step + 1 == p.n_steps or gap <= 1e-12 * abs(c):
             break
-        away(w.D, GRADIENT, size, p)
+        aim(w.D, p, w.delta, n, step == 0)
         advance(W, p, w, w.delta, n)
     return best, best_c
 
 
 @part
 def descend(W, p, w, n, least, delta, row):
-    """Conditional gradient on h from node n's delta; a better end goes to delta[row]; returns the least value."""
+    """`search.descend` from node n's delta; a better end goes to delta[row]; returns the least value."""
     m, d = w.Z.shape[1], w.D.shape[1]
     for i in range(d):
         w.D[POINT, i] = w.delta[n, i]
-    for _ in range(1 + p.n_rounds):
+    for step in range(1 + p.n_rounds):
         images(w.Z, T, UP, W, p.up, w.D, POINT)
         images(w.Z, REST, DOWN, W, p.down, w.D, POINT)
         for r in range(m):
@@ -285,7 +392,7 @@ def descend(W, p, w, n, least, delta, row):
         pull(w.D, RIVAL, W, p.down, w.Z, REST)
         for i in range(d):
             w.D[GRADIENT, i] -= w.D[RIVAL, i]
-        away(w.D, GRADIENT, dual(w.D, GRADIENT, p.norm), p)
+        aim(w.D, p, w.D, POINT, step == 0)
         if advance(W, p, w, w.D, POINT) == 0.0:
             break
     images(w.Z, T, UP, W, p.up, w.D, POINT)
@@ -307,6 +414,7 @@ def tighten(W, sizes, p, w, n, D, i, room, penalty):
     if size == 0.0:
         return True
     m, total = w.Z.shape[1], 0.0
+    blur = 4 * (D.shape[1] + 16) * UNIT * (p.eps * size + abs(room))
     for r in range(m):
         w.Z[REST, r] = height(w.low[n, r], w.high[n, r], p.q, p.rho)
         total += w.Z[REST, r]
@@ -318,14 +426,14 @@ def tighten(W, sizes, p, w, n, D, i, room, penalty):
             sign, reach, mu = 1.0 - 2.0 * side, math.inf, unit * FIRST_MULTIPLIER
             for _ in range(N_MULTIPLIERS):
                 length = dual_shifted(W, p.down, r, sign, mu, D, i, p.norm)
-                here = supported(length, p.norm, p.eps, mu * penalty) + mu * room
+                here = supported(length, p.norm, p.eps, mu * penalty) + mu * (room + blur)
                 if here > reach:  # convex in mu
                     break
                 reach, mu = here, 2.0 * mu
             if side == 0:
-                w.high[n, r] = min(w.high[n, r], w.Z[DOWN, r] + reach + p.pad)
+                w.high[n, r] = min(w.high[n, r], w.Z[DOWN, r] + reach + p.pad_z)
             else:
-                w.low[n, r] = max(w.low[n, r], w.Z[DOWN, r] - reach - p.pad)
+                w.low[n, r] = max(w.low[n, r], w.Z[DOWN, r] - reach - p.pad_z)
         if w.low[n, r] > w.high[n, r]:
             return False
     return True
@@ -345,12 +453,12 @@ def bound_node(W, sizes, p, w, n, least, delta, row):
     """Relax, descend, tighten, again; whether node n can hold a minimiser, and the least value found so far."""
     for _ in range(max(p.n_rounds, 1) if p.n_steps > 0 else 0):
         found, c = relax(W, p, w, n)
-        w.bound[n] = max(w.bound[n], found - p.pad)
+        w.bound[n] = max(w.bound[n], found - p.pad_h)
         least = descend(W, p, w, n, least, delta, row)
         if p.n_rounds == 0:
             break
         before = width(w, n)
-        if not tighten(W, sizes, p, w, n, w.D, MINORANT, least - c + 2 * p.pad, p.penalty):
+        if not tighten(W, sizes, p, w, n, w.D, MINORANT, least - c + 2 * p.pad_h, p.penalty):
             return False, least
         if width(w, n) > (1 - SETTLED) * before:
             break
@@ -384,10 +492,27 @@ def branch(W, sizes, p, w, n, free, least, delta, row):
         slot, sign = free if half else n, 1.0 - 2.0 * half
         for i in range(d):
             w.D[MINORANT, i] = sign * W[p.down, widest, i]
-        if tighten(W, sizes, p, w, slot, w.D, MINORANT, sign * (cut - w.Z[DOWN, widest]) + p.pad, 0.0):
+        if tighten(W, sizes, p, w, slot, w.D, MINORANT, sign * (cut - w.Z[DOWN, widest]) + p.pad_z, 0.0):
             alive, least = bound_node(W, sizes, p, w, slot, least, delta, row)
             live += (1 + half) * alive
     return live, least
+
+
+@part
+def slack(Z, sizes, up, down, length, d, eps, price, q, rho):
+    """`search.slack` from the norms of weights (sizes) and input (length); `price` bounds lambda psi."""
+    pad_h, pad_z, m = price, 0.0, Z.shape[1]
+    unit = 16 * (d + 2 * m + q + 16) * UNIT
+    for r in range(m):
+        pad_z += (sizes[0, up, r] + sizes[0, down, r]) * length + eps * (sizes[1, up, r] + sizes[1, down, r])
+    tiny = TINY * 2 * m * (1 + rho + pad_z)
+    pad_z = unit * pad_z + TINY
+    for i, row in ((UP, up), (DOWN, down)):
+        for r in range(m):
+            reach = eps * sizes[1, row, r]
+            slope = sigma_prime(abs(Z[i, r]) + reach + pad_z, q, rho)
+            pad_h += slope * (sizes[0, row, r] * length + reach)
+    return unit * pad_h + tiny, pad_z
 
 
 @jit
@@ -398,21 +523,19 @@ def search(
     the label, of the rival; numbers (B, 3): eps, penalty, tolerance."""
     m, d, n = W.shape[1], W.shape[2], n_nodes // 2 + 2
     boxes = np.empty((2, n, m))
-    w = Pool(np.empty(n), boxes[0], boxes[1], np.empty((n, d)), np.empty((REST + 1, m)), np.empty((MINORANT + 1, d)))
+    w = Pool(np.empty(n), boxes[0], boxes[1], np.empty((n, d)), np.empty((REST + 1, m)), np.empty((BEFORE + 1, d)))
     for at in range(lo, hi):
         row = order[at]
         sample, eps = rows[row, 0], numbers[row, 0]
         up, down = rows[row, 1], rows[row, 2]
-        length, pad = math.sqrt(psi(X, sample, L2)), 0.0  # `search.slack`
+        images(w.Z, UP, -1, W, up, X, sample)
+        images(w.Z, DOWN, -1, W, down, X, sample)
+        length, price = math.sqrt(psi(X, sample, L2)), numbers[row, 1] * eps * (1.0 if norm == L1 else eps)
+        pad_h, pad_z = slack(w.Z, sizes, up, down, length, d, eps, price, q, rho)
+        p = Problem(up, down, eps, numbers[row, 1], norm, q, rho, pad_h, pad_z, n_steps, n_rounds)
+        w.bound[0], least = -pad_h, 0.0
         for r in range(m):
-            pad += (sizes[0, up, r] + sizes[0, down, r]) * length + eps * (sizes[1, up, r] + sizes[1, down, r])
-        pad = 16 * (d + 2 * m + q + 16) * 2.0**-53 * pad + TINY
-        p = Problem(up, down, eps, numbers[row, 1], norm, q, rho, pad, n_steps, n_rounds)
-        images(w.Z, UP, -1, W, p.up, X, sample)
-        images(w.Z, DOWN, -1, W, p.down, X, sample)
-        w.bound[0], least = -pad, 0.0
-        for r in range(m):
-            reach = eps * sizes[1, down, r] + pad
+            reach = eps * sizes[1, down, r] + pad_z
             w.low[0, r], w.high[0, r] = w.Z[DOWN, r] - reach, w.Z[DOWN, r] + reach
             w.bound[0] += sigma(w.Z[UP, r] - eps * sizes[1, up, r], q, rho) - sigma(w.high[0, r], q, rho)
             least += sigma(w.Z[UP, r], q, rho) - sigma(w.Z[DOWN, r], q, rho)
@@ -444,4 +567,4 @@ def search(
                 for i in range(d):
                     w.delta[n, i] = w.delta[source, i]
             count -= live == 0
-        lower[row], upper[row], nodes[row] = min(closed, least - p.pad), least, used
+        lower[row], upper[row], nodes[row] = min(closed, least - p.pad_h), least, used

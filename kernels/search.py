@@ -32,10 +32,14 @@ import numpy as np
 
 from .reference import L1, L2, LINF, sigma, sigma_prime
 
+UNIT = 2.0**-53
 MULTIPLIERS = 2.0 ** np.arange(-3, 10)  # of |w| / |a|: the values of mu that tightening tries
 SETTLED = 1e-2  # tightening goes on while it shrinks the ranges' sum by this share
 NEGLIGIBLE = 1e-3  # ranges whose chord is less than this share of all heights above sigma are left as they are
-BISECTIONS = 10  # of a step length
+TRIES, EXACT = 40, 1e-14  # of the search for a step length, and the share of the rate of change at which it ends
+MIXTURES = 12  # tried by golden section
+HALVINGS = 30  # of the threshold that projects to an l_1 ball
+GOLDEN = (5**0.5 - 1) / 2
 
 
 class Problem(NamedTuple):
@@ -89,17 +93,43 @@ def furthest(v, norm, eps, penalty):
     return v * (1 / (2 * penalty) if size < 2 * penalty * eps else eps / size if size > 0 else 0.0)
 
 
+def nearest(u, norm, eps, threshold):
+    """The point of the ball next to u; for l_1 after soft thresholding by `threshold`, the step on lambda |delta|_1."""
+    if norm == LINF:
+        return np.clip(u, -eps, eps)
+    if norm == L2:
+        size = np.linalg.norm(u)
+        return u * (eps / size if size > eps else 1.0)
+    low, high = threshold, max(threshold, np.abs(u).max())
+    if np.maximum(np.abs(u) - low, 0).sum() > eps:
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if np.maximum(np.abs(u) - middle, 0).sum() > eps else (low, middle)
+        low = high
+    return np.sign(u) * np.maximum(np.abs(u) - low, 0)
+
+
 def psi(delta, norm):
     return np.abs(delta).sum() if norm == L1 else delta @ delta
 
 
 # ------------------------------------------------------------------ the relaxation
 def slack(p: Problem, x):
-    """16 (d + 2m + q + 16) u sum_r (|w_r|_2 |x|_2 + eps |w_r|_*) over both classes, u = 2^-53: rounding, outward."""
+    """Rounding, outward, of values of h and of preactivations: (pad_h, pad_z).
+
+    With u = 2^-53, s_r = |w_r|_2 |x|_2 + eps |w_r|_* and sums over the neurons of both classes,
+    pad_z = 16 (d + 2m + q + 16) u sum s_r, and pad_h has sigma'(|z_r| + eps |w_r|_*) s_r in place of s_r: sigma
+    changes by its slope times what z changes.  lambda psi adds its own part to pad_h, the smallest normal number what
+    underflows.
+    """
     m, d = p.W.shape
-    both = np.concatenate([p.W, p.V])
-    size = (np.linalg.norm(both, axis=1) * np.linalg.norm(x) + p.eps * dual(both, p.norm)).sum()
-    return 16 * (d + 2 * m + p.q + 16) * 2.0**-53 * size + np.finfo(float).tiny
+    both, z = np.concatenate([p.W, p.V]), np.abs(np.concatenate([p.z, p.v]))
+    reach, tiny = p.eps * dual(both, p.norm), np.finfo(float).tiny
+    size, unit = np.linalg.norm(both, axis=1) * np.linalg.norm(x) + reach, 16 * (d + 2 * m + p.q + 16) * UNIT
+    pad_z = unit * size.sum() + tiny
+    price = p.penalty * p.eps ** (1 if p.norm == L1 else 2)
+    pad_h = unit * ((sigma_prime(z + reach + pad_z, p.q, p.rho) * size).sum() + price)
+    return pad_h + tiny * 2 * m * (1 + p.rho + size.sum()), pad_z
 
 
 def chord(low, high, q, rho):
@@ -125,78 +155,126 @@ def value(p: Problem, delta):
 
 
 def step_length(p: Problem, t, dt, slope, delta, move, vertex):
-    """The step in [0, 1] along `move` that minimises sum_r sigma(t + step dt) - step slope + lambda psi, by bisection.
+    """The step in [0, 1] along `move` that minimises sum_r sigma(t + step dt) - step slope + lambda psi: where the rate
+    of change passes 0, by the Illinois form of regula falsi with a halving every third time.
 
     psi of l_1 is replaced by the line between its values at both ends, which lies above it.
     """
 
-    def rising(step):
-        rate = sigma_prime(t + step * dt, p.q, p.rho) @ dt - slope
+    def rate(step):
+        total = sigma_prime(t + step * dt, p.q, p.rho) @ dt - slope
         if p.norm == L1:
-            return rate + p.penalty * (psi(vertex, L1) - psi(delta, L1)) > 0
-        return rate + 2 * p.penalty * ((delta + step * move) @ move) > 0
+            return total + p.penalty * (psi(vertex, L1) - psi(delta, L1))
+        return total + 2 * p.penalty * ((delta + step * move) @ move)
 
-    low, high = 0.0, 1.0
-    if not rising(1.0):
+    low, high, at_low, at_high = 0.0, 1.0, rate(0.0), rate(1.0)
+    if at_high <= 0:
         return 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if rising(middle) else (middle, high)
+    if at_low >= 0:
+        return 0.0
+    close = EXACT * (at_high - at_low)
+    for turn in range(TRIES):
+        step = (low + high) / 2 if turn % 3 == 2 else high - at_high * (high - low) / (at_high - at_low)
+        here = rate(step)
+        if here > 0:
+            high, at_high, at_low = step, here, at_low / 2
+        else:
+            low, at_low, at_high = step, here, at_high / 2
+        if abs(here) <= close:
+            return step
     return low
 
 
+def mix(p: Problem, old, new):
+    """The mixture of two minorants (a, c) with the largest bound c - S(-a), by golden section; with that bound."""
+
+    def at(share):
+        a, c = ((1 - share) * x + share * y for x, y in zip(old, new))
+        return c - support(-a, p.norm, p.eps, p.penalty), a, c
+
+    low, high = 0.0, 1.0
+    left, right = at(1 - GOLDEN), at(GOLDEN)
+    for _ in range(MIXTURES):
+        if left[0] > right[0]:
+            high, right = low + GOLDEN * (high - low), left
+            left = at(high - GOLDEN * (high - low))
+        else:
+            low, left = high - GOLDEN * (high - low), right
+            right = at(low + GOLDEN * (high - low))
+    return max((at(0.0), at(1.0), left, right), key=lambda found: found[0])
+
+
+def aim(p: Problem, delta, g, before):
+    """Where to go from delta, g the gradient without lambda psi: target, and what the next call gets as `before`.
+
+    First the conditional gradient's vertex; then the projection of a gradient step of Barzilai and Borwein's length,
+    where that is positive, which also settles inside faces of the ball.
+    """
+    smooth = g + 2 * p.penalty * delta * (p.norm == L2)
+    if before is not None:
+        moved, bent = delta - before[0], smooth - before[1]
+        if moved @ bent > 0:
+            length = moved @ moved / (moved @ bent)
+            return nearest(delta - length * smooth, p.norm, p.eps, length * p.penalty), (delta, smooth)
+    return furthest(-g, p.norm, p.eps, p.penalty), (delta, smooth)
+
+
 def relax(p: Problem, low, high, delta, n_steps):
-    """Conditional gradient on H from delta: best bound, its minorant (a, c), and the last delta."""
+    """Minimise H from delta: best bound, its minorant (a, c), and the last delta.
+
+    The minorant is a mixture of the tangents' at all points so far: where steps swing between two faces of the ball,
+    the gradients at both points bound H together what neither does alone.
+    """
     s, offset = chord(low, high, p.q, p.rho)
     b, constant = s @ p.V, -(s * p.v + offset).sum()
-    best, minorant = -np.inf, (np.zeros_like(delta), -np.inf)
+    best, minorant, before = -np.inf, None, None
     for step in range(n_steps):
         move = p.W @ delta
         t = p.z + move
         slopes = sigma_prime(t, p.q, p.rho)
         a = slopes @ p.W - b
         c = sigma(t, p.q, p.rho).sum() - slopes @ move + constant
-        bound = c - support(-a, p.norm, p.eps, p.penalty)
-        if bound > best:
-            best, minorant = bound, (a, c)
-        gap = c + a @ delta + p.penalty * psi(delta, p.norm) - bound
+        best, *minorant = mix(p, minorant or (a, c), (a, c))
+        gap = c + a @ delta + p.penalty * psi(delta, p.norm) - best
         if step + 1 == n_steps or gap <= 1e-12 * abs(c):
             break
-        vertex = furthest(-a, p.norm, p.eps, p.penalty)
-        along = vertex - delta
-        delta = delta + step_length(p, t, p.W @ along, b @ along, delta, along, vertex) * along
+        target, before = aim(p, delta, a, before)
+        along = target - delta
+        delta = delta + step_length(p, t, p.W @ along, b @ along, delta, along, target) * along
     return best, *minorant, delta
 
 
 def descend(p: Problem, delta, n_steps):
-    """Conditional gradient on h itself, the rival's sigma replaced by its tangent (never above): h never grows."""
+    """Local descent of h + lambda psi from delta, which never grows: the rival's sigma is taken as its tangent."""
+    before = None
     for _ in range(n_steps):
         t = p.z + p.W @ delta
         b = sigma_prime(p.v + p.V @ delta, p.q, p.rho) @ p.V
-        vertex = furthest(b - sigma_prime(t, p.q, p.rho) @ p.W, p.norm, p.eps, p.penalty)
-        along = vertex - delta
-        step = step_length(p, t, p.W @ along, b @ along, delta, along, vertex)
+        target, before = aim(p, delta, sigma_prime(t, p.q, p.rho) @ p.W - b, before)
+        along = target - delta
+        step = step_length(p, t, p.W @ along, b @ along, delta, along, target)
         if step == 0:
             break
         delta = delta + step * along
     return delta, value(p, delta)
 
 
-def tighten(p: Problem, low, high, a, room, penalty, pad):
+def tighten(p: Problem, low, high, a, room, penalty, pad_z):
     """Ranges of the rival's preactivations over {<a, delta> + penalty psi <= room}; low > high: the set is empty."""
     size = dual(a, p.norm)
     if size == 0:
         return low, high
     above, _ = height(low, high, p.q, p.rho)
     worth = above >= NEGLIGIBLE * above.sum()
+    room += 4 * (len(a) + 16) * UNIT * (p.eps * size + abs(room))  # rounding of what is multiplied by mu
     mu = dual(p.V, p.norm)[:, None] / size * MULTIPLIERS  # (m, .)
     reach = [
         (support(sign * p.V[:, None] - mu[..., None] * a, p.norm, p.eps, mu * penalty) + mu * room).min(axis=1)
         for sign in (1, -1)
     ]
     return (
-        np.where(worth, np.maximum(low, p.v - reach[1] - pad), low),
-        np.where(worth, np.minimum(high, p.v + reach[0] + pad), high),
+        np.where(worth, np.maximum(low, p.v - reach[1] - pad_z), low),
+        np.where(worth, np.minimum(high, p.v + reach[0] + pad_z), high),
     )
 
 
@@ -205,7 +283,8 @@ class Search:
     """Best-first search of one problem; `best`, `delta`: the least value found, of h + lambda psi."""
 
     def __init__(self, p: Problem, x, n_steps, n_rounds):
-        self.p, self.pad, self.n_steps, self.n_rounds = p, slack(p, x), n_steps, n_rounds
+        self.p, self.n_steps, self.n_rounds = p, n_steps, n_rounds
+        self.pad_h, self.pad_z = slack(p, x)
         self.delta = np.zeros(len(x))
         self.best = value(p, self.delta)
 
@@ -213,15 +292,15 @@ class Search:
         """Bound a box of ranges: relax, descend, tighten, again; None if no minimiser lies in it."""
         for _ in range(max(self.n_rounds, 1) if self.n_steps else 0):
             found, a, c, delta = relax(self.p, low, high, delta, self.n_steps)
-            bound = max(bound, found - self.pad)
+            bound = max(bound, found - self.pad_h)
             end, least = descend(self.p, delta, 1 + self.n_rounds)
             if least < self.best:
                 self.best, self.delta = least, end
             if not self.n_rounds:
                 break
             before = (high - low).sum()
-            room = self.best - c + 2 * self.pad
-            low, high = tighten(self.p, low, high, a, room, self.p.penalty, self.pad)
+            room = self.best - c + 2 * self.pad_h
+            low, high = tighten(self.p, low, high, a, room, self.p.penalty, self.pad_z)
             if (low > high).any():
                 return None
             if (high - low).sum() > (1 - SETTLED) * before:
@@ -240,16 +319,16 @@ class Search:
             return None
         nodes, cut, this = [], middle[r], np.arange(len(low)) == r
         for sign, l, u in ((1, low, np.where(this, cut, high)), (-1, np.where(this, cut, low), high)):
-            l, u = tighten(p, l, u, sign * p.V[r], sign * (cut - p.v[r]) + self.pad, 0.0, self.pad)
+            l, u = tighten(p, l, u, sign * p.V[r], sign * (cut - p.v[r]) + self.pad_z, 0.0, self.pad_z)
             nodes.append(None if (l > u).any() else self.node(parent.bound, l, u, delta))
         return [node for node in nodes if node]
 
     def run(self, n_nodes, tolerance):
         """Least bound, least value, its delta, nodes used; ends when the bounds are `tolerance` apart."""
         p = self.p
-        reach = p.eps * dual(p.V, p.norm) + self.pad
+        reach = p.eps * dual(p.V, p.norm) + self.pad_z
         bound = sigma(p.z - p.eps * dual(p.W, p.norm), p.q, p.rho).sum() - sigma(p.v + reach, p.q, p.rho).sum()
-        root, used, closed = self.node(bound - self.pad, p.v - reach, p.v + reach, self.delta), 1, np.inf
+        root, used, closed = self.node(bound - self.pad_h, p.v - reach, p.v + reach, self.delta), 1, np.inf
         pool = [root] if root else []
         while pool:
             lowest = min(range(len(pool)), key=lambda i: pool[i].bound)
@@ -263,7 +342,7 @@ class Search:
             else:
                 used += 2
                 pool += nodes
-        return min(closed, self.best - self.pad), self.best, self.delta, used
+        return min(closed, self.best - self.pad_h), self.best, self.delta, used
 
 
 def search(W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):

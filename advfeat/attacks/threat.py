@@ -95,7 +95,7 @@ def per_sample(name, value, shape, batched, low=0) -> np.ndarray:
     raise ValueError(f"{name} has shape {values.shape}: must be one number, {wanted}")
 
 
-def _spread_over_runs(name, value, shape, batched, kind):
+def spread_over_runs(name, value, shape, batched, kind):
     """An array (N,) or (R, N) of dtype `kind` -> (R, N)."""
     value = np.asarray(value)
     if not np.issubdtype(value.dtype, kind):
@@ -261,7 +261,7 @@ class Attack:
         _check_box(threat.box, X)
         seeds = run_seeds(rng, net.n_runs)
         active = np.ones(shape, bool) if active is None else active
-        active = _spread_over_runs("active", active, shape, net.batched, np.bool_)
+        active = spread_over_runs("active", active, shape, net.batched, np.bool_)
         self._check(net, known, threat)
         best_X, margin = np.array(X), np.full(shape, np.nan)
         counts = np.zeros((3, *shape), np.int64)
@@ -298,7 +298,7 @@ def _pair_of(data):
 def _check_targets(targets, y, net):
     if targets is None:
         return None
-    targets = _spread_over_runs("targets", targets, y.shape, net.batched, np.integer).astype(np.int64)
+    targets = spread_over_runs("targets", targets, y.shape, net.batched, np.integer).astype(np.int64)
     k = net.shape[0]
     if targets.min() < 0 or targets.max() >= k:
         raise ValueError(f"targets hold {targets[(targets < 0) | (targets >= k)][0]}: they must be in 0..{k - 1}")

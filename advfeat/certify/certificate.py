@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import checks
 from ..attacks.ball import BUDGETS, NORMS
-from ..attacks.threat import per_sample
+from ..attacks.threat import per_sample, spread_over_runs
 from ..network import PatchCNN
 from .pairs import Pairs
 
@@ -111,7 +111,8 @@ def certify(
     shape = (net.n_runs, X.shape[1])
     eps = per_sample("eps", eps, shape, net.batched)
     X, y = np.broadcast_to(X, (shape[0], *X.shape[1:])), np.broadcast_to(y, shape)
-    wanted = np.ones(shape, bool) if active is None else np.broadcast_to(np.asarray(active, bool), shape)
+    active = np.ones(shape, bool) if active is None else active
+    wanted = spread_over_runs("active", active, shape, net.batched, np.bool_)
     k, _, d = net.shape
     lower, upper, nodes, X_adv = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int), X.copy()
     where = np.argwhere(wanted)

@@ -35,11 +35,11 @@ def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarr
     P = X.shape[2]
     dual = np.linalg.norm(net.weights, DUAL[norm], axis=-1)
     reach = eps[:, None, None] * dual
-    longest = np.linalg.norm(X, axis=-1).max()
+    longest = np.linalg.norm(X, axis=-1).max(axis=(1, 2))[:, None, None]
     reach = reach + 4 * (d + 2) * UNIT * (reach + longest * np.linalg.norm(net.weights, axis=-1))
     lower, upper = net.engine.interval(net.weights, net.pack(X), net.q, net.rho, reach)
     slack = 4 * (P * m + net.q + 8) * UNIT
     y = np.broadcast_to(y, lower.shape[:2])[..., None]
     label = np.take_along_axis(lower * (1 - slack), y, -1)[..., 0]
     rivals = np.where(np.arange(k) == y, -np.inf, upper * (1 + slack)).max(axis=-1)
-    return net.answer(label - rivals)
+    return net.answer(label - rivals - 2 * P * m * (1 + net.rho) * np.finfo(float).tiny)

@@ -6,12 +6,14 @@ import numpy as np
 
 from ..attacks.ball import NORMS
 from ..kernels import L1, reference
+from ..kernels.search import GOLDEN
 
 UNIT = 2.0**-53
 SHARE = 0.9  # of a pair's upper bound that the gaps of its patches may add up to
-DUAL_STEPS = 6  # of conditional gradient per value of the dual function
-HALVINGS = 16  # of the multiplier's logarithm
+DUAL_STEPS = 30  # at least, for a first multiplier: the bounds must be smooth in it
 SMALLEST = 2.0**-40  # multiplier, of the largest that can be needed
+WINDOW = 4.0  # factor around the last multiplier in which branch and bound looks for a better one
+FIRST_TRIES, LATER_TRIES = 16, 4  # of golden section for a multiplier, after the first two
 
 
 class Pairs:
@@ -24,7 +26,7 @@ class Pairs:
         self.net, self.X, self.y, self.run, self.eps, self.norm = net, X, y, run, eps, NORMS.index(norm)
         k, _, d = net.shape
         self.S, self.P = X.shape[:2]
-        self.shared = budget == "global" and norm != "linf"
+        self.shared = budget == "global" and norm != "linf" and self.P > 1
         self.rivals = (y[:, None] + 1 + np.arange(k - 1)) % k
         shape = (self.S, k - 1)
         self.below, self.above = np.full((*shape, self.P), -np.inf), np.full((*shape, self.P), np.inf)
@@ -75,8 +77,8 @@ class Pairs:
         if not len(s):
             return
         if self.shared and n_steps:
-            new = (self.penalty[s, j] == 0) & (self.eps[s] > 0)
-            self._choose_penalty(s[new], j[new])
+            new = (self.eps[s] > 0) & ((self.penalty[s, j] == 0) | (n_rounds > 0))
+            self._choose_penalty(s[new], j[new], (max(n_steps, DUAL_STEPS * (n_rounds == 0)), n_rounds, n_nodes))
             s, j = self.open()
         goal = np.where(np.isfinite(self.above[s, j]), self.above[s, j], 0.0).sum(axis=1) - self._price(s, j)
         tolerance = SHARE * np.maximum(goal, 0) / self.P if n_nodes > 1 else np.zeros(len(s))
@@ -119,10 +121,12 @@ class Pairs:
     def _spent(self, delta):
         return (np.abs(delta) if self.norm == L1 else delta**2).sum(axis=(1, 2))
 
-    def _choose_penalty(self, s, j):
-        """The multiplier that maximises the dual function sum_p min (h_p + lambda psi) - lambda eps^2, by bisection.
+    def _choose_penalty(self, s, j, effort):
+        """The multiplier that maximises the dual function sum_p min (h_p + lambda psi) - lambda eps^2, as bounded below
+        by a search of this effort, by golden section in its logarithm: the dual function is concave in lambda.
 
-        The dual function is concave with the supergradient sum_p psi(delta_p) - eps^2; every lambda >= 0 is sound.
+        The first time in the whole range that can matter, later within `WINDOW` of the last choice.  Every lambda >= 0
+        is sound.
         """
         W, run = self.net.weights, self.run[s]
         size = (np.abs(W).max(axis=-1) if self.norm == L1 else np.linalg.norm(W, axis=-1)).sum(axis=-1)  # (R, k)
@@ -130,16 +134,27 @@ class Pairs:
         if self.norm != L1:
             most = most * np.sqrt(self.P) / (2 * self.eps[s])
         s, j, most = s[most > 0], j[most > 0], most[most > 0]
-        low, high = np.log(SMALLEST * most), np.log(most)
+        last = self.penalty[s, j]
+        low = np.log(np.where(last > 0, last / WINDOW, SMALLEST * most))
+        high = np.log(np.where(last > 0, last * WINDOW, most))
         best, chosen = np.full(len(s), -np.inf), most
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            self.penalty[s, j], self.below[s, j], self.above[s, j] = np.exp(middle), -np.inf, np.inf
-            self._search(s, j, np.zeros(len(s)), DUAL_STEPS, 0, 1)
-            dual = self.below[s, j].sum(axis=1) - self._price(s, j)
-            better = dual > best
-            best, chosen = np.where(better, dual, best), np.where(better, self.penalty[s, j], chosen)
-            budget = self.eps[s] ** (1 if self.norm == L1 else 2)
-            spends = self._spent(self.delta[s, j]) > budget
-            low, high = np.where(spends, middle, low), np.where(spends, high, middle)
+
+        def dual(where):
+            nonlocal best, chosen
+            self.penalty[s, j], self.below[s, j], self.above[s, j] = np.exp(where), -np.inf, np.inf
+            self._search(s, j, np.zeros(len(s)), *effort)
+            found = self.below[s, j].sum(axis=1) - self._price(s, j)
+            better = found > best
+            best, chosen = np.where(better, found, best), np.where(better, self.penalty[s, j], chosen)
+            return found
+
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        at_left, at_right = dual(left), dual(right)
+        for _ in range(FIRST_TRIES if not last.any() else LATER_TRIES):
+            to_left = at_left > at_right
+            low, high = np.where(to_left, low, left), np.where(to_left, right, high)
+            new = np.where(to_left, high - GOLDEN * (high - low), low + GOLDEN * (high - low))
+            at_new = dual(new)
+            left, right = np.where(to_left, new, right), np.where(to_left, left, new)
+            at_left, at_right = np.where(to_left, at_new, at_right), np.where(to_left, at_left, at_new)
         self.penalty[s, j], self.below[s, j], self.above[s, j] = chosen, -np.inf, np.inf

@@ -55,7 +55,7 @@ def robust_radius(
     ----------
     rtol : float
         Each end is found to this share of itself.
-    high : float or array > 0, optional
+    high : float or array >= 0, optional
         Largest radius to look at, shaped like `eps` of :func:`certify`.  By default the size of X itself: at delta = -X
         all logits are 0, a tie, so every network is broken there.
     known : RobustRadius, optional
