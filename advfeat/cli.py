@@ -1,4 +1,4 @@
-"""The command line: advfeat reproduce | data | evaluate | validate | info | warmup."""
+"""The command line: advfeat reproduce | data | evaluate | robustness | validate | info | warmup."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def data(args) -> int:
 
 def evaluate(args) -> int:
     """Accuracy, robust accuracy by attack and certificate of a run's networks or of given weights."""
-    from .metrics import robust_accuracy
+    from .experiment import bounds
 
     if (args.run is None) == (args.weights is None):
         raise ValueError("evaluate: give either a run folder or --weights FILE.npz")
@@ -134,17 +134,55 @@ def evaluate(args) -> int:
     eps = config.eps_test if args.eps is None else checks.number("eps", args.eps, low=0)
     test, rows = config.data("test"), []
     for name, net in nets.items():
-        found = robust_accuracy(
-            net, test, eps=eps, norm=config.norm, ascent_lr=config.ascent_lr, n_steps=config.pgd_steps,
-            n_restarts=config.pgd_restarts, seed=config.seeds,
-        )  # fmt: skip
+        found = bounds(net, test, config, eps)
         for r, seed in enumerate(config.seeds):
             broken = ", ".join(f"{a} {b[r].sum()}" for a, b in found.broken.items() if b[r].any())
             cells = (found.correct[r].mean(), found.robust_accuracy[r], found.certified_accuracy[r])
+            cells += (found.interval_certified[r].mean(),)
             rows.append([name, seed, *(f"{c:.2f}" for c in cells), broken or "nothing"])
     print(f"eps = {eps:g} ({config.norm}), {config.n_test} test samples per seed\n")
-    _print_table(["network", "seed", "accuracy", "robust", "certified", "samples broken, by attack"], rows)
+    head = ["network", "seed", "accuracy", "robust", "certified", "by intervals", "samples broken, by attack"]
+    _print_table(head, rows)
     return 0
+
+
+def robustness(args) -> int:
+    """Robust accuracy against the radius, certificates below and attacks above, for a run's networks."""
+    from .robustness import EPS_GRID, grid, samples_of, sandwich
+    from .robustness_report import radii_rows, write
+
+    run = store.load(args.run)
+    config = Figure3Config.build(**_known(run, args.run))
+    eps = EPS_GRID if args.eps_grid is None else grid(_radii(args.eps_grid))
+    options = {"max_nodes": checks.integer("max_nodes", args.max_nodes, 1)}
+    options |= {"rtol": checks.number("rtol", args.rtol, above=0)}
+    seeds, data = samples_of(config, args.samples, args.seeds)
+    rows = [config.seeds.index(seed) for seed in seeds]
+    nets = {name: net.with_weights(net.W[rows]) for name, net in run.nets.items()}
+    out, found = store.make_folder(args.out or Path(args.run) / "robustness"), {}
+    options |= {"norm": config.norm, "ascent_lr": config.ascent_lr, "n_steps": config.pgd_steps}
+    options |= {"n_restarts": config.pgd_restarts, "seed": seeds}
+    with tqdm(total=len(nets) * (len(eps) + 3), unit="step", disable=None, file=sys.stderr) as bar:
+        for name, net in nets.items():
+            bar.set_description(name.capitalize())
+            found[name] = sandwich(
+                net, data, eps, progress=lambda label: bar.update() or bar.set_postfix_str(label), **options
+            )
+    page = write(found, nets, data, seeds, config, out, store.environment())
+    _print_table(*radii_rows(found, seeds))
+    print(f"\nFigures: {out / 'robustness.png'}, {out / 'worst_example.png'}\nReport: {page}")
+    return 0
+
+
+def _radii(values: list[str]) -> list[float]:
+    """START:STOP:N, or the radii themselves."""
+    try:
+        if len(values) == 1 and ":" in values[0]:
+            start, stop, n = values[0].split(":")
+            return np.linspace(float(start), float(stop), checks.integer("eps_grid", int(n), 1)).tolist()
+        return [float(value) for value in values]
+    except ValueError:
+        raise ValueError(f"--eps-grid {' '.join(values)}: must be START:STOP:N or radii") from None
 
 
 def _known(run, path):
@@ -216,10 +254,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="advfeat", description="Feature learning under adversarial training.")
     top.add_argument("--version", action="version", version=f"advfeat {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
-    for function in (reproduce, data, evaluate, validate, info, warmup):
+    for function in (reproduce, data, evaluate, robustness, validate, info, warmup):
         sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(function=function)
-        if function not in (warmup, validate):
+        if function not in (warmup, validate, robustness):
             _add_config(sub, seeds=function is not data)
         if function is info:
             sub.add_argument("--plan", action="store_true", help="what the engine would do for this configuration")
@@ -232,6 +270,17 @@ def parser() -> argparse.ArgumentParser:
             only = {"metavar": "LABEL", "nargs": "+", "action": "extend"}
             sub.add_argument("--only", **only, help="these entries, as D.4 or 4.3.1")
             sub.add_argument("--out", metavar="DIR", default="advfeat-ledger", help="folder (default advfeat-ledger)")
+        if function is robustness:
+            sub.add_argument("run", metavar="RUN", help="run folder of advfeat reproduce")
+            grid = {"metavar": "EPS", "nargs": "+", "help": "START:STOP:N or radii (default 0.05:1.2:24)"}
+            sub.add_argument("--eps-grid", **grid)
+            sub.add_argument("--samples", type=int, default=100, metavar="N", help="per seed (default 100)")
+            sub.add_argument("--seeds", type=int, nargs="+", metavar="S", help="these seeds of the run (default all)")
+            nodes = "branch and bound's budget per patch and rival (default 512)"
+            sub.add_argument("--max-nodes", type=int, default=512, metavar="N", help=nodes)
+            narrow = "certified radii are narrowed to this share of themselves (default 0.01)"
+            sub.add_argument("--rtol", type=float, default=0.01, metavar="SHARE", help=narrow)
+            sub.add_argument("--out", metavar="DIR", help="folder (default RUN/robustness)")
         if function is evaluate:
             sub.add_argument("run", nargs="?", metavar="RUN", help="run folder of advfeat reproduce")
             sub.add_argument("--eps", type=float, help="radius (default: the configuration's eps_test)")

@@ -10,7 +10,7 @@ from . import store
 from .attacks import feature_swap
 from .config import Figure3Config
 from .data import PatchData
-from .experiment import TRAININGS, at_records, phase_two
+from .experiment import TRAININGS, at_records, interval_key, phase_two
 from .metrics import normalized, q_sum
 from .network import PatchCNN
 
@@ -26,6 +26,7 @@ STYLE = {
     "savefig.dpi": 160,
 }
 ROBUST, NON_ROBUST, ACCURACY, PAPER, CERTIFIED = "#0072b2", "#d55e00", "#333333", "#cc79a7", "#009e73"
+GAP = "#f0c000"  # between the best attack and the certificate
 
 
 def save(figure: Figure, path, kinds=("png", "pdf")) -> None:
@@ -42,7 +43,8 @@ def _band(axis, x, values, color, label, style="-"):
     """Median and range of values (T, ...) over everything but the first axis."""
     flat = values.reshape(len(values), -1)
     axis.fill_between(x, np.nanmin(flat, axis=1), np.nanmax(flat, axis=1), color=color, alpha=0.16, lw=0)
-    axis.plot(x, np.nanmedian(flat, axis=1), style, color=color, label=label, lw=1.7)
+    dashes = {"ls": style} if isinstance(style, tuple) else {}
+    axis.plot(x, np.nanmedian(flat, axis=1), *(() if dashes else (style,)), color=color, label=label, lw=1.7, **dashes)
 
 
 def _theory(axis, time, values, exact, label):
@@ -80,8 +82,7 @@ def figure3(histories: dict[str, dict], config: Figure3Config, theory: dict | No
             _band(bottom, where, value, ROBUST, "robust accuracy: worst of all attacks", "o-")
             where, value = at_records(h, "under_pgd_cross_entropy")
             _band(bottom, where, value, PAPER, "cross-entropy PGD alone (the paper's metric)", "--")
-            where, value = at_records(h, "certified_accuracy")
-            _band(bottom, where, value, CERTIFIED, "certified (intervals)", ":")
+            _certified(bottom, h)
             for line in bottom.lines[1:]:
                 line.set_markersize(3.2)
             bottom.set_xlabel("iteration")
@@ -104,6 +105,17 @@ def figure3(histories: dict[str, dict], config: Figure3Config, theory: dict | No
         axes[0, 0].legend(loc="center right")
         axes[2, 0].legend(loc="center right", fontsize=8)
         return figure
+
+
+def _certified(axis, history):
+    """The sandwich's lower side, the gap to its upper side shaded, and what intervals alone certify."""
+    where, value = at_records(history, "certified_accuracy")
+    _band(axis, where, value, CERTIFIED, "certified", (0, (4, 2)))
+    robust = at_records(history, "robust_accuracy")[1]
+    middle = np.median(robust, axis=1), np.median(value, axis=1)
+    axis.fill_between(where, *middle, color=GAP, alpha=0.6, lw=0, label="gap: undecided")
+    where, value = at_records(history, interval_key(history))
+    axis.plot(where, np.median(value, axis=1), ":", color=ACCURACY, lw=1, label="certified by intervals alone")
 
 
 def _norm(config):

@@ -95,7 +95,8 @@ def certify(
     method : {"interval", "linear", "tangents", "branch_and_bound"}
         Intervals of the preactivations; tangents of the label's sigma below and chords of the rival's above, at two
         tangent points or at the best ones; the same on ever smaller ranges of the rival's preactivations, until both
-        bounds meet or `max_nodes` boxes per patch and rival are spent (docs/certificates.md, kernels/search.py).
+        bounds meet, `max_nodes` boxes per patch and rival are spent, or a bound is still three times as far from 0 as
+        the last round of boxes raised it (docs/certificates.md, kernels/search.py).
     active : (N,) or (R, N) bool, optional
         Samples to work on; the others have NaN bounds.
 

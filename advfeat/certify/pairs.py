@@ -9,6 +9,8 @@ from ..kernels import L1, reference
 from ..kernels.search import GOLDEN
 
 UNIT = 2.0**-53
+FEW_NODES = 8  # with more, a sample is left where a pair's bound would have to rise by more than
+HOPE = 3.0  # times what the last stage raised it
 SHARE = 0.9  # of a pair's upper bound that the gaps of its patches may add up to
 DUAL_STEPS = 30  # at least, for a first multiplier: the bounds must be smooth in it
 SMALLEST = 2.0**-40  # multiplier, of the largest that can be needed
@@ -32,7 +34,7 @@ class Pairs:
         self.below, self.above = np.full((*shape, self.P), -np.inf), np.full((*shape, self.P), np.inf)
         self.bound = np.full(shape, -np.inf)  # of the pair's margin
         self.delta, self.used = np.zeros((*shape, self.P, d)), np.zeros((*shape, self.P), int)
-        self.penalty = np.zeros(shape)
+        self.penalty, self.rise = np.zeros(shape), np.full(shape, np.inf)
         self.margin, self.X_adv = np.full(self.S, np.inf), X.copy()
         self.attempt(np.arange(self.S), X)
 
@@ -74,6 +76,9 @@ class Pairs:
     def refine(self, n_steps, n_rounds, n_nodes):
         """One stage of search on the open pairs."""
         s, j = self.open()
+        if n_nodes > FEW_NODES:
+            far = (-self.bound > HOPE * self.rise).any(axis=1)
+            s, j = s[~far[s]], j[~far[s]]
         if not len(s):
             return
         if self.shared and n_steps:
@@ -82,7 +87,10 @@ class Pairs:
             s, j = self.open()
         goal = np.where(np.isfinite(self.above[s, j]), self.above[s, j], 0.0).sum(axis=1) - self._price(s, j)
         tolerance = SHARE * np.maximum(goal, 0) / self.P if n_nodes > 1 else np.zeros(len(s))
+        before = self.bound[s, j]
         self._search(s, j, tolerance, n_steps, n_rounds, n_nodes)
+        if n_nodes > 1:
+            self.rise[s, j] = self.bound[s, j] - before
 
     def _search(self, s, j, tolerance, n_steps, n_rounds, n_nodes):
         gap = self.above[s, j] - self.below[s, j]
