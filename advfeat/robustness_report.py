@@ -155,9 +155,10 @@ def _body(found, seeds, config, out, environment) -> str:
     )
     return f"""
 <h1>Robust accuracy between certificates and attacks</h1>
-<p class="note">{len(seeds)} seeds, {first.y.shape[-1]} test samples each, {BALL[first.norm]} balls of radius
-{first.eps[0]:.3g} to {first.eps[-1]:.3g}. The truth lies between the two curves: every certified sample is proved
-right on the whole ball, for every broken one a perturbation was found that makes the network err.</p>
+<p class="note">{len(seeds)} seed{"s" * (len(seeds) != 1)}, {first.y.shape[-1]} test samples each,
+{BALL[first.norm]} balls of radius {first.eps[0]:.3g} to {first.eps[-1]:.3g}. The truth lies between the two curves:
+every certified sample is proved right on the whole ball, for every broken one a perturbation was found that makes the
+network err.</p>
 {picture("robustness.png", "Robust accuracy against the radius")}
 <p class="note">Lines are medians over seeds, bands the whole range. Top and bottom are counted from two radii per
 sample, the largest certified and the smallest broken one; a certificate holds at every smaller radius, an adversarial

@@ -47,7 +47,6 @@ def robust_radius(
     max_nodes: int = 64,
     rtol: float = 1e-3,
     high=None,
-    known: RobustRadius | None = None,
 ) -> RobustRadius:
     """Bisection with :func:`certify` for the largest certified and the smallest broken radius of every sample.
 
@@ -58,8 +57,6 @@ def robust_radius(
     high : float or array >= 0, optional
         Largest radius to look at, shaped like `eps` of :func:`certify`.  By default the size of X itself: at delta = -X
         all logits are 0, a tie, so every network is broken there.
-    known : RobustRadius, optional
-        Radii to start from, in place of `high`; those with broken = inf are left as they are.
 
     Robustness is monotone in the radius, so what is certified at eps is taken as certified below it, what is broken as
     broken above.  First the broken end is bisected, with the perturbations that a search of one box per patch meets,
@@ -79,11 +76,7 @@ def robust_radius(
         return certify(runs, X, y, eps, norm=norm, budget=budget, active=todo, **options)
 
     effort = {"method": method, "max_nodes": max_nodes}
-    if known is not None:
-        certified, broken = (np.array(np.broadcast_to(a, shape)) for a in (known.certified, known.broken))
-        X_adv = np.array(known.X_adv).reshape(X.shape)
-        unsure = np.where(np.isfinite(broken), broken, certified)
-    elif high is None:
+    if high is None:
         X_adv, broken, certified = np.zeros_like(X), ball.length(X, norm, budget) * (1 + 1e-9), np.zeros(shape)
         unsure = broken.copy()
     else:
