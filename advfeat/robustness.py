@@ -151,11 +151,15 @@ class _Search:
         self.take(SEARCH, found.X_adv, active & found.broken, e)
 
     def bisect(self, method, end, rtol):
-        """Narrow `end` ("certified" or "broken") to `rtol` of itself."""
+        """Narrow `end` ("certified" or "broken") to `rtol` of itself, or to neighbouring numbers."""
         low, high = self.certified.copy(), self.broken.copy()
         known = self.correct & np.isfinite(high)
-        while (todo := known & (high - low > rtol * np.where(known, high, 1))).any():
+        while True:
+            todo = known & (high - low > rtol * np.where(known, high, 1))
             e = np.where(todo, (low + np.where(todo, high, 0)) / 2, 0)
+            todo &= (low < e) & (e < high)
+            if not todo.any():
+                return
             self.prove(e, method, todo, max(self.max_nodes // 8, 1))
             up = self.certified >= e if end == "certified" else self.broken > e
             low, high = np.where(todo & up, e, low), np.where(todo & ~up, e, high)

@@ -78,3 +78,17 @@ def test_random_points_are_uniform_in_the_ball(norm, budget):
     assert size.max() <= 1 + SLACK
     assert stats.kstest(size.ravel() ** dimension, "uniform").pvalue > 1e-6
     assert (np.abs((points > 0).mean(axis=0) - 0.5) < 6 * 0.5 / 2000**0.5).all()
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1.0, 1e160, 1e300])
+@pytest.mark.parametrize("budget", ball.BUDGETS)
+def test_l2_lengths_survive_squares_that_under_or_overflow(scale, budget):
+    delta = np.random.default_rng(3).standard_normal((2, 3, 4, 5))
+    eps = np.full((2, 3), 0.7)
+    plain = ball.length(delta, "l2", budget)
+    np.testing.assert_allclose(ball.length(scale * delta, "l2", budget), scale * plain, rtol=1e-14)
+    for answer, truth in (
+        (ball.project(scale * delta, scale * eps, "l2", budget) / scale, ball.project(delta, eps, "l2", budget)),
+        (ball.steepest(scale * delta, "l2", budget), ball.steepest(delta, "l2", budget)),
+    ):
+        np.testing.assert_allclose(answer, truth, rtol=1e-13)

@@ -353,3 +353,12 @@ def test_histories_of_before_stay_readable(run, tmp_path):
     report.write_report(past, CONFIG, tmp_path / "figure3.png", tmp_path / "report.html", {})
     s = experiment.summary(past, CONFIG)["adversarial"]
     np.testing.assert_array_equal(s["interval"], s["certified"])
+
+
+def test_the_narrowest_tolerance_ends(run, data):
+    """Neighbouring numbers have no middle: the bisection must stop there."""
+    net = run.nets["adversarial"].run(0)
+    few = type(data)(data.X[0, :2], data.y[0, :2], data.robust[0, :2], data.strength[0, :2], data.features)
+    s = sandwich(net, few, [2.0], rtol=1e-17, n_steps=2, max_nodes=8)
+    assert np.isfinite(s.broken).all()
+    assert (s.certified < s.broken).all()

@@ -10,6 +10,7 @@ import numpy as np
 
 NORMS = ("linf", "l2", "l1")
 BUDGETS = ("patch", "global")
+SQUARES = 1e-140, 1e140  # lengths between them have squares that neither under- nor overflow
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}  # NumPy's order of the dual norm
 
 
@@ -20,7 +21,22 @@ def _rows(delta, budget):
 
 def length(delta, norm: str, budget: str = "patch") -> np.ndarray:
     """The largest norm of a sample's vectors, (R, N)."""
-    return np.linalg.norm(_rows(delta, budget), {"linf": np.inf, "l2": 2, "l1": 1}[norm], axis=-1).max(axis=-1)
+    rows = _rows(delta, budget)
+    if norm == "l2":
+        return _euclidean(rows)[..., 0].max(axis=-1)
+    return np.linalg.norm(rows, {"linf": np.inf, "l1": 1}[norm], axis=-1).max(axis=-1)
+
+
+def _euclidean(rows):
+    """l_2 norms (..., 1), also where squares under- or overflow."""
+    with np.errstate(over="ignore"):
+        size = np.linalg.norm(rows, axis=-1, keepdims=True)
+    odd = ~((size > SQUARES[0]) & (size < SQUARES[1]))[..., 0]
+    if odd.any():
+        top = np.abs(rows[odd]).max(axis=-1, keepdims=True)
+        top = np.where(top > 0, top, 1)
+        size[odd] = top * np.linalg.norm(rows[odd] / top, axis=-1, keepdims=True)
+    return size
 
 
 def project(delta, eps, norm: str, budget: str = "patch") -> np.ndarray:
@@ -33,7 +49,7 @@ def project(delta, eps, norm: str, budget: str = "patch") -> np.ndarray:
         return np.clip(delta, -eps, eps)
     rows = _rows(delta, budget)
     if norm == "l2":
-        size = np.linalg.norm(rows, axis=-1, keepdims=True)
+        size = _euclidean(rows)
         rows = rows * np.where(size > eps, eps / np.where(size > 0, size, 1), 1)
     else:
         outside = np.abs(rows).sum(axis=-1) > eps[..., 0]
@@ -62,7 +78,7 @@ def steepest(gradient, norm: str, budget: str = "patch") -> np.ndarray:
         return np.sign(gradient)
     rows = _rows(gradient, budget)
     if norm == "l2":
-        size = np.linalg.norm(rows, axis=-1, keepdims=True)
+        size = _euclidean(rows)
         return (rows / np.where(size > 0, size, 1)).reshape(gradient.shape)
     at = np.abs(rows).argmax(axis=-1)[..., None]
     out = np.zeros_like(rows)
