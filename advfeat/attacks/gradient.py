@@ -20,7 +20,10 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class GradientAttack(Attack):
-    """An attack that increases an objective J, from several starts and, with `all_targets`, towards every class."""
+    """An attack that increases an objective J, from several starts and, with `all_targets`, towards every class.
+
+    `_ascend(problem, targets, restart, on)` of a subclass is one ascent of the samples `on`.
+    """
 
     all_targets = False  # a field of the attacks that know it
 
@@ -59,10 +62,6 @@ class GradientAttack(Attack):
                 if not on.any():
                     return
                 self._ascend(problem, targets, restart, on)
-
-    def _ascend(self, problem, targets, restart, on):
-        """One ascent of the samples `on`."""
-        raise NotImplementedError
 
 
 def targets_in_turn(problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -203,7 +204,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(ABC):
     """An attack with its options as fields; call it with a network, data and a threat.
 
     Every attack computes in float64, counts the clean input among its points, keeps each sample's point of smallest
@@ -217,20 +218,23 @@ class Attack:
         if not self.name:
             object.__setattr__(self, "name", self._name())
 
+    @abstractmethod
     def _name(self) -> str:
-        raise NotImplementedError
+        """The name where none is given."""
 
-    def _check_options(self) -> None:
+    # The next three are optional: most attacks check nothing of the kind, so they are empty and not abstract.
+    def _check_options(self) -> None:  # noqa: B027
         """Errors for options that are bad whatever the network."""
 
-    def _check(self, net, data, threat) -> None:
+    def _check(self, net, data, threat) -> None:  # noqa: B027
         """Errors for a network, data or threat that this attack cannot work with."""
 
-    def _check_clean(self, problem) -> None:
+    def _check_clean(self, problem) -> None:  # noqa: B027
         """Errors that the clean logits decide."""
 
+    @abstractmethod
     def _attack(self, problem: Problem) -> None:
-        raise NotImplementedError
+        """Show `problem` points: it keeps the best."""
 
     def __call__(self, net: PatchCNN, data, threat: ThreatModel, rng=0, *, active=None) -> AttackResult:
         """Attack samples of `data`, a PatchData or a pair (X, y).

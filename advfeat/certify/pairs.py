@@ -75,22 +75,25 @@ class Pairs:
     # -------------------------------------------------------------- work
     def refine(self, n_steps, n_rounds, n_nodes):
         """One stage of search on the open pairs."""
-        s, j = self.open()
-        if n_nodes > FEW_NODES:
-            far = (-self.bound > HOPE * self.rise).any(axis=1)
-            s, j = s[~far[s]], j[~far[s]]
+        s, j = self._hopeful(n_nodes)
         if not len(s):
             return
+        before = self.bound.copy()
         if self.shared and n_steps:
             new = (self.eps[s] > 0) & ((self.penalty[s, j] == 0) | (n_rounds > 0))
             self._choose_penalty(s[new], j[new], (max(n_steps, DUAL_STEPS * (n_rounds == 0)), n_rounds, n_nodes))
-            s, j = self.open()
+            s, j = self._hopeful(n_nodes)
         goal = np.where(np.isfinite(self.above[s, j]), self.above[s, j], 0.0).sum(axis=1) - self._price(s, j)
         tolerance = SHARE * np.maximum(goal, 0) / self.P if n_nodes > 1 else np.zeros(len(s))
-        before = self.bound[s, j]
         self._search(s, j, tolerance, n_steps, n_rounds, n_nodes)
         if n_nodes > 1:
-            self.rise[s, j] = self.bound[s, j] - before
+            self.rise[s, j] = self.bound[s, j] - before[s, j]
+
+    def _hopeful(self, n_nodes):
+        """Open pairs; with many nodes only those of samples whose bounds are within reach."""
+        s, j = self.open()
+        far = (n_nodes > FEW_NODES) & (-self.bound > HOPE * self.rise).any(axis=1)
+        return s[~far[s]], j[~far[s]]
 
     def _search(self, s, j, tolerance, n_steps, n_rounds, n_nodes):
         gap = self.above[s, j] - self.below[s, j]
