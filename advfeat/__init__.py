@@ -68,5 +68,14 @@ __all__ = [
     "one_step_ascent",
     "robust_accuracy",
     "robust_radius",
+    "sweep",
     "train",
 ]
+
+
+def __getattr__(name):
+    if name == "sweep":  # theory and configuration: not loaded by those who only train
+        from .sweeps import sweep
+
+        return sweep
+    raise AttributeError(f"module 'advfeat' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line: advfeat reproduce | data | evaluate | robustness | validate | info | warmup."""
+"""The command line: advfeat reproduce | data | evaluate | robustness | sweep | plot | validate | info | warmup."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__, checks, store
-from .config import DTYPES, Figure3Config
+from .config import DTYPES, Figure3Config, parse_value
 from .kernels import BACKENDS
 from .training import DivergenceError, TrainingInterrupted
+
+PLOT_OPTIONS = {
+    "x": "swept field (or strength_ratio, robust_share, density_ratio ...) across",
+    "y": "another one upwards: a heat map",
+    "metric": "what to draw; 'claims' for the share in which each claim of Thm. 4.3 and 4.4 holds",
+    "facet": "one panel or colour for each value of this field",
+    "training": "standard or adversarial, where both were swept",
+    "engine": "network, recursion or both, where there is a choice",
+    "iteration": "a recorded time (default the last)",
+}
+SWEEP_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} runs [{elapsed}{postfix}]"
 
 
 def _add_config(parser, seeds=True):
@@ -185,6 +196,76 @@ def _radii(values: list[str]) -> list[float]:
         raise ValueError(f"--eps-grid {' '.join(values)}: must be START:STOP:N or radii") from None
 
 
+def sweep(args) -> int:
+    """Every point of a sweep, on this machine or a cluster; the same command continues it and draws its pictures."""
+    from .sweeps import SweepInterrupted, SweepSpec
+    from .sweeps import sweep as run_sweep
+
+    spec = SweepSpec.build(args.spec)
+    out = Path(args.out or f"advfeat-runs/sweep-{Path(args.spec).stem}")
+    bar = tqdm(total=spec.n_runs, unit="run", disable=None, file=sys.stderr, bar_format=SWEEP_BAR)
+    first = []
+
+    def started(plan, lines):
+        bar.write("\n".join(lines), file=sys.stdout)
+        sys.stdout.flush()
+        bar.reset(plan.n_runs)
+
+    def progress(state):
+        bar.n = state.done
+        bar.set_postfix_str(f"about {_duration(state.left)} left", refresh=True)
+        if not first and state.batches_left:
+            first.append(state)
+            bar.write(f"  first batch after {state.seconds:.1f} s, about {_duration(state.left)} left", file=sys.stdout)
+            sys.stdout.flush()
+
+    options = {"memory": args.memory, "jobs": args.jobs, "scheduler": args.scheduler, "yes": args.yes}
+    options |= {"largest_batch": args.largest_batch}
+    try:
+        table = run_sweep(args.spec, out, started=started, progress=progress, **options)
+    except SweepInterrupted as stop:
+        print(f"\nStopped; {stop.done:,} of {stop.total:,} runs are kept. The same command continues from {out}.",
+              file=sys.stderr)  # fmt: skip
+        return 130
+    finally:
+        bar.close()
+    print(f"\nResults: {table}")
+    if spec.plots:
+        from .sweeps.gallery import plot as draw
+
+        draw(out, None)
+        print(f"Pictures: {out / 'index.html'}")
+    return 0
+
+
+def plot(args) -> int:
+    """Phase diagrams and bands of a finished sweep, with the predicted boundaries; a gallery of all drawn so far."""
+    from .sweeps.gallery import plot as draw
+
+    names = ("x", "y", "metric", "facet", "training", "engine", "iteration")
+    request = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.at:
+        request["at"] = dict(_pair("--at", text) for text in args.at)
+    if request and args.metric is None:
+        raise ValueError("plot: give --metric, or no option at all for the plots of the sweep's own spec")
+    for path in draw(args.folder, [request] if request else None):
+        print(path)
+    return 0
+
+
+def _pair(option, text):
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{option} {text!r}: must be key=value")
+    return key.strip(), parse_value(value.strip())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _known(run, path):
     if not isinstance(run.config, dict) or "n_classes" not in run.config:
         raise ValueError(f"{path}: is not a run of `advfeat reproduce`, so its test data are not known")
@@ -254,10 +335,10 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="advfeat", description="Feature learning under adversarial training.")
     top.add_argument("--version", action="version", version=f"advfeat {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
-    for function in (reproduce, data, evaluate, robustness, validate, info, warmup):
+    for function in (reproduce, data, evaluate, robustness, sweep, plot, validate, info, warmup):
         sub = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(function=function)
-        if function not in (warmup, validate, robustness):
+        if function in (reproduce, data, evaluate, info):
             _add_config(sub, seeds=function is not data)
         if function is info:
             sub.add_argument("--plan", action="store_true", help="what the engine would do for this configuration")
@@ -281,6 +362,21 @@ def parser() -> argparse.ArgumentParser:
             narrow = "certified radii are narrowed to this share of themselves (default 0.01)"
             sub.add_argument("--rtol", type=float, default=0.01, metavar="SHARE", help=narrow)
             sub.add_argument("--out", metavar="DIR", help="folder (default RUN/robustness)")
+        if function is sweep:
+            sub.add_argument("spec", metavar="SPEC.toml", help="what to sweep; see examples/")
+            sub.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/sweep-<spec>)")
+            sub.add_argument("--memory", default="2GB", help="peak of all local processes together (default 2GB)")
+            sub.add_argument("--jobs", type=int, metavar="N", help="workers (default: the usable cores)")
+            where = "loky, dask=tcp://HOST:PORT, or another joblib backend (default loky)"
+            sub.add_argument("--scheduler", default="loky", metavar="NAME", help=where)
+            most = {"type": int, "default": 256, "metavar": "N", "help": "runs in one batch at most (default 256)"}
+            sub.add_argument("--largest-batch", **most)
+            sub.add_argument("--yes", action="store_true", help="also for more than a million runs")
+        if function is plot:
+            sub.add_argument("folder", metavar="DIR", help="folder of a finished sweep")
+            for name, what in PLOT_OPTIONS.items():
+                sub.add_argument(f"--{name}", help=what, type=int if name == "iteration" else str)
+            sub.add_argument("--at", metavar="FIELD=VALUE", nargs="+", help="other axes held at these values")
         if function is evaluate:
             sub.add_argument("run", nargs="?", metavar="RUN", help="run folder of advfeat reproduce")
             sub.add_argument("--eps", type=float, help="radius (default: the configuration's eps_test)")

@@ -12,7 +12,8 @@ import numpy as np
 
 from . import checks
 from .data import PatchData, PatchDistribution
-from .network import PatchCNN
+from .kernels import get_engine
+from .network import PatchCNN, SmoothedReLU
 from .rng import stream
 from .theory import plateau, robust_window
 from .training import TrainConfig
@@ -77,7 +78,10 @@ class Figure3Config:
             raise ValueError(f"n_iter = {self.n_iter}: must be a multiple of n_records = {self.n_records}")
         self.distribution()
         self.training(adversarial=True)
-        self.network()
+        SmoothedReLU(self.q, self.rho)
+        checks.integer("n_neurons", self.n_neurons, 1)
+        checks.number("init_std", self.init_std, low=0)
+        get_engine(self.backend)
 
     # -------------------------------------------------------------- from users
     @classmethod
@@ -95,7 +99,7 @@ class Figure3Config:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise ValueError(f"--set {pair!r}: must be key=value")
-            values[key.strip()] = _parse(value.strip())
+            values[key.strip()] = parse_value(value.strip())
         values |= {key: value for key, value in given.items() if value is not None}
         known = [field.name for field in fields(cls)]
         for key in values:
@@ -121,19 +125,19 @@ class Figure3Config:
         names = ("n_classes", "patch_dim", "n_patches", "n_robust", "alpha", "beta", "noise_std", "partition")
         return PatchDistribution(**{name: getattr(self, name) for name in names})
 
-    def data(self, part: str) -> PatchData:
-        """`part` "train" or "test": every seed's samples, drawn from its own stream, as one batch."""
+    def data(self, part: str, seeds=None) -> PatchData:
+        """`part` "train" or "test": samples of every seed (default: the configuration's), each from its own stream."""
         n, law = (self.n_train if part == "train" else self.n_test), self.distribution()
         balanced = self.balanced and part == "train"
-        runs = [law.sample(n, stream(seed, f"{part}_data"), balanced=balanced) for seed in self.seeds]
-        return PatchData.stack(runs)
+        seeds = self.seeds if seeds is None else seeds
+        return PatchData.stack([law.sample(n, stream(seed, f"{part}_data"), balanced=balanced) for seed in seeds])
 
-    def network(self, weights: np.ndarray | None = None) -> PatchCNN:
-        """One network per seed: drawn, or `weights` (k, m, d) for all or (S, k, m, d)."""
+    def network(self, weights: np.ndarray | None = None, seeds=None) -> PatchCNN:
+        """One network per seed (default: the configuration's): drawn, or `weights` (k, m, d) or (S, k, m, d)."""
         options = {"q": self.q, "rho": self.rho, "backend": self.backend}
         shape = (self.n_classes, self.n_neurons, self.patch_dim)
         if weights is None:
-            rngs = [stream(seed, "init") for seed in self.seeds]
+            rngs = [stream(seed, "init") for seed in (self.seeds if seeds is None else seeds)]
             return PatchCNN.init(*shape, rng=rngs, init_std=self.init_std, dtype=self.dtype, **options)
         if weights.shape not in (shape, (self.n_seeds, *shape)):
             raise ValueError(f"weights have shape {weights.shape}: must be {shape} or {(self.n_seeds, *shape)}")
@@ -160,7 +164,7 @@ class Figure3Config:
         return plateau(self.beta, self.q, self.rho, self.ascent_lr)
 
 
-def _parse(text: str):
+def parse_value(text: str):
     """A TOML value, or the text itself where it is none."""
     if text.lower() == "none":
         return None

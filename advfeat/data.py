@@ -151,6 +151,15 @@ class PatchDistribution:
         Labels are uniform on the classes, or with `balanced` every class appears floor(n/k) or ceil(n/k) times in
         random order.  X is float64.
         """
+        rng = np.random.default_rng(rng)
+        y, robust, strength = self.sample_types(n, rng, balanced)
+        shape = (*robust.shape, self.patch_dim)
+        X = self.noise_std * rng.standard_normal(shape) if self.noise_std else 0.0
+        data = PatchData(np.zeros(shape), y, robust, strength, self.features)
+        return replace(data, X=data.signal() + X)
+
+    def sample_types(self, n: int, rng: np.random.Generator | int, balanced: bool = False):
+        """Labels, robust patches and strengths, (n,), (n, P), (n, P), as `sample` draws them, without the patches."""
         n, k, P = checks.integer("n", n, 1), self.n_classes, self.n_patches
         rng = np.random.default_rng(rng)
         if balanced:
@@ -170,10 +179,7 @@ class PatchDistribution:
             law.rvs(size=size, random_state=rng) if hasattr(law, "rvs") else np.full(size, law)
             for law in (self.alpha, self.beta)
         ]
-        strength = np.where(robust, *draws)
-        X = self.noise_std * rng.standard_normal((n, P, self.patch_dim)) if self.noise_std else 0.0
-        data = PatchData(np.zeros((n, P, self.patch_dim)), y, robust, strength, self.features)
-        return replace(data, X=data.signal() + X)
+        return y, robust, np.where(robust, *draws)
 
     def assumption_2_3(self, exponent: float = 3.0) -> tuple[float, float]:
         """The two dials of Assumption 2.3: (density ratio c, strength ratio).

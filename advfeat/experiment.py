@@ -163,9 +163,12 @@ def for_good(iterations: np.ndarray, holds: np.ndarray) -> np.ndarray:
 
 
 def took_off(history: dict, feature: str) -> np.ndarray:
-    """Per record, run and class: max_s of correlation `feature` ("A" or "B") >= TAKE_OFF times its first value."""
+    """Per record, run and class: max_s of correlation `feature` ("A" or "B") >= TAKE_OFF times its first value.
+
+    Never where that first value is <= 0: such a class is at rest without noise.
+    """
     strongest = history[feature].max(axis=-1)
-    return strongest >= TAKE_OFF * strongest[0]
+    return (strongest >= TAKE_OFF * strongest[0]) & (strongest[0] > 0)
 
 
 def phase_two(history: dict, config: Figure3Config) -> np.ndarray:

@@ -79,10 +79,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The trained network and its history: arrays whose first axis is the record; key "iteration" says which."""
+    """The trained network and its history: arrays whose first axis is the record; key "iteration" says which.
+
+    ``diverged_at`` (R,): with `diverged` = "drop", the iteration at which a run ceased to be finite, NaN if it did not.
+    """
 
     net: PatchCNN
     history: dict[str, np.ndarray]
+    diverged_at: np.ndarray | None = None
 
     @property
     def iteration(self) -> int:
@@ -134,7 +138,8 @@ class _Interrupt:
 
     def __enter__(self):
         self.hit = False
-        self.mine = threading.current_thread() is threading.main_thread()
+        main = threading.current_thread() is threading.main_thread()
+        self.mine = main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         self.before = signal.signal(signal.SIGINT, self._note) if self.mine else None
         return self
 
@@ -148,7 +153,11 @@ class _Interrupt:
 
 
 class _Trainer:
-    def __init__(self, net, data, config, test, metrics, run_dir):
+    def __init__(self, net, data, config, test, metrics, run_dir, diverged):
+        checks.choice("diverged", diverged, ("raise", "drop"))
+        if diverged == "drop" and run_dir is not None:
+            raise ValueError("diverged = 'drop': a run folder does not keep which runs were dropped; give no run_dir")
+        self.dropped = np.full(net.n_runs, np.nan) if diverged == "drop" else None
         self.config, self.metrics, self.features = config, metrics, getattr(data, "features", None)
         self.net = net.with_weights(net.W)
         self.X, self.y = self.net.check(*_samples(data))
@@ -212,7 +221,12 @@ class _Trainer:
         return {name: np.stack([r[name] for r in self.records]) for name in self.records[0]}
 
     def result(self):
-        return TrainResult(self.net, self.history())
+        return TrainResult(self.net, self.history(), self.dropped)
+
+    def drop(self, runs, iteration):
+        """Diverged runs rest from here on, with weights 0, and their records are NaN."""
+        self.dropped[runs] = iteration
+        self.net.weights[runs] = 0
 
     def record(self):
         net = self.net
@@ -231,7 +245,11 @@ class _Trainer:
             entry |= correlations(net, self.features)
         if self.metrics is not None:
             entry |= self.metrics(net, self.iteration)
-        self.records.append({name: np.asarray(value) for name, value in entry.items()})
+        entry = {name: np.asarray(value) for name, value in entry.items()}
+        if self.dropped is not None and not np.isnan(self.dropped).all():
+            gone = ~np.isnan(self.dropped if net.batched else self.dropped[0])
+            entry |= {name: _blank(value, gone) for name, value in entry.items() if name != "iteration"}
+        self.records.append(entry)
 
     # -------------------------------------------------------------- the loop
     def advance(self, n):
@@ -240,14 +258,18 @@ class _Trainer:
         ascent = (checks.OBJECTIVES[c.objective], self.step, self.eps, checks.NORMS[c.norm], c.n_ascent * c.adversarial)
         if c.batch_size is None:
             _, bad = net.engine.train(net.weights, self.batch, net.q, net.rho, self.lr, n, *ascent)
-            if (bad >= 0).any():
+            if self.dropped is not None:
+                self.drop(np.flatnonzero(bad >= 0), self.iteration + bad[bad >= 0])
+            elif (bad >= 0).any():
                 first = int(bad[bad >= 0].min())
                 return first, np.flatnonzero(bad == first).tolist()
             return n, []
         for done in range(n):
             batch = net.pack(*self.minibatch(self.iteration + done))
             _, bad = net.engine.train(net.weights, batch, net.q, net.rho, self.lr, 1, *ascent)
-            if (bad >= 0).any():
+            if self.dropped is not None:
+                self.drop(np.flatnonzero(bad >= 0), self.iteration + done)
+            elif (bad >= 0).any():
                 return done, np.flatnonzero(bad >= 0).tolist()
         return n, []
 
@@ -279,6 +301,9 @@ class _Trainer:
                 at_record = self.iteration == target and not bad
                 if at_record:
                     bad = [r for r, W in enumerate(self.net.weights) if not np.isfinite(W).all()]
+                    if self.dropped is not None:
+                        self.drop(bad, self.iteration)
+                        bad = []
                 if bad:
                     self._save_history()
                     raise DivergenceError(self.iteration, bad, self.result())
@@ -295,6 +320,10 @@ class _Trainer:
                     raise TrainingInterrupted(self.iteration, self.result())
         self._save_history()
         return self.result()
+
+
+def _blank(values, gone):
+    return np.where(gone.reshape(gone.shape + (1,) * (values.ndim - gone.ndim)), np.nan, values)
 
 
 def _samples(data):
@@ -317,6 +346,7 @@ def train(
     metrics: Callable[[PatchCNN, int], dict] | None = None,
     run_dir: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
+    diverged: str = "raise",
 ) -> TrainResult:
     """Train `net` (a network or a batch of runs; it is not changed) on `data`, a PatchData or a pair (X, y).
 
@@ -326,7 +356,8 @@ def train(
     returns.  Run axes come second; a single network has none.
 
     With `run_dir`, configuration, history and a checkpoint are kept there, and the same call continues an unfinished
-    run to the same bits.  `progress(iteration)` is called now and then.
+    run to the same bits.  `progress(iteration)` is called now and then.  `diverged` = "drop" lets the other runs of a
+    batch go on when one diverges: its records are NaN from then on, its weights 0; `TrainResult.diverged_at` says when.
 
     Raises
     ------
@@ -335,4 +366,4 @@ def train(
     CheckpointError
         `run_dir` holds another run, or a damaged one.  Nothing is overwritten.
     """
-    return _Trainer(net, data, config, test, metrics, run_dir).run(progress)
+    return _Trainer(net, data, config, test, metrics, run_dir, diverged).run(progress)

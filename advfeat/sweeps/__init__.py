@@ -1,0 +1,6 @@
+"""Sweeps: thousands of runs over any configuration field, stored as they finish, and the pictures drawn of them."""
+
+from .driver import Progress, SweepInterrupted, sweep
+from .spec import SweepSpec
+
+__all__ = ["Progress", "SweepInterrupted", "SweepSpec", "sweep"]

@@ -1,0 +1,217 @@
+"""Run a sweep: plan, hand batches to workers, store each as it comes back, make the table."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import store
+from ..training import TrainingInterrupted
+from . import plan as planning
+from .archive import Archive
+from .spec import SweepSpec
+from .work import work
+
+DRIVER, WORKER = 250e6, 330e6  # bytes of a process before its first batch: `python benchmarks/sweep_memory.py`
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """Ctrl-C stopped the sweep; `done` of `total` runs are kept in `folder`, and the same call continues."""
+
+    def __init__(self, folder: Path, done: int, total: int):
+        super().__init__(f"stopped; {done} of {total} runs are kept in {folder}")
+        self.folder, self.done, self.total = folder, done, total
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is: runs done (found at the start and finished since) of all, batches, seconds since the start.
+
+    `left` estimates the seconds still needed, from the work of the batches that are back.
+    """
+
+    done: int
+    total: int
+    batches_left: int
+    seconds: float
+    left: float
+
+
+def sweep(
+    spec,
+    out: str | Path,
+    *,
+    memory: str | float = "2GB",
+    jobs: int | None = None,
+    scheduler: str = "loky",
+    largest_batch: int = planning.LARGEST_BATCH,
+    yes: bool = False,
+    started: Callable[[planning.Plan, list[str]], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Run every point of a sweep that `out` does not hold yet; returns the path of its table, results.parquet.
+
+    Parameters
+    ----------
+    spec : SweepSpec, a mapping of its TOML tables, or the path of a TOML file (:class:`advfeat.sweeps.spec.SweepSpec`)
+    out : folder; what it holds of this or an earlier spec is used where it still applies
+    memory : bytes, or text as "500MB" or "2GiB"; the peak of this process and its local workers together.  With a
+        scheduler elsewhere it is what one worker may take.
+    jobs : workers (default: as many as usable cores, as `memory` allows).  1: in this process, on all cores.
+    scheduler : "loky" (processes), "dask=tcp://host:port" (extra ``distributed``), or any other backend of joblib
+    largest_batch : runs in one batch at most
+    yes : also for more than `spec.MOST_RUNS` runs
+    started : called with the plan and its description in lines, before any work
+    progress : called after every batch
+
+    Results do not depend on scheduler, `jobs`, `memory` or interruptions.  Raises ValueError for a spec that cannot be,
+    before any work; SweepInterrupted on Ctrl-C; CheckpointError where another sweep writes in `out`.
+    """
+    source, spec = spec, SweepSpec.build(spec)
+    spec.check_size(yes)
+    workers = Workers(scheduler, jobs, bytes_of(memory))
+    planned = planning.make(spec, workers.budget, workers.jobs, largest_batch)
+    archive = Archive(out)
+    with archive.lock():
+        pending = [left for batch in planned.batches if (left := batch.without(archive.places)).runs]
+        total, table = planned.n_runs, archive.folder / "results.parquet"
+        done = total - sum(len(batch.runs) for batch in pending)
+        if pending:
+            table.unlink(missing_ok=True)  # of another spec, perhaps
+        if started is not None:
+            started(planned, describe(planned, workers, pending, archive))
+        _save_spec(archive, planned, source)
+        tick = Clock(done, total, pending, workers.jobs, progress)
+        try:
+            for batch, arrays, took in workers.run(pending):
+                archive.keep(batch, arrays)
+                tick(batch, took)
+        except (KeyboardInterrupt, TrainingInterrupted):
+            raise SweepInterrupted(archive.folder, tick.done, total) from None
+        return archive.write_table(planned)
+
+
+class Clock:
+    """Counts runs and estimates what is left from the work that is done."""
+
+    def __init__(self, done, total, pending, jobs, progress):
+        self.done, self.total, self.jobs, self.progress = done, total, jobs, progress
+        self.left, self.batches = sum(batch.work for batch in pending), len(pending)
+        self.worked, self.took = 0.0, 0.0  # work that is back, and what workers needed for it
+        self.begin = time.perf_counter()
+
+    def __call__(self, batch, took):
+        self.done += len(batch.runs)
+        self.batches -= 1
+        self.worked += batch.work
+        self.took += took
+        self.left -= batch.work
+        if self.progress is not None:
+            left = max(self.left, 0) * self.took / self.worked / self.jobs
+            seconds = time.perf_counter() - self.begin
+            self.progress(Progress(self.done, self.total, self.batches, seconds, left))
+
+
+# ------------------------------------------------------------------ workers
+class Workers:
+    """Who does the work: `jobs` workers of `scheduler`, each with `budget` bytes for a batch and `threads` threads."""
+
+    def __init__(self, scheduler: str, jobs: int | None, memory: float):
+        self.scheduler, _, self.address = scheduler.partition("=")
+        if (self.scheduler == "dask") != bool(self.address):
+            raise ValueError(f"scheduler = {scheduler!r}: must be dask=tcp://HOST:PORT, or a joblib backend's name")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.local = self.scheduler == "loky"
+        if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+            raise ValueError(f"jobs = {jobs!r}: must be an integer >= 1")
+        if not self.local:
+            self.jobs, self.threads, self.budget = jobs or cores, 1, memory - WORKER
+        else:
+            most = max(1, int((memory - DRIVER) // (WORKER + 50e6)))
+            self.jobs = jobs or min(cores, most)
+            alone = self.jobs == 1
+            self.threads = cores if alone else max(1, cores // self.jobs)
+            self.budget = (memory - DRIVER - (100e6 if alone else self.jobs * WORKER)) / self.jobs
+        if self.budget <= 0:
+            raise ValueError(
+                f"memory = {memory / 1e6:,.0f} MB: is less than {self.jobs} worker processes need before their first "
+                f"batch (this process {DRIVER / 1e6:.0f} MB, a worker {WORKER / 1e6:.0f} MB); give more, or fewer jobs"
+            )
+
+    def run(self, batches):
+        """(batch, arrays, seconds) in the order in which they finish."""
+        if self.local and self.jobs == 1:
+            for batch in batches:
+                yield batch, *work(batch, self.threads)
+            return
+        from joblib import Parallel, delayed, parallel_config
+
+        with parallel_config(**self._backend()):
+            parallel = Parallel(return_as="generator_unordered", batch_size=1)
+            results = parallel(delayed(_numbered)(i, batch, self.threads) for i, batch in enumerate(batches))
+            try:
+                for i, arrays, took in results:
+                    yield batches[i], arrays, took
+            finally:
+                results.close()
+
+    def _backend(self) -> dict:
+        if self.scheduler != "dask":
+            return {"backend": self.scheduler, "n_jobs": self.jobs}
+        from distributed import Client
+
+        return {"backend": "dask", "client": Client(self.address, timeout=10)}
+
+
+def _numbered(i, batch, threads):
+    return i, *work(batch, threads)
+
+
+# ------------------------------------------------------------------ words
+def bytes_of(memory) -> float:
+    """Bytes of a number, or of text as "500MB", "2 GiB"."""
+    if isinstance(memory, (int, float)) and not isinstance(memory, bool) and memory > 0:
+        return float(memory)
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([KMG]?I?)B?\s*", str(memory).upper())
+    try:
+        return float(found[1]) * UNITS[found[2]]
+    except (TypeError, KeyError, ValueError):
+        raise ValueError(f"memory = {memory!r}: must be bytes, or text as 500MB or 2GB") from None
+
+
+def describe(planned: planning.Plan, workers: Workers, pending, archive: Archive) -> list[str]:
+    """The plan in lines."""
+    spec, total = planned.spec, planned.n_runs
+    seeds, left = spec.base["n_seeds"], sum(len(batch.runs) for batch in pending)
+    lines = [f"{spec.title}: {spec.design} of {spec.size:,} points x {seeds} seeds, {' and '.join(spec.training)} "
+             f"training, engine {spec.engine}: {total:,} runs"]  # fmt: skip
+    for name, axis in spec.axes.items():
+        held = axis.values
+        text = f"{axis.low:g} to {axis.high:g}, {axis.scale}" if axis.low is not None else ", ".join(map(str, held[:8]))
+        count = "" if held is None else f"{len(held)}: "
+        lines.append(f"  {name}  {count}{text}{' ...' if held and axis.low is None and len(held) > 8 else ''}")
+    largest = max((len(batch.runs) for batch in planned.batches), default=0)
+    lines.append(f"  {len(planned.batches)} batches of at most {largest} runs, {planned.shapes} different shapes")
+    lines.append(f"  {workers.jobs} workers ({workers.scheduler}), {workers.threads} threads and "
+                 f"{workers.budget / 1e6:,.0f} MB for a batch each")  # fmt: skip
+    if planned.skipped:
+        lines.append(f"  {len(planned.skipped)} impossible points are skipped (listed in sweep.json), the first: "
+                     f"{planned.skipped[0]['reason']}")  # fmt: skip
+    for path, reason in archive.damaged:
+        lines.append(f"  damaged and set aside: {path} ({reason})")
+    lines.append(f"  {total - left:,} runs are there already, {left:,} in {len(pending)} batches to do")
+    return lines
+
+
+def _save_spec(archive: Archive, planned: planning.Plan, source) -> None:
+    if isinstance(source, (str, Path)):
+        text = Path(source).read_text(encoding="utf-8")
+        store.write(archive.folder / "spec.toml", lambda file: file.write(text), "w")
+    about = {"format": store.FORMAT, "environment": store.environment(), "spec": planned.spec.as_dict()}
+    about |= {"points": planned.spec.size, "skipped": planned.skipped, "runs": planned.n_runs}
+    store.save_json(archive.folder / "sweep.json", about)

@@ -1,0 +1,216 @@
+"""The plan of a sweep: which runs there are, which of them share shapes, and how many of those fit into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+
+from .. import __version__, store
+from ..config import Figure3Config
+from .catalogue import CLAIMS, METRICS
+from .spec import SweepSpec
+
+LARGEST_BATCH = 256  # runs; more gain nothing on a CPU and are lost together when a sweep is stopped
+BATCHES_PER_WORKER = 4  # at least, so that workers end together
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one seed, evaluated at one or several radii: points that differ in `eps_test` alone share it.
+
+    `eps_test` ascends; one key per radius names its result.
+    """
+
+    config: Figure3Config
+    seed: int
+    eps_test: tuple[float, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs of a batch have in common beside their shapes."""
+
+    engine: str
+    training: str
+    n_looks: int
+    certificate: str
+    max_nodes: int
+    start: str
+    costly: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs of one shape that are worked on as one array."""
+
+    task: Task
+    runs: tuple[Run, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        return [key for run in self.runs for key in run.keys]
+
+    @property
+    def name(self) -> str:
+        """Twenty hex digits that name exactly these results."""
+        return hashlib.sha256("".join(self.keys).encode()).hexdigest()[:20]
+
+    @property
+    def work(self) -> float:
+        """Relative cost: multiply-adds of training, and some for every batch."""
+        return 1e6 + sum(_work(run.config, self.task.engine) for run in self.runs)
+
+    def without(self, done) -> Batch:
+        """The batch without the runs whose keys are all in `done`."""
+        return replace(self, runs=tuple(run for run in self.runs if not all(key in done for key in run.keys)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every point of a design and the batches that make it.
+
+    `points` maps a point's number to its axis values, `keys` a training and a point to its results' keys, seed by seed;
+    `skipped` lists impossible points with the reason.
+    """
+
+    spec: SweepSpec
+    points: dict[int, tuple]
+    keys: dict[str, dict[int, list[str]]]
+    skipped: list[dict]
+    batches: list[Batch]
+    shapes: int
+
+    @property
+    def n_runs(self) -> int:
+        return sum(len(batch.runs) for batch in self.batches)
+
+
+def look_every(config: Figure3Config, n_looks: int) -> int:
+    """Iterations between two looks at correlations: the smallest divisor of the iterations between two records that
+    makes no more than `n_looks` looks, or one look per record."""
+    between = config.n_iter // config.n_records
+    for step in range(1, between):
+        if between % step == 0 and config.n_iter // step <= n_looks:
+            return step
+    return between
+
+
+def tasks_of(spec: SweepSpec) -> dict[str, Task]:
+    """One per training, with the costly metrics that it has to measure."""
+    found = {}
+    for training in spec.training:
+        wanted = {CLAIMS[name].metric if name in CLAIMS else name for name in spec.metrics
+                  if training in METRICS[name].trainings}  # fmt: skip
+        costly = tuple(sorted(name for name in wanted if METRICS[name].costly))
+        found[training] = Task(
+            spec.engine, training, spec.n_looks, spec.certificate, spec.max_nodes, spec.start, costly
+        )
+    return found
+
+
+def _shape(config: Figure3Config, task: Task, n_radii: int) -> tuple:
+    """What runs of one batch must share."""
+    names = ["n_classes", "n_neurons", "patch_dim", "n_patches", "n_train", "q", "n_iter", "n_records", "backend"]
+    names += ["dtype", "norm"]
+    if task.training == "adversarial":
+        names += ["objective", "n_ascent"]
+    if task.engine != "recursion":
+        names += ["rho", "n_test", "batch_size", "pgd_steps", "pgd_restarts"]
+    return n_radii, *(getattr(config, name) for name in names)
+
+
+def _work(config: Figure3Config, engine: str) -> float:
+    K = config.n_classes * config.n_neurons
+    if engine == "recursion":
+        return config.n_iter * K * 200.0
+    return config.n_iter * config.n_train * config.n_patches * K * config.patch_dim * 2.0
+
+
+def memory_of(config: Figure3Config, task: Task, n_radii: int = 1) -> int:
+    """Bytes that one run of a batch adds to a worker's peak: measured by `python benchmarks/sweep_memory.py`."""
+    k, K, d, P = config.n_classes, config.n_classes * config.n_neurons, config.patch_dim, config.n_patches
+    looks = 2 + config.n_iter // look_every(config, task.n_looks)
+    train, test = config.n_train * P * d * 8, config.n_test * P * d * 8
+    total = 4 * K * d * 8 + 20_000
+    if task.engine != "network":
+        total += looks * K * (2 * k + 3) * 8 * 3 + 4 * K * K * 8 + config.n_train * P * 24
+    if task.engine != "recursion":
+        total += 4 * train + 6 * test + looks * K * 8 * 8
+        total += 10 * test * bool(set(task.costly) - {"train_robust_accuracy"})
+        total += 10 * train * ("train_robust_accuracy" in task.costly)
+        total += n_radii * config.n_test * 64
+    return total
+
+
+def _keys(config: Figure3Config, task: Task, seeds) -> list[str]:
+    """What names the result of a point, training and seed: everything that it depends on."""
+    fields = {name: value for name, value in config.as_dict().items() if name not in ("n_seeds", "first_seed")}
+    about = {"format": store.FORMAT, "advfeat": __version__, "fields": fields, "engine": task.engine}
+    about |= {"training": task.training, "n_looks": task.n_looks, "costly": task.costly}
+    if task.engine == "recursion":
+        about["start"] = task.start
+    if set(task.costly) - {"swap_accuracy"}:
+        about |= {"certificate": task.certificate, "max_nodes": task.max_nodes}
+    common = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return [hashlib.sha256(f"{common} {seed}".encode()).hexdigest()[:20] for seed in seeds]
+
+
+def _points(spec: SweepSpec):
+    """Possible points with their configurations, and the impossible ones (ValueError at the first, unless skipped)."""
+    possible, skipped = {}, []
+    for i, point in enumerate(spec.points()):
+        try:
+            possible[i] = point, spec.config(point)
+        except (ValueError, TypeError, RuntimeError) as error:
+            where = dict(zip(spec.axes, point))
+            if spec.on_invalid == "refuse":
+                named = ", ".join(f"{name} = {value!r}" for name, value in where.items())
+                raise ValueError(f'point {i} ({named}): {error}; on_invalid = "skip" leaves such points out') from None
+            skipped.append({"point": i, "fields": where, "reason": str(error)})
+    if not possible:
+        raise ValueError(f"all {len(skipped)} points are impossible; the first: {skipped[0]['reason']}")
+    return possible, skipped
+
+
+def make(spec: SweepSpec, budget: float, workers: int, largest: int = LARGEST_BATCH) -> Plan:
+    """The plan for `workers` workers, each with `budget` bytes for the arrays of its batch.
+
+    Raises ValueError for impossible points (unless they are skipped), and where one run alone is too large.
+    """
+    possible, skipped = _points(spec)
+    shapes: dict[tuple, list[Run]] = {}
+    keys = {training: {} for training in spec.training}
+    for training, task in tasks_of(spec).items():
+        for same in _sharing(possible):  # radius -> points
+            configs = [possible[members[0]][1] for members in same.values()]
+            first, seeds = configs[0], configs[0].seeds
+            by_radius = [_keys(config, task, seeds) for config in configs]
+            for members, own in zip(same.values(), by_radius):
+                keys[training] |= dict.fromkeys(members, own)
+            runs = [Run(first, seed, tuple(same), own) for seed, own in zip(seeds, zip(*by_radius))]
+            shapes.setdefault((task, *_shape(first, task, len(same))), []).extend(runs)
+    total, batches = sum(map(len, shapes.values())), []
+    for (task, n_radii, *_), runs in shapes.items():
+        each = memory_of(runs[0].config, task, n_radii)
+        if each > budget:
+            raise ValueError(
+                f"one run of {runs[0].config.n_classes} x {runs[0].config.n_neurons} neurons in dimension "
+                f"{runs[0].config.patch_dim} needs about {each / 1e6:,.0f} MB, and a worker has "
+                f"{budget / 1e6:,.0f} MB for its batch: give more --memory or fewer --jobs"
+                + (", or start = \"drawn\"" if task.engine == "recursion" and task.start == "weights" else "")
+            )
+        size = max(1, min(int(budget // each), largest, -(-total // (BATCHES_PER_WORKER * workers))))
+        batches += [Batch(task, tuple(runs[lo : lo + size])) for lo in range(0, len(runs), size)]
+    points = {i: point for i, (point, _) in possible.items()}
+    return Plan(spec, points, keys, skipped, batches, len(shapes))
+
+
+def _sharing(possible) -> list[dict[float, list[int]]]:
+    """Points that differ in eps_test alone, as radius -> points, radii ascending."""
+    held = {}
+    for i, (_, config) in possible.items():
+        fields = tuple(value for name, value in vars(config).items() if name != "eps_test")
+        held.setdefault(fields, {}).setdefault(config.eps_test, []).append(i)
+    return [dict(sorted(same.items())) for same in held.values()]

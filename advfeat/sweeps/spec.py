@@ -1,0 +1,229 @@
+"""What to sweep: a base configuration, axes over any of its fields, a design, and what to measure; checked at once."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from .. import checks
+from ..certify import METHODS
+from ..config import Figure3Config
+from .axis import Axis
+from .catalogue import CLAIMS, ENGINES, METRICS, TRAININGS
+
+DESIGNS = ("grid", "random", "sobol")
+MOST_RUNS = 1_000_000  # without yes
+NOT_AXES = {"n_seeds": "the number of seeds belongs in [base]", "n_records": "the recorded times belong in [base]"}
+PLOT_KEYS = ("x", "y", "metric", "facet", "training", "engine", "iteration", "at")
+SWEEP_KEYS = (
+    "title", "engine", "training", "design", "n_points", "design_seed", "on_invalid", "metrics", "n_looks",
+    "certificate", "max_nodes", "start",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A sweep; in TOML the tables ``[sweep]`` (the first twelve fields), ``[base]``, ``[axes]`` and ``[[plot]]``.
+
+    Attributes
+    ----------
+    engine : "network", "recursion" (exact noiseless training in correlations, from the same weights and labels) or
+        "both", which adds their deviation.
+    training : "standard", "adversarial", or a list of both.
+    design : "grid" (every combination, last axis fastest), "random" or "sobol" (`n_points` points of the box,
+        scrambled, from `design_seed`; a power of 2 for Sobol, and the first half of twice as many).
+    on_invalid : "refuse" a point that no configuration can have, or "skip" and list it.
+    metrics : names of `catalogue.METRICS`; default all that need no attack and no certificate.
+    n_looks : about how often correlations are looked at for the times of events.
+    certificate, max_nodes : of certified_accuracy, as in :func:`advfeat.certify`.
+    start : of the recursion: the network's own "weights", or "drawn" as correlations, at any d, without weights.
+    base : fields of :class:`Figure3Config` for all points; `n_seeds`, `first_seed` and `n_records` among them.
+    axes : field -> :class:`Axis`, or a list of values, or a table of low, high, n, scale.
+    plots : what `advfeat plot` draws: x, y, metric, facet, training, engine, iteration, at.
+    """
+
+    title: str = "sweep"
+    engine: str = "network"
+    training: tuple[str, ...] = TRAININGS
+    design: str = "grid"
+    n_points: int | None = None
+    design_seed: int = 0
+    on_invalid: str = "refuse"
+    metrics: tuple[str, ...] = ()
+    n_looks: int = 200
+    certificate: str = "branch_and_bound"
+    max_nodes: int = 1
+    start: str = "weights"
+    base: Mapping = field(default_factory=dict)
+    axes: Mapping = field(default_factory=dict)
+    plots: tuple[Mapping, ...] = ()
+
+    def __post_init__(self):
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
+        put("training", (self.training,) if isinstance(self.training, str) else tuple(self.training))
+        put("metrics", tuple(self.metrics))
+        for name, options in (
+            ("engine", (*ENGINES, "both")), ("design", DESIGNS), ("on_invalid", ("refuse", "skip")),
+            ("certificate", METHODS), ("start", ("weights", "drawn")),
+        ):  # fmt: skip
+            checks.choice(name, getattr(self, name), options)
+        if not self.training or len(set(self.training)) < len(self.training):
+            raise ValueError(f"training = {list(self.training)}: must name one or both of {list(TRAININGS)}, once")
+        for name in self.training:
+            checks.choice("training", name, TRAININGS)
+        put("training", tuple(t for t in TRAININGS if t in self.training))
+        for name, low in (("n_looks", 1), ("max_nodes", 1), ("design_seed", 0)):
+            checks.integer(name, getattr(self, name), low)
+        if self.start == "drawn" and self.engine != "recursion":
+            raise ValueError(f"start = 'drawn': only engine = 'recursion' starts without weights, not {self.engine!r}")
+        self._check_axes(put)
+        self._check_base(put)
+        self._check_metrics(put)
+        put("plots", tuple(self._plot(plot) for plot in self.plots))
+
+    def _check_axes(self, put):
+        known = [f.name for f in fields(Figure3Config)]
+        if not self.axes:
+            raise ValueError("axes: must name at least one configuration field with its values")
+        for name in self.axes:
+            if name in NOT_AXES:
+                raise ValueError(f"axes.{name}: is no axis; {NOT_AXES[name]}")
+            if name not in known:
+                raise ValueError(f"axes.{name}: unknown configuration field; {checks.nearest(name, known)}")
+        grid = self.design == "grid"
+        put("axes", {name: Axis.build(name, held, grid) for name, held in self.axes.items()})
+        if grid and self.n_points is not None:
+            raise ValueError(f"n_points = {self.n_points}: a grid has as many points as its axes make")
+        if not grid:
+            checks.integer("n_points", self.n_points, 1)
+            if self.design == "sobol" and self.n_points & (self.n_points - 1):
+                raise ValueError(f"n_points = {self.n_points}: must be a power of 2 for a Sobol design")
+
+    def _check_base(self, put):
+        both = sorted(set(self.base) & set(self.axes))
+        if both:
+            raise ValueError(f"{both[0]}: stands in [base] and in [axes]; it can be only in one of them")
+        known = {f.name: f.default for f in fields(Figure3Config)}
+        for name in self.base:
+            if name not in known:
+                raise ValueError(f"base.{name}: unknown configuration field; {checks.nearest(name, known)}")
+        put("base", {name: self.base.get(name, default) for name, default in known.items() if name not in self.axes})
+        if self.engine != "network" and (self.base.get("batch_size") is not None or "batch_size" in self.axes):
+            raise ValueError(f"batch_size: the recursion knows no minibatches; engine = {self.engine!r}")
+        checks.integer("n_seeds", self.base["n_seeds"], 1)  # the number of runs is counted before points are checked
+
+    def _check_metrics(self, put):
+        def fits(metric):
+            engine = {"network", "recursion", "both"} if self.engine == "both" else {self.engine}
+            return engine & set(metric.engines) and set(self.training) & set(metric.trainings)
+
+        possible = [name for name, metric in METRICS.items() if fits(metric)]
+        cheap = [name for name in possible if not METRICS[name].costly and name not in CLAIMS]
+        if self.start == "drawn":
+            cheap = [name for name in cheap if name not in ("deviation", "same_winners")]
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(f"metrics: {name!r} is unknown; {checks.nearest(name, METRICS)}")
+            if name not in possible:
+                raise ValueError(
+                    f"metrics: {name!r} does not come from engine = {self.engine!r}, training = {list(self.training)}"
+                )
+        put("metrics", tuple(dict.fromkeys(self.metrics)) or tuple(cheap))
+
+    def _plot(self, plot):
+        for name in plot:
+            if name not in PLOT_KEYS:
+                raise ValueError(f"plot.{name}: unknown; {checks.nearest(name, PLOT_KEYS)}")
+        metric = plot.get("metric")
+        if metric == "claims":
+            missing = [name for name in CLAIMS if name not in self.metrics]
+            if missing:
+                raise ValueError(f"plot.metric = 'claims': metrics must hold {', '.join(missing)}")
+        elif metric not in self.metrics:
+            raise ValueError(f"plot.metric = {metric!r}: is not measured; {checks.nearest(metric, self.metrics)}")
+        return dict(plot)
+
+    # -------------------------------------------------------------- from users
+    @classmethod
+    def build(cls, source) -> SweepSpec:
+        """From a SweepSpec, a mapping of the tables sweep, base, axes, plot, or the path of a TOML file of them."""
+        if isinstance(source, cls):
+            return source
+        where = "spec"
+        if not isinstance(source, Mapping):
+            where, path = str(source), Path(source)
+            try:
+                source = tomllib.loads(path.read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{path}: there is no such file") from None
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise ValueError(f"{path}: not a TOML file ({error})") from None
+        for name, held in source.items():
+            if name not in ("sweep", "base", "axes", "plot"):
+                raise ValueError(f"{where}: unknown table [{name}]; choose from [sweep], [base], [axes], [[plot]]")
+            tables = held if name == "plot" and isinstance(held, list) else [held]
+            if (name == "plot") != isinstance(held, list) or not all(isinstance(t, Mapping) for t in tables):
+                raise ValueError(f"{where}: {name} must be {'[[plot]] tables' if name == 'plot' else 'a table'}")
+        head = source.get("sweep", {})
+        for name in head:
+            if name not in SWEEP_KEYS:
+                raise ValueError(f"sweep.{name}: unknown; {checks.nearest(name, SWEEP_KEYS)}")
+        for name in ("training", "metrics"):
+            held = head.get(name, ())
+            if not isinstance(held, (list, tuple)) and not (name == "training" and isinstance(held, str)):
+                raise ValueError(f"sweep.{name} = {held!r}: must be a list of names")
+        tables = {name: source.get(name, {}) for name in ("base", "axes")}
+        return cls(**head, **tables, plots=tuple(source.get("plot", ())))
+
+    def as_dict(self) -> dict:
+        """JSON-ready."""
+        head = {name: getattr(self, name) for name in SWEEP_KEYS}
+        head |= {name: list(head[name]) for name in ("training", "metrics")}
+        axes = {name: axis.as_dict() for name, axis in self.axes.items()}
+        return head | {"base": dict(self.base), "axes": axes, "plots": [dict(plot) for plot in self.plots]}
+
+    # -------------------------------------------------------------- points
+    @property
+    def size(self) -> int:
+        """Points of the design, impossible ones included."""
+        return self.n_points or math.prod(len(axis.values) for axis in self.axes.values())
+
+    @property
+    def n_runs(self) -> int:
+        return self.size * self.base["n_seeds"] * len(self.training)
+
+    def check_size(self, yes: bool = False) -> None:
+        """Raise ValueError for more than MOST_RUNS runs, unless `yes`."""
+        if self.n_runs > MOST_RUNS and not yes:
+            axes = " x ".join(f"{name} {len(axis.values)}" for name, axis in self.axes.items() if axis.values)
+            what = f"{self.size:,} points" + (f" ({axes})" if self.design == "grid" else "")
+            raise ValueError(
+                f"{what} x {self.base['n_seeds']} seeds x {len(self.training)} trainings = {self.n_runs:,} runs: more "
+                f"than {MOST_RUNS:,} only with --yes (yes=True)"
+            )
+
+    def points(self) -> Iterator[tuple]:
+        """The axes' values, point by point."""
+        axes = list(self.axes.values())
+        if self.design == "grid":
+            shape = [len(axis.values) for axis in axes]
+            for i in range(self.size):
+                yield tuple(axis.values[j] for axis, j in zip(axes, np.unravel_index(i, shape)))
+            return
+        if self.design == "random":
+            draws = np.random.default_rng(self.design_seed).random((self.size, len(axes)))
+        else:
+            from scipy.stats import qmc  # half a second to load
+
+            draws = qmc.Sobol(len(axes), seed=np.random.default_rng(self.design_seed)).random(self.size)
+        for row in draws.tolist():
+            yield tuple(axis.at(u) for axis, u in zip(axes, row))
+
+    def config(self, point: tuple) -> Figure3Config:
+        """The configuration of a point; raises ValueError where none can be."""
+        return Figure3Config(**{**self.base, **dict(zip(self.axes, point))})
