@@ -142,8 +142,15 @@ class PatchDistribution:
             raise ValueError(
                 f"positions = {positions!r}: must be n_robust = {self.n_robust} different patches in 0..{n_patches - 1}"
             )
-        k, d = self.n_classes, self.patch_dim
-        self.features = (np.eye(k, d), np.eye(k, d, k)) if features is None else checks.features(features, k, d)
+        self._features = None if features is None else checks.features(features, self.n_classes, self.patch_dim)
+
+    @property
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        """(u, v), each (k, d); the axis-parallel ones are made on demand, so that d may be any number until then."""
+        if self._features is None:
+            k, d = self.n_classes, self.patch_dim
+            self._features = np.eye(k, d), np.eye(k, d, k)
+        return self._features
 
     def sample(self, n: int, rng: np.random.Generator | int, balanced: bool = False) -> PatchData:
         """Draw `n` samples; `rng` is a Generator or a seed.

@@ -15,7 +15,7 @@ LARGEST_BATCH = 256  # runs; more gain nothing on a CPU and are lost together wh
 BATCHES_PER_WORKER = 4  # at least, so that workers end together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Run:
     """One training of one seed, evaluated at one or several radii: points that differ in `eps_test` alone share it.
 
@@ -129,17 +129,20 @@ def _work(config: Figure3Config, engine: str) -> float:
 
 
 def memory_of(config: Figure3Config, task: Task, n_radii: int = 1) -> int:
-    """Bytes that one run of a batch adds to a worker's peak: measured by `python benchmarks/sweep_memory.py`."""
+    """Bytes that one run of a batch adds to a worker's peak, counted on the safe side (the tests measure it).
+
+    A batch of n runs is planned as n + 1, for what a run needs only while it is set up.
+    """
     k, K, d, P = config.n_classes, config.n_classes * config.n_neurons, config.patch_dim, config.n_patches
     looks = 2 + config.n_iter // look_every(config, task.n_looks)
     train, test = config.n_train * P * d * 8, config.n_test * P * d * 8
-    total = 4 * K * d * 8 + 20_000
+    total = (0 if task.start == "drawn" else 4 * K * d * 8) + 20_000
     if task.engine != "network":
-        total += looks * K * (2 * k + 3) * 8 * 3 + 4 * K * K * 8 + config.n_train * P * 24
+        total += looks * K * (2 * k + 3) * 8 * 2 + 4 * K * K * 8 + config.n_train * P * 24
     if task.engine != "recursion":
-        total += 4 * train + 6 * test + looks * K * 8 * 8
-        total += 10 * test * bool(set(task.costly) - {"train_robust_accuracy"})
-        total += 10 * train * ("train_robust_accuracy" in task.costly)
+        total += 3 * train + 5 * test + looks * K * 8 * 8
+        total += 12 * test * bool(set(task.costly) - {"train_robust_accuracy"})
+        total += 14 * train * ("train_robust_accuracy" in task.costly)
         total += n_radii * config.n_test * 64
     return total
 
@@ -194,14 +197,14 @@ def make(spec: SweepSpec, budget: float, workers: int, largest: int = LARGEST_BA
     total, batches = sum(map(len, shapes.values())), []
     for (task, n_radii, *_), runs in shapes.items():
         each = memory_of(runs[0].config, task, n_radii)
-        if each > budget:
+        if 2 * each > budget:
             raise ValueError(
                 f"one run of {runs[0].config.n_classes} x {runs[0].config.n_neurons} neurons in dimension "
-                f"{runs[0].config.patch_dim} needs about {each / 1e6:,.0f} MB, and a worker has "
+                f"{runs[0].config.patch_dim} needs about {2 * each / 1e6:,.0f} MB, and a worker has "
                 f"{budget / 1e6:,.0f} MB for its batch: give more --memory or fewer --jobs"
                 + (", or start = \"drawn\"" if task.engine == "recursion" and task.start == "weights" else "")
             )
-        size = max(1, min(int(budget // each), largest, -(-total // (BATCHES_PER_WORKER * workers))))
+        size = max(1, min(int(budget // each) - 1, largest, -(-total // (BATCHES_PER_WORKER * workers))))
         batches += [Batch(task, tuple(runs[lo : lo + size])) for lo in range(0, len(runs), size)]
     points = {i: point for i, (point, _) in possible.items()}
     return Plan(spec, points, keys, skipped, batches, len(shapes))

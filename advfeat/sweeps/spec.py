@@ -19,7 +19,6 @@ from .catalogue import CLAIMS, ENGINES, METRICS, TRAININGS
 DESIGNS = ("grid", "random", "sobol")
 MOST_RUNS = 1_000_000  # without yes
 NOT_AXES = {"n_seeds": "the number of seeds belongs in [base]", "n_records": "the recorded times belong in [base]"}
-PLOT_KEYS = ("x", "y", "metric", "facet", "training", "engine", "iteration", "at")
 SWEEP_KEYS = (
     "title", "engine", "training", "design", "n_points", "design_seed", "on_invalid", "metrics", "n_looks",
     "certificate", "max_nodes", "start",
@@ -136,17 +135,17 @@ class SweepSpec:
         put("metrics", tuple(dict.fromkeys(self.metrics)) or tuple(cheap))
 
     def _plot(self, plot):
-        for name in plot:
-            if name not in PLOT_KEYS:
-                raise ValueError(f"plot.{name}: unknown; {checks.nearest(name, PLOT_KEYS)}")
-        metric = plot.get("metric")
-        if metric == "claims":
-            missing = [name for name in CLAIMS if name not in self.metrics]
+        from .selection import check  # which loads PyArrow
+
+        try:
+            found = check(plot, self.axes)
+            metric = found["metric"]
+            missing = [name for name in (CLAIMS if metric == "claims" else [metric]) if name not in self.metrics]
             if missing:
-                raise ValueError(f"plot.metric = 'claims': metrics must hold {', '.join(missing)}")
-        elif metric not in self.metrics:
-            raise ValueError(f"plot.metric = {metric!r}: is not measured; {checks.nearest(metric, self.metrics)}")
-        return dict(plot)
+                raise ValueError(f"metric = {metric!r}: needs {', '.join(missing)} among the metrics measured")
+        except ValueError as error:
+            raise ValueError(f"[[plot]] {error}") from None
+        return found
 
     # -------------------------------------------------------------- from users
     @classmethod

@@ -93,7 +93,8 @@ class Work:
         )
         data = self.data("train")
         probe = Probe(self, data)
-        result = train(net, data, config, metrics=probe, diverged="drop")
+        with np.errstate(over="ignore", invalid="ignore"):  # where a run diverges
+            result = train(net, data, config, metrics=probe, diverged="drop")
         history, at = result.history, result.history["iteration"] % (c.n_iter // c.n_records) == 0
         found = {name: history[name][at].T for name in ("loss", "train_accuracy")}
         found |= {name: history[name][at].T for name in probe.plain}
