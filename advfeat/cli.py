@@ -198,7 +198,7 @@ def _radii(values: list[str]) -> list[float]:
 
 def sweep(args) -> int:
     """Every point of a sweep, on this machine or a cluster; the same command continues it and draws its pictures."""
-    from .sweeps import SweepInterrupted, SweepSpec
+    from .sweeps import SweepFailed, SweepInterrupted, SweepSpec
     from .sweeps import sweep as run_sweep
 
     spec = SweepSpec.build(args.spec)
@@ -227,6 +227,9 @@ def sweep(args) -> int:
         print(f"\nStopped; {stop.done:,} of {stop.total:,} runs are kept. The same command continues from {out}.",
               file=sys.stderr)  # fmt: skip
         return 130
+    except SweepFailed as error:
+        print(f"\nadvfeat sweep: {error}", file=sys.stderr)
+        return 1
     finally:
         bar.close()
     print(f"\nResults: {table}")

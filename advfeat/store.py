@@ -104,7 +104,7 @@ def make_folder(path) -> Path:
 
 def environment() -> dict[str, str]:
     """Versions, commit and machine, for the record."""
-    names = ("numpy", "scipy", "numba", "llvmlite", "matplotlib")
+    names = ("numpy", "scipy", "numba", "llvmlite", "matplotlib", "joblib", "pyarrow")
     found = {"advfeat": __version__, "python": platform.python_version()} | {n: metadata.version(n) for n in names}
     here = Path(__file__).resolve().parent.parent
     if (here / ".git").exists():

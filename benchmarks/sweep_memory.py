@@ -1,8 +1,8 @@
 """Peak memory of the example sweeps, all processes together, against their --memory.
 
-``python benchmarks/sweep_memory.py [--only winner] [--memory 1GB]`` (extra ``bench``).  The command runs as a user runs it;
-every 20 ms the memory of the process and of all its descendants is added up: proportional set size (PSS), in which a
-page shared by two processes counts once.  *Over*: the peak less --memory; the promise is at most 200 MB.
+``python benchmarks/sweep_memory.py [--only winner] [--memory 1GB]`` (extra ``bench``).  The command runs as a user runs
+it; every 20 ms the memory of the process and of all its descendants is added up: proportional set size (PSS), in which
+a page shared by two processes counts once.  *Over*: the peak less --memory; the promise is at most 200 MB.
 """
 
 from __future__ import annotations

@@ -193,8 +193,8 @@ def test_requests_are_checked():
         ({"metric": "claims", "y": "q"}, "takes x and at only"),
     ):
         with pytest.raises(ValueError, match=says):
-            check(request, axes)
-    request = check({"metric": "A", "x": "alpha", "y": None, "at": {"q": 2.0}, "iteration": 400}, axes)
+            check(request, axes, grid=False)
+    request = check({"metric": "A", "x": "alpha", "y": None, "at": {"q": 2.0}, "iteration": 400}, axes, grid=False)
     assert name_of(request) == "A-alpha-iteration=400-q=2"
 
 

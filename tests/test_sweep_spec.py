@@ -81,7 +81,7 @@ def test_equal_values_of_another_type_are_one_configuration():
 
 
 def test_a_spec_is_json_and_comes_back():
-    found = spec(plot=[{"x": "alpha", "metric": "A"}])
+    found = spec(plot=[{"x": "alpha", "y": "n_robust", "metric": "A"}])
     held = json.loads(json.dumps(found.as_dict()))
     again = SweepSpec(**{k: v for k, v in held.items() if k not in ("base",)}, base=held["base"])
     assert again == found
@@ -131,9 +131,14 @@ BAD = {
     "drawn": ({"sweep": {"start": "drawn"}}, r"start = 'drawn': only engine = 'recursion'"),
     "plot": ({"plot": [{"x": "alpha", "metric": "loss", "colour": 3}]}, r"\[\[plot\]\] colour: unknown"),
     "plot of nothing": ({"sweep": {"metrics": ["A"]}, "plot": [{"x": "q", "metric": "B"}]}, r"\[\[plot\]\] x = "),
-    "plot of what is not measured": ({"sweep": {"metrics": ["A"]}, "plot": [{"x": "alpha", "metric": "B"}]},
+    "plot of what is not measured": ({"sweep": {"metrics": ["A"]}, "plot": [{"x": "alpha", "y": "n_robust", "metric": "B"}]},
                                      r"\[\[plot\]\] metric = 'B': needs B among the metrics measured"),
     "plot of claims": ({"plot": [{"metric": "claims"}]}, r"\[\[plot\]\] metric = 'claims': needs claim_4\.3\.1"),
+    "plot of an open axis": ({"plot": [{"x": "alpha", "metric": "A"}]}, r"n_robust: swept too, and neither drawn nor"),
+    "plot of two trainings": ({"sweep": {}, "plot": [{"x": "alpha", "facet": "n_robust", "metric": "A"}]},
+                              r"training: A comes from standard and adversarial, the plot must say"),
+    "plot of the other engine": ({"plot": [{"x": "alpha", "y": "n_robust", "metric": "A", "engine": "recursion"}]},
+                                 r"engine = 'recursion': does not give A"),
     "metrics as a word": ({"sweep": {"metrics": "A"}}, r"sweep\.metrics = 'A': must be a list"),
     "axes as a list": ({"axes": [1]}, r"axes must be a table"),
 }  # fmt: skip

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import store
+from .. import checks, store
 from ..training import TrainingInterrupted
 from . import plan as planning
-from .archive import Archive
+from .archive import TABLE, Archive
+from .distribute import Failure, SweepFailed, by_dask, by_joblib, check_backend, connect, here
 from .spec import SweepSpec
-from .work import work
 
-DRIVER, WORKER = 250e6, 330e6  # bytes of a process before its first batch: `python benchmarks/sweep_memory.py`
+DRIVER, WORKER = 160e6, 190e6  # bytes of a process before its first batch: `python benchmarks/sweep_memory.py`
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -70,37 +72,58 @@ def sweep(
     progress : called after every batch
 
     Results do not depend on scheduler, `jobs`, `memory` or interruptions.  Raises ValueError for a spec that cannot be,
-    before any work; SweepInterrupted on Ctrl-C; CheckpointError where another sweep writes in `out`.
+    before any work; SweepInterrupted on Ctrl-C; SweepFailed where a batch raises (no other is started then, those under
+    way are kept) or workers die; CheckpointError where another sweep writes in `out`, or it is no sweep's folder.
     """
     source, spec = spec, SweepSpec.build(spec)
     spec.check_size(yes)
-    workers = Workers(scheduler, jobs, bytes_of(memory))
-    planned = planning.make(spec, workers.budget, workers.jobs, largest_batch)
-    archive = Archive(out)
-    with archive.lock():
-        pending = [left for batch in planned.batches if (left := batch.without(archive.places)).runs]
-        total, table = planned.n_runs, archive.folder / "results.parquet"
-        done = total - sum(len(batch.runs) for batch in pending)
-        if pending:
-            table.unlink(missing_ok=True)  # of another spec, perhaps
+    checks.integer("largest_batch", largest_batch, 1)
+    with Workers(scheduler, jobs, bytes_of(memory)) as workers:
+        planned = planning.make(spec, workers.budget, workers.jobs, largest_batch)
+        with Archive(out) as archive:
+            return _sweep(planned, workers, archive, source, started, progress)
+
+
+def _sweep(planned, workers, archive, source, started, progress) -> Path:
+    pending = [left for batch in planned.batches if (left := batch.without(archive.places)).runs]
+    tick, failed = Clock(planned.n_runs, pending, workers.jobs, progress), []
+    try:
         if started is not None:
             started(planned, describe(planned, workers, pending, archive))
         _save_spec(archive, planned, source)
-        tick = Clock(done, total, pending, workers.jobs, progress)
-        try:
-            for batch, arrays, took in workers.run(pending):
-                archive.keep(batch, arrays)
-                tick(batch, took)
-        except (KeyboardInterrupt, TrainingInterrupted):
-            raise SweepInterrupted(archive.folder, tick.done, total) from None
+        with closing(workers.run(pending)) as finished:
+            for batch, arrays, took in finished:
+                if isinstance(arrays, Failure):
+                    failed.append(f"{_where(planned, batch)}: {arrays.text}")
+                else:
+                    archive.keep(batch, arrays)
+                    tick(batch, took)
+        if failed:
+            raise SweepFailed(failed[0])
         return archive.write_table(planned)
+    except (KeyboardInterrupt, TrainingInterrupted):
+        raise SweepInterrupted(archive.folder, tick.done, tick.total) from None
+    except SweepFailed as error:
+        kept = f"{tick.done} of {tick.total} runs are kept in {archive.folder}, and the same call continues"
+        raise SweepFailed(f"{error}; {kept}") from None
+
+
+def _where(planned: planning.Plan, batch: planning.Batch) -> str:
+    """Which points and seeds a batch holds."""
+    held, training = set(batch.keys), batch.task.training
+    points = [i for i, keys in planned.keys[training].items() if held & set(keys)]
+    seeds = sorted({run.seed for run in batch.runs})
+    first = ", ".join(f"{name} = {value!r}" for name, value in zip(planned.spec.axes, planned.points[points[0]]))
+    more = f" and {len(points) - 1} more up to {points[-1]}" if len(points) > 1 else ""
+    return f"{training} training of point {points[0]} ({first}){more}, seeds {seeds[0]} to {seeds[-1]}"
 
 
 class Clock:
     """Counts runs and estimates what is left from the work that is done."""
 
-    def __init__(self, done, total, pending, jobs, progress):
-        self.done, self.total, self.jobs, self.progress = done, total, jobs, progress
+    def __init__(self, total, pending, jobs, progress):
+        self.done = total - sum(len(batch.runs) for batch in pending)
+        self.total, self.jobs, self.progress = total, jobs, progress
         self.left, self.batches = sum(batch.work for batch in pending), len(pending)
         self.worked, self.took = 0.0, 0.0  # work that is back, and what workers needed for it
         self.begin = time.perf_counter()
@@ -122,13 +145,15 @@ class Workers:
     """Who does the work: `jobs` workers of `scheduler`, each with `budget` bytes for a batch and `threads` threads."""
 
     def __init__(self, scheduler: str, jobs: int | None, memory: float):
-        self.scheduler, _, self.address = scheduler.partition("=")
-        if (self.scheduler == "dask") != bool(self.address):
+        text = str(scheduler)
+        if ("=" in text or text in ("dask", "None")) and not re.fullmatch(r"dask=\w+://\S+", text):
             raise ValueError(f"scheduler = {scheduler!r}: must be dask=tcp://HOST:PORT, or a joblib backend's name")
+        if jobs is not None:
+            checks.integer("jobs", jobs, 1)
+        self.scheduler, _, address = text.partition("=")
+        self.client, self.failed = None, False
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.local = self.scheduler == "loky"
-        if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
-            raise ValueError(f"jobs = {jobs!r}: must be an integer >= 1")
         if not self.local:
             self.jobs, self.threads, self.budget = jobs or cores, 1, memory - WORKER
         else:
@@ -143,39 +168,44 @@ class Workers:
                 f"batch (this process {DRIVER / 1e6:.0f} MB, a worker {WORKER / 1e6:.0f} MB); give more, or fewer jobs"
             )
 
+        if address:
+            self.client = connect(address)
+            self.jobs = sum(self.client.nthreads().values())
+        elif not self.local:
+            check_backend(text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.client is not None:
+            self.client.close()
+
     def run(self, batches):
-        """(batch, arrays, seconds) in the order in which they finish."""
-        if self.local and self.jobs == 1:
-            for batch in batches:
-                yield batch, *work(batch, self.threads)
-            return
-        from joblib import Parallel, delayed, parallel_config
+        """(batch, arrays or Failure, seconds) in the order in which they finish; none starts after a failure."""
 
-        with parallel_config(**self._backend()):
-            parallel = Parallel(return_as="generator_unordered", batch_size=1)
-            results = parallel(delayed(_numbered)(i, batch, self.threads) for i, batch in enumerate(batches))
-            try:
-                for i, arrays, took in results:
-                    yield batches[i], arrays, took
-            finally:
-                results.close()
+        def tasks():
+            for i, batch in enumerate(batches):
+                if self.failed:
+                    return
+                yield i, batch
 
-    def _backend(self) -> dict:
-        if self.scheduler != "dask":
-            return {"backend": self.scheduler, "n_jobs": self.jobs}
-        from distributed import Client
-
-        return {"backend": "dask", "client": Client(self.address, timeout=10)}
-
-
-def _numbered(i, batch, threads):
-    return i, *work(batch, threads)
+        if self.client is not None:
+            results = by_dask(tasks(), self.threads, self.client)
+        elif self.local and self.jobs == 1:
+            results = here(tasks(), self.threads)
+        else:
+            results = by_joblib(tasks(), self.threads, self.scheduler, self.jobs)
+        with closing(results):
+            for i, found, took in results:
+                self.failed = self.failed or isinstance(found, Failure)
+                yield batches[i], found, took
 
 
 # ------------------------------------------------------------------ words
 def bytes_of(memory) -> float:
     """Bytes of a number, or of text as "500MB", "2 GiB"."""
-    if isinstance(memory, (int, float)) and not isinstance(memory, bool) and memory > 0:
+    if isinstance(memory, (int, float)) and not isinstance(memory, bool) and 0 < memory < math.inf:
         return float(memory)
     found = re.fullmatch(r"\s*([0-9.]+)\s*([KMG]?I?)B?\s*", str(memory).upper())
     try:
@@ -209,7 +239,10 @@ def describe(planned: planning.Plan, workers: Workers, pending, archive: Archive
 
 
 def _save_spec(archive: Archive, planned: planning.Plan, source) -> None:
-    if isinstance(source, (str, Path)):
+    (archive.folder / TABLE).unlink(missing_ok=True)  # of another spec, perhaps
+    if not isinstance(source, (str, Path)):
+        (archive.folder / "spec.toml").unlink(missing_ok=True)
+    else:
         text = Path(source).read_text(encoding="utf-8")
         store.write(archive.folder / "spec.toml", lambda file: file.write(text), "w")
     about = {"format": store.FORMAT, "environment": store.environment(), "spec": planned.spec.as_dict()}

@@ -39,7 +39,7 @@ def plot(folder, requests: list[dict] | None = None) -> list[Path]:
     """
     results = load(folder)
     wanted = results.spec["plots"] if requests is None else requests
-    wanted = [check(request, results.axes) for request in wanted]
+    wanted = [check(request, results.axes, results.spec["design"] == "grid") for request in wanted]
     chosen = [Selection.make(results, request) for request in wanted]
     place = store.make_folder(results.folder / "figures")
     shown, files = _drawn_before(place), []

@@ -32,8 +32,11 @@ LABELS = {
 }  # fmt: skip
 
 
-def check(request: dict, axes) -> dict:
-    """A request with its empty keys left out.  Raises ValueError naming the key, its value and the rule."""
+def check(request: dict, axes: dict, grid: bool) -> dict:
+    """A request with its empty keys left out.  Raises ValueError naming the key, its value and the rule.
+
+    `axes` as in `SweepSpec.as_dict`; in a `grid` every axis must be drawn or fixed.
+    """
     for key in request:
         if key not in KEYS:
             raise ValueError(f"{key}: unknown key of a plot; {checks.nearest(key, KEYS)}")
@@ -67,6 +70,8 @@ def check(request: dict, axes) -> dict:
             raise ValueError(f"at = {name!r}: no axis of this sweep; {checks.nearest(name, axes)}")
         if name in drawn:
             raise ValueError(f"at = {name!r}: is drawn, it cannot be fixed too")
+    if grid and metric != "claims":
+        _check_others(found, axes)
     return found
 
 
@@ -98,7 +103,7 @@ class Selection:
 
     @classmethod
     def make(cls, results: Results, request: dict) -> Selection:
-        request = check(request, results.axes)
+        request = check(request, results.axes, results.spec["design"] == "grid")
         metric = request["metric"]
         keep = np.ones(results.n_points, bool)
         for name, value in request.get("at", {}).items():
@@ -106,7 +111,6 @@ class Selection:
         if metric == "claims":
             return cls(results, request, None, None, np.flatnonzero(keep), claims(results)[keep])
         training, engine = results.which(metric, request.get("training"), request.get("engine"))
-        _check_others(results, request)
         found = results.values(metric, training, engine, request.get("iteration"))
         made = cls(results, request, training, engine, np.flatnonzero(keep), found[keep])
         if made.facet and len(made.panels) > MOST_FACETS:
@@ -175,15 +179,15 @@ def _at(name, value, column):
     return found
 
 
-def _check_others(results, request):
-    """In a grid every axis must be drawn or fixed: a mean over parameters is no measurement."""
-    drawn = {f for key in ("x", "y", "facet") if key in request for f in axis_fields(request[key], results.axes)}
+def _check_others(request, axes):
+    """Every axis must be drawn or fixed: a mean over parameters is no measurement."""
+    drawn = {f for key in ("x", "y", "facet") if key in request for f in axis_fields(request[key], axes)}
     left = [
-        name for name, axis in results.axes.items()
+        name for name, axis in axes.items()
         if name not in drawn and name not in request.get("at", {}) and len(axis.get("values", ())) > 1
     ]  # fmt: skip
-    if left and results.spec["design"] == "grid":
-        told = "; ".join(f"{name}: {', '.join(map(str, results.axes[name]['values'][:8]))}" for name in left)
+    if left:
+        told = "; ".join(f"{name}: {', '.join(map(str, axes[name]['values'][:8]))}" for name in left)
         raise ValueError(
             f"{', '.join(left)}: swept too, and neither drawn nor fixed; make one the facet, or fix them with "
             f"at = {{field = value}} ({told})"

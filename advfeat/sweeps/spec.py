@@ -138,14 +138,29 @@ class SweepSpec:
         from .selection import check  # which loads PyArrow
 
         try:
-            found = check(plot, self.axes)
+            axes = {name: axis.as_dict() for name, axis in self.axes.items()}
+            found = check(plot, axes, self.design == "grid")
             metric = found["metric"]
+            self._check_source(found)
             missing = [name for name in (CLAIMS if metric == "claims" else [metric]) if name not in self.metrics]
             if missing:
                 raise ValueError(f"metric = {metric!r}: needs {', '.join(missing)} among the metrics measured")
         except ValueError as error:
             raise ValueError(f"[[plot]] {error}") from None
         return found
+
+    def _check_source(self, plot):
+        """A plot must say which training and engine, where its metric comes from several."""
+        if plot["metric"] == "claims":
+            return
+        engines = {"network", "recursion", "both"} if self.engine == "both" else {self.engine}
+        metric = METRICS[plot["metric"]]
+        for key, there in (("training", [t for t in self.training if t in metric.trainings]),
+                           ("engine", [e for e in metric.engines if e in engines])):  # fmt: skip
+            if key not in plot and len(there) > 1:
+                raise ValueError(f"{key}: {plot['metric']} comes from {' and '.join(there)}, the plot must say which")
+            if key in plot and plot[key] not in there:
+                raise ValueError(f"{key} = {plot[key]!r}: does not give {plot['metric']}; choose from {there}")
 
     # -------------------------------------------------------------- from users
     @classmethod

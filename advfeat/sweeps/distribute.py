@@ -1,0 +1,179 @@
+"""Hand batches to workers and yield what they find: in this process, by joblib's backends, by a dask scheduler.
+
+Each takes (number, batch) one by one, only as many ahead as keep workers busy, and yields (number, results, seconds) as
+they finish; results are a `Failure` where a batch raised.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+from .work import work
+
+CONNECT = 10  # seconds until a scheduler, or its first worker, counts as not there
+ALONE = 30  # seconds without any worker until a sweep gives up
+
+
+class SweepFailed(RuntimeError):
+    """A batch raised or workers died; what was done is kept."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a batch raised, in words: not every exception travels between processes."""
+
+    text: str
+
+
+def attempt(i, batch, threads):
+    try:
+        return i, *work(batch, threads)
+    except Exception as error:
+        return i, Failure(f"{type(error).__name__}: {error}"), 0.0
+
+
+def here(tasks: Iterable, threads: int) -> Iterator:
+    """One after the other in this process."""
+    for i, batch in tasks:
+        yield attempt(i, batch, threads)
+
+
+# ------------------------------------------------------------------ joblib
+def check_backend(name: str) -> None:
+    """ValueError for what joblib does not know."""
+    from joblib import parallel_config
+
+    try:
+        with parallel_config(backend=name):
+            pass
+    except ValueError as error:
+        raise ValueError(f"scheduler = {name!r}: must be dask=tcp://HOST:PORT, or joblib's; {error}") from None
+
+
+def by_joblib(tasks: Iterable, threads: int, backend: str, jobs: int) -> Iterator:
+    """By any registered backend of joblib; one that returns no generator gets `4 jobs` batches at a time."""
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.parallel import get_active_backend
+
+    own = {"initializer": follow, "initargs": (os.getpid(),)} if backend in ("loky", "multiprocessing") else {}
+    calls = (delayed(attempt)(i, batch, threads) for i, batch in tasks)
+    with parallel_config(backend=backend, n_jobs=jobs, **own):
+        streams = get_active_backend()[0].supports_return_generator
+        parallel = Parallel(return_as="generator_unordered" if streams else "list", batch_size=1)
+        if not streams:
+            with _deaf():
+                parallel.__enter__()  # one pool for all groups
+            try:
+                while group := list(islice(calls, 4 * jobs)):
+                    yield from parallel(group)
+            finally:
+                parallel.__exit__(None, None, None)
+            return
+        with _deaf():
+            results = parallel(calls)
+        try:
+            yield from results
+        except BrokenProcessPool:
+            raise SweepFailed(
+                "a worker process was killed, perhaps because memory ran out (fewer jobs or smaller batches need less)"
+            ) from None
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a sweep that is stopped leaves results unused
+                results.close()
+
+
+@contextmanager
+def _deaf():
+    """Worker processes that start in here ignore Ctrl-C from their first instruction on: the driver ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def follow(driver: int) -> None:
+    """In a worker process: ignore Ctrl-C, and end soon after `driver`, however that ended.
+
+    loky's own workers would wait five minutes for more work, those of multiprocessing for ever.
+    """
+
+    def watch():
+        while os.getppid() == driver:
+            time.sleep(0.5)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# ------------------------------------------------------------------ dask
+def connect(address: str):
+    """A client of the scheduler, which has a worker.  Raises ValueError for what is not installed or not there."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError(
+            f"scheduler = 'dask={address}': needs dask; python -m pip install 'advfeat[distributed]'"
+        ) from None
+    try:
+        client = Client(address, timeout=CONNECT, set_as_default=False)
+    except Exception as error:
+        raise ValueError(f"scheduler = 'dask={address}': cannot be reached ({error})") from None
+    try:
+        client.wait_for_workers(1, timeout=CONNECT)
+    except Exception:
+        client.close()
+        raise ValueError(
+            f"scheduler = 'dask={address}': has no workers after {CONNECT} s; start some with `dask worker {address}`"
+        ) from None
+    return client
+
+
+def by_dask(tasks: Iterable, threads: int, client) -> Iterator:
+    """By the client itself: joblib's dask backend never returns once dask has given a task, or all workers, up."""
+    waiting, tasks, seen = {}, iter(tasks), time.monotonic()
+    while True:
+        try:
+            n = sum(client.nthreads().values())
+            for i, batch in islice(tasks, max(2 * n - len(waiting), not waiting)):
+                waiting[client.submit(attempt, i, batch, threads, pure=False)] = i
+            if not waiting:
+                return
+            found = _finished(client, waiting)
+        except (OSError, CancelledError):
+            raise SweepFailed("the dask scheduler is gone") from None
+        yield from found
+        seen = time.monotonic() if n else seen
+        if time.monotonic() - seen > ALONE:
+            raise SweepFailed(f"no dask worker is left for {ALONE} s; start some")
+
+
+def _finished(client, waiting) -> list:
+    """What came back within a second, taken out of `waiting`."""
+    from distributed import wait
+
+    try:
+        with client.as_current():
+            done = wait(list(waiting), timeout=1, return_when="FIRST_COMPLETED").done
+    except TimeoutError:
+        return []
+    found = []
+    for future in done:
+        i, fine = waiting.pop(future), future.status == "finished"
+        found.append(future.result() if fine else (i, Failure(repr(future.exception())), 0.0))
+    return found

@@ -1,0 +1,163 @@
+"""Sweeps on a real dask scheduler and two worker processes on loopback, which share no folder with the driver."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from sweep_specs import finished, rows, slow, spec, start, until
+from sweep_specs import write as write_toml
+
+from advfeat.sweeps import distribute, sweep
+from advfeat.sweeps.distribute import SweepFailed
+
+OPTIONS = {"largest_batch": 1}
+
+
+class Cluster:
+    """`dask scheduler` and two `dask worker` processes, each in a folder of its own."""
+
+    def __init__(self, folder, workers=2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.folder, self.log, self.processes = folder, open(folder / "log", "w"), []  # noqa: SIM115
+        self.scheduler = self.start("scheduler", "--host", self.address, "--no-dashboard", "--no-show")
+        self.workers = [self.start("worker", self.address, "--no-nanny", "--nthreads", "1", "--no-dashboard",
+                                   "--death-timeout", "60") for _ in range(workers)]  # fmt: skip
+
+    def start(self, *arguments):
+        place = self.folder / f"{arguments[0]}-{len(self.processes)}"
+        place.mkdir()
+        command = [sys.executable, "-m", "dask", *arguments]
+        self.processes.append(subprocess.Popen(command, cwd=place, stdout=self.log, stderr=subprocess.STDOUT))
+        return self.processes[-1]
+
+    def stop(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    held = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield held
+    held.stop()
+
+
+def connected(cluster, n):
+    """Wait for `n` workers."""
+    client = distribute.connect(cluster.address)
+    client.wait_for_workers(n, timeout=60)
+    client.close()
+
+
+def test_one_of_two_workers_is_killed(cluster, tmp_path):
+    """Nothing lost, nothing doubled, the rows of a sweep on this machine; and no connection left behind."""
+    connected(cluster, 2)
+    tables, done = slow(12), []
+
+    def kill(state):
+        done.append(state.done)
+        if len(done) == 3:
+            cluster.workers[0].kill()
+
+    before = {path: path.stat().st_mtime_ns for path in cluster.folder.rglob("*/*") if path.is_file()}
+    sweep(tables, tmp_path / "out", scheduler=f"dask={cluster.address}", **OPTIONS, progress=kill)
+    assert done == list(range(1, 13))
+    assert cluster.workers[0].wait() != 0
+    assert cluster.workers[1].poll() is None
+    sweep(tables, tmp_path / "local", jobs=1)
+    assert rows(tmp_path / "out").equals(rows(tmp_path / "local"))
+    assert len(list((tmp_path / "out" / "batches").iterdir())) == 12
+    written = {path for path in cluster.folder.rglob("*") if path.suffix in (".npz", ".parquet", ".json")}
+    assert not written, before
+    own = [c for c in psutil.Process().net_connections() if c.raddr and f":{c.raddr.port}" in cluster.address]
+    assert not own
+
+
+def test_a_batch_fails_there(cluster, tmp_path):
+    """What dask itself says of a task is passed on, and the point is named."""
+    connected(cluster, 1)
+
+    class Unreadable(Exception):
+        pass
+
+    def refuse(i, batch, threads):
+        raise Unreadable("planted")
+
+    attempt, distribute.attempt = distribute.attempt, refuse
+    try:
+        with pytest.raises(SweepFailed, match=r"point \d \(alpha = .*\), seeds 0 to 0: Unreadable\('planted'\); 0 "):
+            sweep(spec(), tmp_path / "out", scheduler=f"dask={cluster.address}", **OPTIONS)
+    finally:
+        distribute.attempt = attempt
+    sweep(spec(), tmp_path / "out", scheduler=f"dask={cluster.address}", **OPTIONS)
+    sweep(spec(), tmp_path / "local", jobs=1)
+    assert rows(tmp_path / "out").equals(rows(tmp_path / "local"))
+
+
+def test_interrupted(cluster, tmp_path):
+    """Ctrl-C reaches the driver alone: 130, no traceback, and the workers go on to the next sweep."""
+    connected(cluster, 1)
+    out, given = tmp_path / "out", write_toml(tmp_path / "given.toml", slow(20))
+    driver = start("sweep", given, "--out", out, "--scheduler", f"dask={cluster.address}", "--largest-batch", 1)
+    until(lambda: finished(out) >= 2)
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 130, errors
+    assert "The same command continues" in errors
+    assert "Traceback" not in errors, errors
+    assert 2 <= finished(out) < 20
+    sweep(given, out, scheduler=f"dask={cluster.address}")
+    sweep(given, tmp_path / "local", jobs=1)
+    assert rows(out).equals(rows(tmp_path / "local"))
+
+
+@pytest.mark.parametrize(
+    ("victims", "message"), [("workers", "no dask worker is left"), ("scheduler", "scheduler is gone")]
+)
+def test_all_are_lost(victims, message, tmp_path, monkeypatch):
+    """An error that says so, not a wait without end; what is done is kept."""
+    monkeypatch.setattr(distribute, "ALONE", 3)
+    own = Cluster(tmp_path, workers=1)
+    try:
+        connected(own, 1)
+        doomed = own.workers if victims == "workers" else [own.scheduler]
+
+        def kill(state):
+            for process in doomed:
+                process.kill()
+
+        begin = time.monotonic()
+        with pytest.raises(SweepFailed, match=message + r".*; \d+ of 60 runs are kept"):
+            sweep(slow(60), tmp_path / "out", scheduler=f"dask={own.address}", **OPTIONS, progress=kill)
+        assert time.monotonic() - begin < 60
+        assert len(list((tmp_path / "out" / "batches").iterdir())) >= 1
+    finally:
+        own.stop()
+
+
+def test_nobody_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(distribute, "CONNECT", 2)
+    with pytest.raises(ValueError, match=r"'dask=tcp://127.0.0.1:9': cannot be reached"):
+        sweep(spec(), tmp_path / "out", scheduler="dask=tcp://127.0.0.1:9")
+    own = Cluster(tmp_path, workers=0)
+    try:
+        until(lambda: _answers(own.address))
+        with pytest.raises(ValueError, match=r"has no workers after 2 s; start some with `dask worker tcp://"):
+            sweep(spec(), tmp_path / "out", scheduler=f"dask={own.address}")
+    finally:
+        own.stop()
+    assert not (tmp_path / "out").exists()
+
+
+def _answers(address):
+    host, port = address.removeprefix("tcp://").split(":")
+    with socket.socket() as one:
+        return one.connect_ex((host, int(port))) == 0
