@@ -141,10 +141,10 @@ class SweepSpec:
             axes = {name: axis.as_dict() for name, axis in self.axes.items()}
             found = check(plot, axes, self.design == "grid")
             metric = found["metric"]
-            self._check_source(found)
             missing = [name for name in (CLAIMS if metric == "claims" else [metric]) if name not in self.metrics]
             if missing:
                 raise ValueError(f"metric = {metric!r}: needs {', '.join(missing)} among the metrics measured")
+            self._check_source(found)
         except ValueError as error:
             raise ValueError(f"[[plot]] {error}") from None
         return found
