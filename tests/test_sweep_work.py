@@ -95,6 +95,11 @@ def test_robust_accuracy_lies_between_its_bounds_and_falls_with_the_radius(measu
             assert sure[r, e, -1] >= one.certified.mean()
             by_attacks = advfeat.robust_accuracy(net, test, eps=eps, ascent_lr=c.ascent_lr, seed=c.seeds)
             assert best[r, e, -1] <= by_attacks.robust_accuracy[0]
+            train = c.data("train")
+            value = found["network/train_robust_accuracy"][2 * r + e, -1]
+            assert value >= certify(net, train.X, train.y, eps, max_nodes=4).certified.mean()
+            by_attacks = advfeat.robust_accuracy(net, train, eps=eps, ascent_lr=c.ascent_lr, seed=c.seeds)
+            assert value <= by_attacks.robust_accuracy[0]
 
 
 def test_results_do_not_depend_on_neighbours_or_threads(measured):
