@@ -1,6 +1,7 @@
 """A batch's results against the public library run by run, and against each other."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import advfeat
 from advfeat.certify import certify
 from advfeat.config import Figure3Config
 from advfeat.metrics import q_sum
-from advfeat.sweeps import SweepSpec, plan
+from advfeat.sweeps import SweepSpec, bounds, plan
 from advfeat.sweeps.catalogue import METRICS
 from advfeat.sweeps.work import Work, middle, work
 
@@ -178,3 +179,25 @@ def test_minibatches_and_the_reference_engine_are_swept_too():
         last = Work(replace(batch, runs=batch.runs[-1:])).results()
         assert np.allclose(whole["network/loss"][-1], last["network/loss"][0], rtol=1e-6)
         assert whole["network/loss"][-1, -1] != whole["network/loss"][-1, 0]
+
+
+def test_what_is_certified_holds_below_and_what_is_broken_stays_broken_above(monkeypatch):
+    """A certificate that only covers sample 0 at the largest radius, a search that only breaks sample 1 at the least."""
+    config = Figure3Config(**SMALL | {"n_seeds": 1})
+    data, eps = config.data("test"), np.array([[0.1], [0.2], [0.3]])
+    net = advfeat.PatchCNN.nonrobust_minimum(5.0, data.features, q=3, rho=5.0)
+    net = net.with_weights(net.W[None])
+    assert net.accuracy(data.X, data.y) == 1
+
+    def prove(net, X, y, radius, active, **_):
+        first, second = (np.arange(X.shape[1])[None] == n for n in (0, 1))
+        return SimpleNamespace(certified=active & first & (radius == 0.3), broken=active & second & (radius == 0.1))
+
+    monkeypatch.setattr(bounds, "interval_margin", lambda net, X, y, **_: np.full(y.shape, -1.0))
+    monkeypatch.setattr(bounds, "certify", prove)
+    monkeypatch.setattr(bounds.AttackSuite, "__call__",
+                        lambda self, net, data, threat, rng, active: SimpleNamespace(success=np.zeros_like(active)))
+    sure, broken = bounds.certified(net, data, eps, "linf", "linear", 1)
+    assert sure[:, 0, :3].tolist() == [[True, False, False]] * 3
+    left = bounds.standing(net, data, eps, "linf", sure, broken, 1.0, {"n_steps": 1, "n_restarts": 1}, [0])
+    assert left[:, 0, :3].tolist() == [[True, False, True]] * 3
