@@ -182,7 +182,7 @@ def test_minibatches_and_the_reference_engine_are_swept_too():
 
 
 def test_what_is_certified_holds_below_and_what_is_broken_stays_broken_above(monkeypatch):
-    """A certificate that only covers sample 0 at the largest radius, a search that only breaks sample 1 at the least."""
+    """A certificate covers sample 0 at the largest radius only, a search breaks sample 1 at the least only."""
     config = Figure3Config(**SMALL | {"n_seeds": 1})
     data, eps = config.data("test"), np.array([[0.1], [0.2], [0.3]])
     net = advfeat.PatchCNN.nonrobust_minimum(5.0, data.features, q=3, rho=5.0)
