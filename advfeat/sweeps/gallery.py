@@ -72,6 +72,7 @@ def _figure(entry: dict, place: Path) -> str:
     picture = base64.b64encode((place / f"{entry['name']}.png").read_bytes()).decode()
     request, held = entry["request"], entry.get("table")
     drawn = " over ".join([request["metric"], ", ".join(request[key] for key in ("x", "y") if key in request)])
+    drawn = drawn.replace("over every", "over every axis")
     lines = "".join(f"<li>{escape(line)}</li>" for line in entry["numbers"])
     return f"""<h2>{escape(drawn.removesuffix(" over "))}</h2>
 <img alt="{escape(entry["caption"])}" src="data:image/png;base64,{picture}">
