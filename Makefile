@@ -15,6 +15,7 @@ bench:
 	python benchmarks/memory.py
 	python benchmarks/recursion.py
 	python benchmarks/reproduce.py
+	python benchmarks/sweep.py
 
 bench-quick:
 	python benchmarks/run.py --quick

@@ -8,21 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cpu_lanes import (
-    clear,
-    tile_clip,
-    tile_move,
-    tile_scale,
-    tile_sigma,
-    tile_slope,
-    tile_spread,
-    tile_sum,
-    tile_turn,
-)
-from .cpu_tiles import I0, I1, NO, YES, product
+from .cpu_lanes import clear, tile_clip, tile_move, tile_sigma, tile_slope, tile_turn
+from .cpu_sums import exponentials, tile_scale, tile_spread, tile_sum, tile_weigh
+from .cpu_tiles import I0, I1, MR, NO, YES, climb_product, product
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import part, stands_alone
-from .reference import CROSS_ENTROPY, L2, MARGIN, NEG_LABEL_LOGIT
+from .reference import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT
 
 PANEL_BYTES = 2**14  # inputs of one pass over a block: half of a 32 KiB L1
 WEIGHT_BYTES = 3 * 2**17  # weights (or slopes) of one pass over a chunk: three quarters of a 512 KiB L2
@@ -71,7 +62,7 @@ class Scratch(NamedTuple):
     f: np.ndarray  # (k L + V,) class sums per lane
     T: np.ndarray  # (k L + V,) coefficients per lane
     t: np.ndarray  # (2 B,)
-    C: np.ndarray  # (samples, k) float64, coefficients dJ/dF
+    C: np.ndarray  # (samples + 8, k) float64, coefficients dJ/dF; the last rows, a register, may be overwritten
     F: np.ndarray  # (samples, k) float64, logits of the chunk
 
 
@@ -130,27 +121,31 @@ def margin(F, s, y):
 def coefficients(F, n, y, copies, s0, objective, sign, C):
     """C[s, i] = sign * dJ/dF_i of the objective J; returns the summed cross-entropy where that is J."""
     stands_alone()
-    loss = 0.0
-    k = F.shape[1]
-    for s in range(n):
-        label = y[s0 + s]
-        if objective == CROSS_ENTROPY:
-            top = F[s, 0]
-            for i in range(1, k):
-                top = max(top, F[s, i])
-            total = 0.0
-            for i in range(k):
-                C[s, i] = math.exp(F[s, i] - top)
-                total += C[s, i]
-            for i in range(k):
-                C[s, i] *= sign / total
-            loss += copies[s0 + s] * (top + math.log(total) - F[s, label])
-        else:
+    loss, k = 0.0, F.shape[1]
+    if objective != CROSS_ENTROPY:
+        for s in range(n):
             for i in range(k):
                 C[s, i] = 0.0
             if objective == MARGIN:
-                C[s, margin(F, s, label)[1]] = sign
-        C[s, label] -= sign
+                C[s, margin(F, s, y[s0 + s])[1]] = sign
+            C[s, y[s0 + s]] -= sign
+        return loss
+    for s in range(n):
+        top = F[s, 0]
+        for i in range(1, k):
+            top = max(top, F[s, i])
+        for i in range(k):
+            C[s, i] = F[s, i] - top
+        loss -= copies[s0 + s] * C[s, y[s0 + s]]
+    exponentials(C, n * k)
+    for s in range(n):
+        total = 0.0
+        for i in range(k):
+            total += C[s, i]
+        for i in range(k):
+            C[s, i] *= sign / total
+        C[s, y[s0 + s]] -= sign
+        loss += copies[s0 + s] * math.log(total)
     return loss
 
 
@@ -159,7 +154,16 @@ def scale_slopes(net, blocks, data, l0, P, n, flat, w):
     """w.S[a, l] *= w.C[sample of l, class of a] * times[l], with `flat` * 1; lanes behind the last sample become 0."""
     stands_alone()
     B, V = BLOCK_BYTES // w.S.itemsize, VECTOR_BYTES // w.S.itemsize
-    L, K = blocks * B, net.k * net.m
+    L, K, m = blocks * B, net.k * net.m, net.m
+    if P % B == 0:  # every block holds one sample
+        b = 0
+        for s in range(n):
+            for _ in range(P // B):
+                for i in range(net.k):
+                    at, value = (b * (K | 1) + i * m) * B, w.S.dtype.type(w.C[s, i])
+                    tile_weigh(w.S, at, m, data.times, l0 + b * B, value, flat)
+                b += 1
+        return
     for i in range(net.k):
         for s in range(n):  # the lanes written past a sample's last are the next one's, who comes later
             end = s * P + P if s + 1 < n else L
@@ -240,20 +244,26 @@ def climb(net, r, X, x0, blocks, data, l0, P, n, s0, ascent, steepest, known, st
             sum_patches(w.f, blocks * (size // net.d), net.k, data.times, l0, P, n, w.F, I0)
         coefficients(w.F, n, data.y, data.copies, s0, ascent.objective, 1.0, w.C)
         scale_slopes(net, blocks, data, l0, P, n, YES, w)
-    b = 0
+    b, B = 0, size // net.d
+    gradient_steps = ascent.objective == NEG_LABEL_LOGIT and ascent.norm == LINF and not steepest
+    in_registers = start and gradient_steps and 4 <= net.m <= MR
     while b < blocks:
-        done = descent(net, r, last, a0, b, blocks - b, P, n, data.y, s0, ascent.objective, w)
-        at, x, here = b * size, x0 + b * size, a0 + b * size
-        if ascent.norm == L2:
-            for i in range(0, done * size, size):
-                if steepest:
-                    tile_move(True, w.Xa, at + i, X, x + i, last, here + i, w.D, i, net.d, step, eps)
-                else:
-                    tile_move(False, w.Xa, at + i, X, x + i, last, here + i, w.D, i, net.d, step, eps)
-        elif steepest:
-            tile_clip(True, w.Xa, at, X, x, last, here, w.D, I0, done * net.d, step, eps)
-        else:
-            tile_clip(False, w.Xa, at, X, x, last, here, w.D, I0, done * net.d, step, eps)
+        at, x, here, done = b * size, x0 + b * size, a0 + b * size, 0
+        if in_registers:
+            done = label_blocks(data.y, s0, P, n, B, b, blocks - b)
+            climb_product(net, r, data.y[s0 + b * B // P], X, x, done, step, eps, w.Xa, at)
+        if done == 0:
+            done = descent(net, r, last, a0, b, blocks - b, P, n, data.y, s0, ascent.objective, w)
+            if ascent.norm == L2:
+                for i in range(0, done * size, size):
+                    if steepest:
+                        tile_move(True, w.Xa, at + i, X, x + i, last, here + i, w.D, i, net.d, step, eps)
+                    else:
+                        tile_move(False, w.Xa, at + i, X, x + i, last, here + i, w.D, i, net.d, step, eps)
+            elif steepest:
+                tile_clip(True, w.Xa, at, X, x, last, here, w.D, I0, done * net.d, step, eps)
+            else:
+                tile_clip(False, w.Xa, at, X, x, last, here, w.D, I0, done * net.d, step, eps)
         b += done
 
 
@@ -267,7 +277,10 @@ def gram(net, X, x0, blocks, w, part, p0, more):
         for j in range(0, (d + B - 1) // B * B, V):
             for h in range(0, B, V):
                 at = (j // B * L + b * B + h) * B + j % B
-                tile_turn(w.Xt, at, X, x0 + (b * d + j) * B + h, d - j)
+                if d - j >= V:
+                    tile_turn(True, w.Xt, at, X, x0 + (b * d + j) * B + h, d - j)
+                else:
+                    tile_turn(False, w.Xt, at, X, x0 + (b * d + j) * B + h, d - j)
     long = panels(blocks, B * BLOCK_BYTES, PANEL_BYTES)
     rows = panels(K, L * X.itemsize, WEIGHT_BYTES)
     for a in range(0, K, rows):

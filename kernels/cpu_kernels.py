@@ -21,7 +21,8 @@ Kernels work on the chunks, groups or runs ``lo..hi-1`` with scratch memory of t
 import math
 
 from .cpu_blocks import climb, coefficients, descent, forward, gram, margin, scale_slopes, sum_patches
-from .cpu_lanes import copy, meet, tile_blend, tile_shifted, tile_spread, tile_update
+from .cpu_lanes import copy, meet, tile_blend, tile_shifted, tile_update
+from .cpu_sums import tile_spread
 from .cpu_tiles import I0, I1, NO, YES, product
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import jit, part

@@ -1,4 +1,4 @@
-"""What is done to lanes between the products: coefficients, activations, steps, transposition, sums; a barrier."""
+"""What is done to lanes between the products: activations, steps, transposition; a barrier."""
 
 import platform
 
@@ -42,67 +42,6 @@ def clear(typingctx, target, n):
 
 
 @intrinsic
-def tile_sum(typingctx, f, f0, times, l0, lanes):
-    """sum over lanes of f[f0 + lane] * times[l0 + lane] in float64: register sums, then a tree over their lanes.
-
-    Reads up to V - 1 numbers past the last lane of both arrays; they do not count.
-    """
-
-    def codegen(context, builder, signature, args):
-        vf, vf0, vtimes, vl0, vlanes = args
-        v = Vectors(context, builder, f)
-        at_f, at_t = v.pointer(f, vf, vf0), v.pointer(times, vtimes, vl0)
-        wide = ir.VectorType(ir.DoubleType(), v.lanes)
-        total = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * v.lanes))
-        number, count = ir.VectorType(v.word, v.lanes), builder.add(vlanes, v.word(v.lanes - 1))
-
-        def body(i):
-            here = builder.mul(i, v.word(v.lanes))
-            x = builder.fmul(v.load(v.at(at_f, here)), v.load(v.at(at_t, here)))
-            left = builder.sub(vlanes, here)
-            first = builder.insert_element(ir.Constant(number, ir.Undefined), left, ir.IntType(32)(0))
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), v.lanes), [0] * v.lanes)
-            left = builder.shuffle_vector(first, ir.Constant(number, ir.Undefined), zeros)
-            inside = builder.icmp_signed(">", left, ir.Constant(number, list(range(v.lanes))))
-            x = builder.select(inside, x, v.zero)
-            x = x if v.bits == 64 else builder.fpext(x, wide)
-            builder.store(builder.fadd(builder.load(total), x), total)
-
-        v.loop(builder.sdiv(count, v.word(v.lanes)), body)
-        value, n = builder.load(total), v.lanes
-        while n > 1:
-            n //= 2
-            kind, undefined = ir.VectorType(ir.IntType(32), n), ir.Constant(value.type, ir.Undefined)
-            low = builder.shuffle_vector(value, undefined, ir.Constant(kind, list(range(n))))
-            high = builder.shuffle_vector(value, undefined, ir.Constant(kind, list(range(n, 2 * n))))
-            value = builder.fadd(low, high)
-        return builder.extract_element(value, ir.IntType(32)(0))
-
-    return types.float64(f, index, times, index, index), codegen
-
-
-@intrinsic
-def tile_spread(typingctx, T, t0, weight, w0, registers, value, flat):
-    """T[t0 : t0 + V registers] <- value * weight[w0 : ...]; with `flat`, value where the weight is not 0."""
-
-    def codegen(context, builder, signature, args):
-        vT, vt0, vweight, vw0, vregisters, vvalue, vflat = args
-        v = Vectors(context, builder, T)
-        at_t, at_w = v.pointer(T, vT, vt0), v.pointer(weight, vweight, vw0)
-        all_lanes = v.splat(vvalue)
-
-        def body(i):
-            w = v.load(v.row(at_w, i, v.lanes))
-            w = builder.select(vflat, v.where(">", w, v.zero, v.one, v.zero), w)
-            v.store(builder.fmul(all_lanes, w), v.row(at_t, i, v.lanes))
-
-        v.loop(vregisters, body)
-        return context.get_dummy_value()
-
-    return types.void(T, index, weight, index, index, T.dtype, types.boolean), codegen
-
-
-@intrinsic
 def tile_blend(typingctx, Y, y0, X, x0, rows, mask, m0):
     """Y[r, :] <- X[r, :] in the lanes where mask[m0 : m0 + B] > 0, r < rows, on one block of lanes."""
 
@@ -121,27 +60,6 @@ def tile_blend(typingctx, Y, y0, X, x0, rows, mask, m0):
         return context.get_dummy_value()
 
     return types.void(Y, index, X, index, index, mask, index), codegen
-
-
-@intrinsic
-def tile_scale(typingctx, S, s0, rows, T, t0):
-    """S[r, :] *= T[t0 : t0 + B], r < rows, on one block of lanes."""
-
-    def codegen(context, builder, signature, args):
-        vS, vs0, vrows, vT, vt0 = args
-        v = Vectors(context, builder, S)
-        at_s, at_t = v.pointer(S, vS, vs0), v.pointer(T, vT, vt0)
-        factor = [v.load(at_t, h) for h in range(2)]
-
-        def body(r):
-            at = v.row(at_s, r, 2 * v.lanes)
-            for h in range(2):
-                v.store(builder.fmul(v.load(at, h), factor[h]), at, h)
-
-        v.loop(vrows, body)
-        return context.get_dummy_value()
-
-    return types.void(S, index, index, T, index), codegen
 
 
 @intrinsic
@@ -300,18 +218,20 @@ def tile_move(typingctx, unit, Xa, a0, X, x0, last, l0, D, d0, d, step, eps):
 
 
 @intrinsic
-def tile_turn(typingctx, Y, y0, X, x0, d):
-    """Y[l, j] = X[j, l], l < V lanes and V coordinates j, rows of B numbers; rows from X's d-th on repeat the last."""
+def tile_turn(typingctx, whole, Y, y0, X, x0, d):
+    """Y[l, j] = X[j, l], l < V lanes and V coordinates j, rows of B numbers; d >= V where `whole` (literal), else rows
+    from X's d-th on repeat the last."""
+    if not isinstance(whole, types.BooleanLiteral):
+        raise RequireLiteralValue(whole)
 
     def codegen(context, builder, signature, args):
-        vY, vy0, vX, vx0, vd = args
+        _, vY, vy0, vX, vx0, vd = args
         v = Vectors(context, builder, Y)
         at_y, at_x = v.pointer(Y, vY, vy0), v.pointer(X, vX, vx0)
-        last = builder.sub(vd, v.word(1))
-        rows = []
-        for j in range(v.lanes):
-            inside = builder.icmp_signed("<", v.word(j), last)
-            rows.append(v.load(v.row(at_x, builder.select(inside, v.word(j), last), 2 * v.lanes)))
+        numbers, last = [v.word(j) for j in range(v.lanes)], builder.sub(vd, v.word(1))
+        if not whole.literal_value:
+            numbers = [builder.select(builder.icmp_signed("<", j, last), j, last) for j in numbers]
+        rows = [v.load(v.row(at_x, j, 2 * v.lanes)) for j in numbers]
         t = 1
         while t < v.lanes:  # exchange the off-diagonal t x t squares of every 2t x 2t square
             for i in (i for i in range(v.lanes) if not i & t):
@@ -323,7 +243,7 @@ def tile_turn(typingctx, Y, y0, X, x0, d):
             v.store(row, v.row(at_y, lane, 2 * v.lanes))
         return context.get_dummy_value()
 
-    return types.void(Y, index, X, index, index), codegen
+    return types.void(whole, Y, index, X, index, index), codegen
 
 
 @intrinsic

@@ -120,6 +120,10 @@ class Vectors:
         return values, slopes
 
     # ------------------------------------------------------------ control
+    def opaque(self, value):
+        """The same value, of which the compiler knows nothing: it passes through an empty assembly statement."""
+        return self.builder.asm(ir.FunctionType(value.type, [value.type]), "", "=r,0", [value], False)
+
     def loop(self, count, body):
         """for r in range(count): body(r), as an LLVM loop that is never unrolled: tiles are wide enough as they are.
 
@@ -135,7 +139,7 @@ class Vectors:
         left.add_incoming(count, before)
         body(r)
         fewer = builder.sub(left, word(1))
-        fewer = builder.asm(ir.FunctionType(word, [word]), "", "=r,0", [fewer], False)
+        fewer = self.opaque(fewer)
         r.add_incoming(builder.add(r, word(1)), builder.block)
         left.add_incoming(fewer, builder.block)
         builder.cbranch(builder.icmp_signed(">", fewer, word(0)), loop, after)

@@ -15,10 +15,12 @@ from . import cpu_recursion, cpu_search
 from .cpu_blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, Net, Scratch, panels
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 from .jit import light_optimisation
-from .numba_layout import Batch
+from .numba_layout import LINE_BYTES, Batch, lines
 from .recursion import Types, Watch
 from .reference import NumpyEngine
 from .search import dual
+
+PIECES = 8  # in which a thread works on its share of many items, four items each at least
 
 _threads = numba.config.NUMBA_NUM_THREADS
 _pool: ThreadPoolExecutor | None = None
@@ -44,6 +46,11 @@ def _workers() -> ThreadPoolExecutor:
     return _pool
 
 
+def _even(n, parts):
+    """`parts` contiguous ranges of n items."""
+    return [(n * p // parts, n * (p + 1) // parts) for p in range(parts)]
+
+
 def _forget_pool() -> None:
     global _pool, _team
     _pool, _team = None, threading.RLock()
@@ -67,7 +74,10 @@ class NumbaEngine(NumpyEngine):
 
     # -------------------------------------------------------------- threads and memory
     def _spread(self, kernel, n_items, sizes, *args, arrivals=None, compiling=light_optimisation):
-        """kernel(lo, hi, scratch, ...) over `n_items` chunks, groups or runs, in one contiguous range per thread."""
+        """kernel(lo, hi, scratch, ...) over `n_items` chunks, groups or runs, in one contiguous range per thread.
+
+        Of many items each thread takes the next few when it is done with its last, since cores are not equally fast.
+        """
         threads = min(_threads, n_items)
         with _team:
             scratch = [None if sizes is None else self._memory(t, *sizes) for t in range(max(threads, 1))]
@@ -76,12 +86,22 @@ class NumbaEngine(NumpyEngine):
                 with compiling():
                     kernel(0, 0, scratch[0], *args)
                 self._compiled.add(key)
-            edges = [n_items * t // threads for t in range(threads + 1)] if threads else [0, 0]
             jobs = []
+            if arrivals is None and n_items >= 4 * PIECES * threads:
+                shares = iter(_even(n_items, PIECES * threads))
+
+                def share(t):
+                    for lo, hi in shares:
+                        kernel(lo, hi, scratch[t], *args)
+
+                calls = [(share, t) for t in range(threads)]
+            else:
+                shares = _even(n_items, threads) or [(0, 0)]
+                calls = [(kernel, lo, hi, scratch[t], *args) for t, (lo, hi) in enumerate(shares)]
             try:
-                for t in range(1, threads):
-                    jobs.append(_workers().submit(kernel, edges[t], edges[t + 1], scratch[t], *args))
-                kernel(edges[0], edges[1], scratch[0], *args)
+                for call in calls[1:]:
+                    jobs.append(_workers().submit(*call))
+                calls[0][0](*calls[0][1:])
             except BaseException:
                 if arrivals is not None:
                     arrivals[0] = 2**62  # this thread will not come: let the others go
@@ -99,25 +119,25 @@ class NumbaEngine(NumpyEngine):
         """Scratch memory of one thread for the largest chunk of a batch."""
         B, V = BLOCK_BYTES // dtype.itemsize, VECTOR_BYTES // dtype.itemsize
         L = blocks * B
-        lanes = L * (K | 1), L * d, L * -(-d // B) * B, L * d, max(L * k, 2 * B) + V, L * k + V, 2 * B
+        numbers = L * (K | 1), L * d, L * -(-d // B) * B, L * d, max(L * k, 2 * B) + V, L * k + V, 2 * B
         held = self._scratch.get(thread)
         if (
             held is None
             or held.S.dtype != dtype
-            or held.C.shape[0] < samples
+            or held.F.shape[0] < samples
             or held.C.shape[1] != k
-            or any(array.size < n for array, n in zip(held, lanes, strict=False))
+            or any(array.size < n for array, n in zip(held, numbers, strict=False))
         ):
-            tables = (np.zeros((samples, k)) for _ in range(2))
-            held = self._scratch[thread] = Scratch(*(np.zeros(n, dtype) for n in lanes), *tables)
+            tables = np.zeros((samples + 8, k)), np.zeros((samples, k))
+            held = self._scratch[thread] = Scratch(*(lines(n, dtype) for n in numbers), *tables)
         return held
 
     def _prepare(self, W, batch, q, rho):
         """The network with every neuron's weights in whole blocks, an odd number of 64-byte lines long."""
         R, k, m, d = W.shape
-        block, line = BLOCK_BYTES // W.itemsize, 64 // W.itemsize
+        block, line = BLOCK_BYTES // W.itemsize, LINE_BYTES // W.itemsize
         row = (-(-d // block) * block // line | 1) * line
-        weights = np.zeros((R, k * m, row), W.dtype)
+        weights = lines(R * k * m * row, W.dtype).reshape(R, k * m, row)
         weights[..., :d] = W.reshape(R, k * m, d)
         with np.errstate(over="ignore", divide="ignore"):
             inverse = 1 / W.dtype.type(rho)
@@ -175,7 +195,7 @@ class NumbaEngine(NumpyEngine):
     def loss_and_grad(self, W, batch, q, rho):
         net, sizes = self._prepare(W, batch, q, rho)
         none, groups = np.zeros(len(W)), batch.groups
-        part, loss = np.empty(len(groups) * net.W.shape[1], W.dtype), np.empty(len(groups))
+        part, loss = lines(len(groups) * net.W.shape[1], W.dtype), np.empty(len(groups))
         still = self._ascent(W, 0, none, none, 0, 0)
         self._spread(kernels.gradient, len(groups), sizes, net, batch.data, groups, still, part, loss)
         mean, gradient = np.full(len(W), np.nan), net._replace(W=np.zeros_like(net.W))
@@ -221,7 +241,7 @@ class NumbaEngine(NumpyEngine):
         net, sizes = self._prepare(W, batch, q, rho)
         R, groups = len(W), batch.groups
         ascent = self._ascent(W, objective, step, eps, norm, n_steps)
-        part, loss = np.empty(len(groups) * net.W.shape[1], W.dtype), np.empty(len(groups))
+        part, loss = lines(len(groups) * net.W.shape[1], W.dtype), np.empty(len(groups))
         mean, bad = np.full(R, np.nan), np.full(R, -1)
         args = (net, batch.data, groups, batch.first, ascent, lr, batch.count, n_iter, part, loss, mean, bad)
         if self._whole_runs(R):

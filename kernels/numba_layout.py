@@ -11,7 +11,16 @@ from .cpu_blocks import Packed
 from .cpu_vectors import BLOCK_BYTES, VECTOR_BYTES
 
 CHUNK_LANES = 256  # with K = d = 100 a chunk's inputs, slopes and weights fill half of a 512 KiB L2
+LINE_BYTES = 64  # of a cache line
 MAX_GROUPS = 16  # partial weight gradients per run: their sum must stay small beside the work on 256 lanes each
+
+
+def lines(n, dtype):
+    """n zeros from the first byte of a cache line on, so that no register of a block is cut by a line's end."""
+    item = np.dtype(dtype).itemsize
+    memory = np.zeros(n + LINE_BYTES // item, dtype)
+    first = -memory.ctypes.data % LINE_BYTES // item
+    return memory[first : first + n]
 
 
 class Batch:
@@ -63,11 +72,11 @@ class Batch:
         self.groups, self.first = np.array(groups, np.int64).reshape(-1, 3), np.array(self.first)
         own = table[: np.searchsorted(table[:, 0], 1)] if self.shared else table
 
-        weight = np.zeros(block * lanes + VECTOR_BYTES // rows.itemsize, rows.dtype)
+        weight = lines(block * lanes + VECTOR_BYTES // rows.itemsize, rows.dtype)
         for _, b0, _, s0, n, P in own.tolist():
             at = start[s0 : s0 + n, None] + np.arange(P)
             weight[b0 * lanes : b0 * lanes + n * P] = 1 if times is None else times[at].ravel()
-        packed = np.empty(block * d * lanes, rows.dtype)
+        packed = lines(block * d * lanes, rows.dtype)
         self._spread(kernels.pack, len(own), None, rows, start, own, d, packed)
         copies = np.ones(len(labels)) if copies is None else copies
         self.data = Packed(packed, labels, table, weight, copies)

@@ -21,6 +21,8 @@ SHAPES = {  # R, N, P, d, k, m, q
     "samples longer than a chunk": (1, 2, 600, 5, 10, 54, 2),
     "one patch, two neurons": (2, 7, 1, 3, 2, 1, 3),
     "three neurons": (2, 6, 4, 5, 3, 1, 4),
+    "whole blocks, four neurons": (2, 5, 64, 6, 3, 4, 3),
+    "six neurons, passes over depth": (2, 4, 3, 600, 2, 6, 2),
     "nothing divides anything": (3, 7, 5, 13, 3, 3, 5),
     "samples straddle blocks": (2, 5, 17, 7, 4, 5, 2),
     "several chunks": (3, 23, 50, 37, 3, 2, 3),

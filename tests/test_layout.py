@@ -137,3 +137,15 @@ def test_samples_of_which_some_are_left_out_stay_as_they_are():
     case.active = np.arange(69).reshape(3, 23) % 3 != 1
     batch = pack(case)
     assert batch.distinct is batch
+
+
+@every_training
+def test_repeated_patches_that_fill_whole_blocks(dtype, call):
+    """48 patches twice and 16 thrice leave 64 a sample: whole blocks on every machine, with weights 2 and 3."""
+    case = Case("whole blocks, four neurons", dtype=dtype)
+    for name in ("X", "start"):
+        short = getattr(case, name)
+        setattr(case, name, np.concatenate([short, short, short[:, :, :16]], axis=2))
+    assert pack(case).distinct.patches == 64
+    for value, truth in zip(case.call(get_engine("numba"), *call), case.truth(*call)):
+        case.agree(value, truth)

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 from advfeat.kernels import L2, get_engine, numba_engine
 from test_engines import Case, J, same_bits
@@ -113,3 +114,31 @@ def test_calls_from_several_threads_at_once(arrivals, set_threads, monkeypatch):
     assert not any(thread.is_alive() for thread in threads)
     for r in range(3):
         same_bits(results[r], expected[r])
+
+
+def test_many_runs_are_taken_a_few_at_a_time(set_threads, monkeypatch):
+    """With one, two and three threads every run is trained once, to the bits of the run alone."""
+    rng, R, seen = np.random.default_rng(0), 200, []
+    start, X = rng.standard_normal((R, 2, 2, 3)), rng.standard_normal((R, 3, 2, 3))
+    y, rate, kernel = np.tile([0, 1, 1], (R, 1)), rng.uniform(1, 2, R), numba_engine.kernels.train
+
+    def noted(lo, hi, *args):
+        seen.append((lo, hi))
+        return kernel(lo, hi, *args)
+
+    def weights(runs):
+        engine, W = get_engine("numba"), start[runs].copy()
+        batch = engine.pack(X[runs], y[runs], len(W))
+        engine.train(W, batch, 3, 1.0, rate[runs], 5, 0, rate[runs], rate[runs], L2, 1)
+        return W
+
+    set_threads(1)
+    alone = np.concatenate([weights(slice(r, r + 1)) for r in range(R)])
+    monkeypatch.setattr(numba_engine.kernels, "train", noted)
+    for n in (1, 2, 3):
+        set_threads(n)
+        seen.clear()
+        np.testing.assert_array_equal(weights(slice(None)), alone)
+        pieces = sorted(piece for piece in seen if piece != (0, 0))
+        assert len(pieces) == numba_engine.PIECES * n
+        assert [lo for lo, _ in pieces] + [R] == [0] + [hi for _, hi in pieces]
