@@ -158,6 +158,18 @@ def test_a_batch_takes_no_more_memory_than_planned(options):
     assert planned / 4 < peak < planned
 
 
+@pytest.mark.parametrize(("n", "seeds"), [(3000, 1), (300, 20)])
+def test_a_plan_takes_no_more_memory_than_said(n, seeds):
+    spec = SweepSpec.build({"sweep": {"training": "standard"}, "base": SMALL | {"n_seeds": seeds},
+                            "axes": {"alpha": {"low": 1.0, "high": 5.0, "n": n}}})  # fmt: skip
+    tracemalloc.start()
+    found = plan.make(spec, 1e9, 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.n_runs == n * seeds
+    assert plan.memory_of_plan(spec) / 3 < peak < 1.25 * plan.memory_of_plan(spec)
+
+
 @given(st.integers(1, 50), st.integers(1, 200), st.integers(1, 3000))
 def test_looks_are_at_every_record_and_not_too_many(n_records, between, n_looks):
     config = Figure3Config(n_iter=n_records * between, n_records=n_records)

@@ -154,6 +154,12 @@ def test_a_bad_spec_is_refused_at_once(tables, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_billion_points_do_not_fit_even_when_asked_for(tmp_path):
+    rule = r"memory = '8GB': the plan of 1,000,000,000 points and 2,000,000,000 runs alone takes"
+    with pytest.raises(ValueError, match=rule):
+        advfeat.sweep({**GOOD, "axes": HUGE}, tmp_path / "out", yes=True, memory="8GB")
+
+
 def test_a_bad_file_is_named(tmp_path):
     path = tmp_path / "spec.toml"
     with pytest.raises(FileNotFoundError, match=r"spec\.toml: there is no such file"):

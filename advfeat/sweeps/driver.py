@@ -78,7 +78,13 @@ def sweep(
     source, spec = spec, SweepSpec.build(spec)
     spec.check_size(yes)
     checks.integer("largest_batch", largest_batch, 1)
-    with Workers(scheduler, jobs, bytes_of(memory)) as workers:
+    total, own = bytes_of(memory), planning.memory_of_plan(spec)
+    if own > total / 2:
+        raise ValueError(
+            f"memory = {memory!r}: the plan of {spec.size:,} points and {spec.n_runs:,} runs alone takes about "
+            f"{own / 1e6:,.0f} MB, more than half of it; give more, or split the sweep"
+        )
+    with Workers(scheduler, jobs, total - own) as workers:
         planned = planning.make(spec, workers.budget, workers.jobs, largest_batch)
         with Archive(out) as archive:
             return _sweep(planned, workers, archive, source, started, progress)

@@ -147,6 +147,11 @@ def memory_of(config: Figure3Config, task: Task, n_radii: int = 1) -> int:
     return total
 
 
+def memory_of_plan(spec: SweepSpec) -> float:
+    """Bytes of the plan itself, in the driver: measured per point and per run."""
+    return 2500.0 * spec.size + 280.0 * spec.n_runs
+
+
 def _keys(config: Figure3Config, task: Task, seeds) -> list[str]:
     """What names the result of a point, training and seed: everything that it depends on."""
     fields = {name: value for name, value in config.as_dict().items() if name not in ("n_seeds", "first_seed")}
