@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import advfeat
 from advfeat.sweeps import SweepSpec
 from advfeat.sweeps.axis import Axis
+from advfeat.sweeps.catalogue import CLAIMS, METRICS
+from advfeat.sweeps.spec import SWEEP_KEYS
 
 EXAMPLES = Path(advfeat.__file__).resolve().parent.parent / "examples"
 GOOD = {"sweep": {"training": "standard"}, "base": {"n_seeds": 2}, "axes": {"alpha": [2.0, 3.0], "n_robust": [1, 2, 4]}}
@@ -175,3 +177,9 @@ def test_every_example_is_a_spec_whose_points_exist(path):
     assert found.plots
     configs = [found.config(point) for point in found.points()]
     assert len(configs) == found.size
+
+
+def test_the_documentation_names_every_metric_and_every_key():
+    text = (EXAMPLES.parent / "docs" / "sweeps.md").read_text()
+    for name in {*METRICS, *SWEEP_KEYS} - set(CLAIMS):
+        assert f"`{name}`" in text or f"\n{name} = " in text, name
