@@ -78,9 +78,9 @@ class NumbaEngine(NumpyEngine):
 
         Of many items each thread takes the next few when it is done with its last, since cores are not equally fast.
         """
-        threads = min(_threads, n_items)
+        threads = max(1, min(_threads, n_items))
         with _team:
-            scratch = [None if sizes is None else self._memory(t, *sizes) for t in range(max(threads, 1))]
+            scratch = [None if sizes is None else self._memory(t, *sizes) for t in range(threads)]
             key = (kernel, args[0].dtype if sizes is None else sizes[-1])
             if key not in self._compiled:
                 with compiling():
@@ -96,7 +96,7 @@ class NumbaEngine(NumpyEngine):
 
                 calls = [(share, t) for t in range(threads)]
             else:
-                shares = _even(n_items, threads) or [(0, 0)]
+                shares = _even(n_items, threads)
                 calls = [(kernel, lo, hi, scratch[t], *args) for t, (lo, hi) in enumerate(shares)]
             try:
                 for call in calls[1:]:

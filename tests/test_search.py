@@ -140,3 +140,11 @@ def test_more_work_never_loosens_a_bound(norm):
     for weak, strong in pairs:
         assert (lower[strong] >= lower[weak] - 1e-9).all(), (weak, strong)
         assert (lower[strong] > lower[weak] + 1e-6).any(), (weak, strong)
+
+
+def test_a_search_of_nothing_is_empty():
+    """No patch left to work on is the usual end of a certificate, whatever the number of threads."""
+    W, rows, numbers = np.ones((1, 2, 3, 4)), np.empty((0, 4), np.int64), np.empty((0, 3))
+    for name in ("numpy", "numba"):
+        found = get_engine(name).search(W, np.empty((0, 4)), rows, numbers, 0, 3, 1.0, 2, 1, 4)
+        assert [len(part) for part in found] == [0, 0, 0, 0]
