@@ -153,7 +153,7 @@ class _Interrupt:
 
 
 class _Trainer:
-    def __init__(self, net, data, config, test, metrics, run_dir, diverged):
+    def __init__(self, net, data, config, test, metrics, run_dir, diverged="raise"):
         checks.choice("diverged", diverged, ("raise", "drop"))
         if diverged == "drop" and run_dir is not None:
             raise ValueError("diverged = 'drop': a run folder does not keep which runs were dropped; give no run_dir")

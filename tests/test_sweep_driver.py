@@ -110,7 +110,8 @@ def test_interrupted_twice(tmp_path):
         os.killpg(driver.pid, signal.SIGINT)
         time.sleep(0.05)
     _, errors = driver.communicate(timeout=10)
-    assert driver.returncode == 130, errors
+    assert driver.returncode in (130, -signal.SIGINT), errors  # the second may find it on its way out
+    assert "The same command continues" in errors
     assert "Traceback" not in errors, errors
     assert gone(workers)
 
@@ -170,10 +171,12 @@ def test_a_worker_that_is_killed(tmp_path, tmp_path_factory):
     tables, killed = slow(6), []
 
     def kill(state):
-        workers = [p for p in psutil.Process().children() if "LokyProcess" in " ".join(p.cmdline())]
-        if not killed and state.done >= 2:
-            killed.append(workers[0].pid)
-            workers[0].kill()
+        if killed or state.done < 2:
+            return
+        children = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]  # of other tests
+        workers = [p for p in children if "LokyProcess" in " ".join(p.cmdline())]
+        killed.append(workers[0].pid)
+        workers[0].kill()
 
     with pytest.raises(SweepFailed, match=r"worker process was killed.*memory.*; [2-6] of 6 runs are kept in .* con"):
         sweep(tables, tmp_path, jobs=2, largest_batch=1, progress=kill)
