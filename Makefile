@@ -1,7 +1,7 @@
 .PHONY: test test-gpu lint bench bench-quick
 
 test:
-	python -m pytest
+	python -m pytest -n auto --dist loadfile
 
 test-gpu:
 	@echo "advfeat has no GPU engine yet, so there is nothing to test on a GPU (README, 'What is not there yet')."; exit 1

@@ -99,6 +99,14 @@ def test_interrupted(tmp_path, jobs, group, scheduler):
         assert rows(out).equals(rows(tmp_path / "undisturbed"))
 
 
+def test_results_that_nobody_takes_are_no_warning(recwarn):
+    """joblib warns of them when it is stopped; batches without a plan fail at once, which is enough here."""
+    results = distribute.by_joblib(((i, None) for i in range(500)), 1, "threading", 2)
+    assert isinstance(next(results)[1], distribute.Failure)
+    results.close()
+    assert not recwarn.list
+
+
 def test_interrupted_twice(tmp_path):
     """In the middle of a long batch the first stops between two iterations, and a second right after it is no harm."""
     given, out = write_toml(tmp_path / "given.toml", slow(2, 2_000_000)), tmp_path / "out"

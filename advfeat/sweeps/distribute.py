@@ -82,7 +82,8 @@ def by_joblib(tasks: Iterable, threads: int, backend: str, jobs: int) -> Iterato
         with _deaf():
             results = parallel(calls)
         try:
-            yield from results
+            for result in results:  # noqa: UP028 - `yield from` would close them before warnings are off
+                yield result
         except BrokenProcessPool:
             raise SweepFailed(
                 "a worker process was killed, perhaps because memory ran out (fewer jobs or smaller batches need less)"
