@@ -1,4 +1,4 @@
-.PHONY: test test-gpu lint bench bench-quick
+.PHONY: test test-gpu lint bench bench-quick bench-gpu
 
 test:
 	python -m pytest -n auto --dist loadfile
@@ -19,3 +19,6 @@ bench:
 
 bench-quick:
 	python benchmarks/run.py --quick
+
+bench-gpu:
+	python benchmarks/gpu.py

@@ -35,7 +35,7 @@ def _add_config(parser, seeds=True):
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change values")
     if seeds:
         parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds, run as one batch (default 4)")
-    parser.add_argument("--backend", choices=[*BACKENDS, "cupy"], help="engine (default numba)")
+    parser.add_argument("--backend", choices=BACKENDS, help="engine (default numba)")
     parser.add_argument("--dtype", choices=DTYPES, help="precision of the training (default float32)")
     parser.add_argument("--weights", metavar="FILE.npz", help="your own weights: array W (k, m, d) or (S, k, m, d)")
 
@@ -297,17 +297,15 @@ def validate(args) -> int:
 
 def info(args) -> int:
     """Engines, devices, versions, threads; with --plan, what the engine would do for a configuration."""
-    from importlib.util import find_spec
-
     from llvmlite.binding import get_host_cpu_name
 
-    from .kernels import cpu_kernels, cpu_vectors, numba_engine
+    from .kernels import cpu_kernels, cpu_vectors, gpu, numba_engine
 
     cache = getattr(cpu_kernels.train.stats, "cache_path", None)
     rows = [
         ("numba engine", f"{cpu_vectors.VECTOR_BYTES * 8}-bit vectors, {numba_engine.get_num_threads()} threads"),
         ("numpy engine", "the reference"),
-        ("cupy engine", "not in this version" + ("" if find_spec("cupy") else "; CuPy is not installed")),
+        ("cupy engine", gpu.missing() or gpu.device().name),
         ("cpu", get_host_cpu_name()),
         ("usable cores", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         ("compiled kernels", cache or "not kept: no folder for them can be written"),
@@ -390,7 +388,7 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     try:
         return args.function(args)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, MemoryError) as error:
         print(f"advfeat {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -41,8 +41,8 @@ class PatchCNN:
         Copied.  With three axes every answer comes without the runs axis; all work is done in W's dtype.
     q, rho : int >= 2, float > 0
         The activation's degree and threshold.
-    backend : {"numba", "numpy"}
-        The engine.
+    backend : {"numba", "numpy", "cupy", "cupy-tf32"}
+        The engine (:func:`advfeat.kernels.get_engine`).
 
     Inputs ``X`` are (N, P, d), shared by all runs, or (R, N, P, d); labels ``y`` (N,) or (R, N).  Every method raises
     ValueError or TypeError for wrong shapes, dtypes, labels out of range or NaN, before any work.

@@ -2,7 +2,8 @@
 
 Training, one run: closed-form gradient or `jax.grad`; the ascent on -F_y on all neurons, on the label's neurons by a
 gather, or on a static split of the samples by label (they come sorted).  Several runs: each of these under `vmap`, and
-under `lax.map`.  The benchmark times all of them and compares with the fastest.
+under `lax.map`, of one run or of a `vmap` of a chunk at a time.  The benchmarks time all of them and compare with the
+fastest.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ def sigma_prime(z):
 
 
 class Peer:
-    """The steps of one workload; W (K, d), X (N P, d), one-hot labels (N, k) of one run."""
+    """The steps of one workload; W (K, d), X (N P, d), one-hot labels (N, k) of one run.
 
-    def __init__(self, load):
-        self.load = load
+    `precision` of the products as `jax.default_matmul_precision` takes it: on a GPU JAX rounds float32 factors to tf32
+    unless told not to.  `chunk` runs are mapped at a time.  `from_host`: weights and PGD's start come from host memory
+    and results go there, as our engine's do; inputs stay on the device.
+    """
+
+    def __init__(self, load, precision=None, chunk=1, from_host=False):
+        self.load, self.precision, self.chunk, self.from_host = load, precision, chunk, from_host
         self.k, self.m, self.d, self.P, self.N, self.K = load.k, load.m, load.d, load.P, load.N, load.K
         self.y = load.y[0]
         R = load.n_runs
@@ -74,15 +80,15 @@ class Peer:
             parts.append(-sigma_prime(X[edges[i] : edges[i + 1]] @ own.T) @ own)
         return jnp.concatenate(parts)
 
-    def training(self, gradient, ascent, n_iter):
-        """n_iter iterations of one run."""
+    def training(self, gradient, ascent, n_iter, unroll):
+        """n_iter iterations of one run, `unroll` of them in one step of the loop."""
 
         def run(W, X, labels, lr, rate, eps):
             def iteration(W, _):
                 Xa = X if ascent is None else X + jnp.clip(rate * ascent(W, X, labels), -eps, eps)
                 return W - lr * gradient(W, Xa, labels), None
 
-            return lax.scan(iteration, W, None, length=n_iter)[0]
+            return lax.scan(iteration, W, None, length=n_iter, unroll=unroll)[0]
 
         return run
 
@@ -107,15 +113,37 @@ class Peer:
         """{variant: function of the runs' stacked arguments}."""
         if self.load.n_runs == 1:
             return {name: lambda *args: jax.tree.map(lambda a: a[None], run(*(a[0] for a in args)))}
-        return {f"{name}, vmap": jax.vmap(run), f"{name}, map": lambda *args: lax.map(lambda a: run(*a), args)}
+        variants = {f"{name}, vmap": jax.vmap(run)}
+        if self.chunk == 1:
+            variants[f"{name}, map"] = lambda *args: lax.map(lambda a: run(*a), args)
+        elif self.load.n_runs > self.chunk:
+            variants[f"{name}, map of {self.chunk}"] = lambda *args: lax.map(
+                lambda a: run(*a), args, batch_size=self.chunk
+            )
+        return variants
 
-    def jobs(self, step, n_iter):
+    def _job(self, function, args, moving):
+        """A call of the compiled function; argument number `moving` and the result are the host's if `from_host`."""
+        compiled = jax.jit(function)
+        if self.from_host:
+            args = (*args[:moving], np.asarray(args[moving]), *args[moving + 1 :])
+
+        def job():
+            with jax.default_matmul_precision(self.precision):
+                out = compiled(*args)
+            return jax.device_get(out) if self.from_host else jax.block_until_ready(out)
+
+        return job
+
+    def jobs(self, step, n_iter, unroll=1):
         """{variant: call that returns a result as in `workloads.reference_step`}, compiled at the first call."""
-        given = self.arrays
+        given, moving = self.arrays, 0
         if step == "PGD-20":
             labels = jnp.asarray(np.eye(self.k, dtype=self.load.dtype)[self.load.predicted])
             start = jnp.asarray(self.load.start.reshape(given["X"].shape))
-            runs, args = {"closed form": self.attack}, (given["W"], given["X"], labels, start)
+            runs, args, moving = {"closed form": self.attack}, (given["W"], given["X"], labels, start), 3
+        elif step == "logits":
+            runs, args = {"closed form": lambda W, X: self.logits(W, X)[0]}, (given["W"], given["X"])
         elif step == "interval":
             shift = jnp.asarray(self.load.shift.reshape(-1, self.K).astype(self.load.dtype))
             runs, args = {"closed form": self.bounds}, (given["W"], given["X"], shift)
@@ -127,11 +155,10 @@ class Peer:
             else:
                 pairs = {f"closed form, {name}": (self.closed, ascent) for name, ascent in ascents.items()}
                 pairs["jax.grad, split by label"] = self.autodiff, self.split
-            runs = {name: self.training(*pair, n_iter) for name, pair in pairs.items()}
+            runs = {name: self.training(*pair, n_iter, unroll) for name, pair in pairs.items()}
             args = tuple(given[name] for name in ("W", "X", "labels", "lr", "rate", "eps"))
         jobs = {}
         for name, run in runs.items():
             for variant, function in self._batched(name, run).items():
-                compiled = jax.jit(function)
-                jobs[variant] = lambda compiled=compiled: jax.block_until_ready(compiled(*args))
+                jobs[variant] = self._job(function, args, moving)
         return jobs

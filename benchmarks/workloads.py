@@ -93,7 +93,7 @@ class Workload:
     def flops(self, step):
         """Necessary FLOPs, 2 S K d per product, S = R N P; the ascent on -F_y needs the label's neurons alone."""
         product = 2 * self.n_runs * self.N * self.P * self.K * self.d
-        products = {"standard": 2, "adversarial": 2 + 2 / self.k, "PGD-20": 2 * STEPS, "interval": 1}
+        products = {"standard": 2, "adversarial": 2 + 2 / self.k, "PGD-20": 2 * STEPS, "interval": 1, "logits": 1}
         return product * products[step]
 
     def bytes(self, step):
@@ -106,7 +106,7 @@ class Workload:
 
 
 def train(engine, load, batch, W, n_iter, step):
-    engine.train(W, batch, Q, RHO, load.lr, n_iter, NEG_LABEL_LOGIT, load.rate, load.eps, LINF, ASCENT[step])
+    return engine.train(W, batch, Q, RHO, load.lr, n_iter, NEG_LABEL_LOGIT, load.rate, load.eps, LINF, ASCENT[step])
 
 
 def pgd(engine, load, batch, W, start):

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from .reference import CROSS_ENTROPY, L1, L2, LINF, MARGIN, NEG_LABEL_LOGIT, NumpyEngine
 
 __all__ = ["BACKENDS", "CROSS_ENTROPY", "L1", "L2", "LINF", "MARGIN", "NEG_LABEL_LOGIT", "NumpyEngine", "get_engine"]
 
-BACKENDS = ("numba", "numpy")
+BACKENDS = ("numba", "numpy", "cupy", "cupy-tf32")
 
 
 def get_engine(backend: str = "numba") -> NumpyEngine:
-    """A new engine, ``"numba"`` (CPU, register tiles) or ``"numpy"`` (the reference).
+    """A new engine: ``"numba"`` (CPU, register tiles), ``"numpy"`` (the reference), ``"cupy"`` (a CUDA device) or
+    ``"cupy-tf32"`` (float32 there, with the products' factors rounded to 10 bits of mantissa by the tensor cores).
 
     Raises
     ------
     ValueError
-        For an unknown name; ``"cupy"`` says what it still misses.
+        For an unknown name; for "cupy" without CuPy, driver or device, saying which is missing (:class:`gpu.NoGpu`).
     """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend = {backend!r}: must be one of {BACKENDS}")
     if backend == "numpy":
         return NumpyEngine()
     if backend == "numba":
         from .numba_engine import NumbaEngine
 
         return NumbaEngine()
-    if backend == "cupy":
-        missing = "" if find_spec("cupy") else "; CuPy is not installed either (extra 'cuda12' or 'cuda13')"
-        raise ValueError(f"backend = 'cupy': this version has no GPU engine yet{missing}. Choose from {BACKENDS}")
-    raise ValueError(f"backend = {backend!r}: must be one of {BACKENDS}")
+    from . import gpu
+    from .cupy_engine import CupyEngine
+
+    return CupyEngine(gpu.device(), tf32=backend == "cupy-tf32")

@@ -26,6 +26,17 @@ def over(n):
     return (-(-n // THREADS),)
 
 
+def training_numbers(k, m, d, P, n) -> int:
+    """Numbers per run that training by products keeps beside inputs and weights: preactivations, gradient, x~, grad_x."""
+    return n * P * (k * m + 2 * d) + k * m * d
+
+
+def bytes_per_run(k, m, d, P, n, itemsize) -> int:
+    """Device memory that a run with n samples needs at most, whatever is done with it (PGD needs most)."""
+    numbers = n * P * (k * m + 5 * d + 1) + (n + 3) * k * m * d + (k * m) ** 2
+    return itemsize * numbers + 8 * n * (3 * k + 6) + 1024
+
+
 class Net:
     """A network on the device: W (R, K, d), the activation's numbers, and memory for preactivations of a batch."""
 
@@ -51,14 +62,41 @@ class CupyEngine(NumpyEngine):
     tensor cores, which round their factors to 10 bits of mantissa (backend "cupy-tf32").
     """
 
-    def __init__(self, gpu=None, regime: str = "auto", tf32: bool = False):
+    def __init__(self, gpu: Gpu, regime: str = "auto", tf32: bool = False):
         if regime not in REGIMES:
             raise ValueError(f"regime = {regime!r}: must be one of {REGIMES}")
-        self._gpu, self._regime, self._tf32 = Gpu() if gpu is None else gpu, regime, tf32
+        self._gpu, self._regime, self._tf32 = gpu, regime, tf32
         self.name = "cupy-tf32" if tf32 else "cupy"
 
     def pack(self, X, y, n_runs, active=None):
         return Batch(self._gpu, X, y, n_runs, active)
+
+    def plan(self, W, batch):
+        (R, k, m, d), size, n = W.shape, W.itemsize, batch.n
+        cut = self._cut(W, batch)
+        work = 4 * R * n * batch.P * k * m * d
+        rows = [("device", f"{self._gpu.name}, {self._gpu.free_bytes() / 2**30:.3g} GiB free")]
+        if cut is None:
+            numbers = training_numbers(k, m, d, batch.P, n) * size
+            rows += [
+                ("regime", "products: cuBLAS between kernels, one iteration recorded as a CUDA graph"),
+                ("products", f"{'tf32' if self._tf32 else W.dtype}, {len(batch.blocks)} blocks of one label each"),
+            ]
+        else:
+            numbers = 0 if cut.keep else -(-n // cut.S) * k * m * d * size
+            rows += [
+                ("regime", "persistent: one launch, weights in shared memory"),
+                ("blocks", f"{R * cut.team}, {cut.team} for each run, of {persistent.THREADS} threads"),
+                ("chunks", f"{-(-n // cut.S)} of at most {cut.S} samples a run"),
+                ("shared memory", f"{cut.shared / 1024:.1f} of {self._gpu.shared_bytes / 1024:.0f} KiB a block"),
+                ("gradient", "added up in shared memory" if cut.keep else "left by chunk in global memory"),
+            ]
+        inputs = (1 if batch.shared else R) * n * batch.P * d * size
+        return [
+            *rows,
+            ("necessary work", f"{work / 1e6:.4g} MFLOP a step, {work * (1 + 1 / k) / 1e6:.4g} with an ascent on -F_y"),
+            ("memory", f"{inputs / 2**20:.3g} MiB inputs, {R * numbers / 2**20:.3g} MiB for training"),
+        ]
 
     # -------------------------------------------------------------- parts
     def _net(self, W, q, rho):
@@ -223,19 +261,18 @@ class CupyEngine(NumpyEngine):
         return self._inputs(batch, held["best"], batch.X), least
 
     def train(self, W, batch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps):
-        net = self._net(W, q, rho)
-        choice = self._choice(net, batch, n_steps)
-        rates = lr, objective, step, eps, norm, n_steps
-        work = self._train_by_products if choice is None else persistent.train
-        mean, bad = work(*(() if choice is None else (choice,)), net, batch, n_iter, *rates)
+        net, cut = self._net(W, q, rho), self._cut(W, batch)
+        args = net, batch, n_iter, lr, objective, step, eps, norm, n_steps
+        mean, bad = self._train_by_products(*args) if cut is None else persistent.train(cut, *args)
         W[...] = self._gpu.download(net.W).reshape(W.shape)
         return mean, bad
 
-    def _choice(self, net, batch, n_steps):
-        """A persistent plan, or None for products."""
+    def _cut(self, W, batch):
+        """The persistent regime's cut, or None for products."""
         if self._regime == "products" or self._tf32:
             return None
-        return persistent.choose(net, batch, forced=self._regime == "persistent")
+        (R, k, m, d), forced = W.shape, self._regime == "persistent"
+        return persistent.choose(self._gpu, k, m, d, batch.P, batch.n, R, W.dtype, forced)
 
     def _train_by_products(self, net, batch, n_iter, lr, objective, step, eps, norm, n_steps):
         gpu, names = self._gpu, ("gradient", "D", "moved") if n_steps else ("gradient",)

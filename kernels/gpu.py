@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class GpuMemoryError(MemoryError):
 
 
 def source(file: str) -> str:
-    """A kernel family's text, with compiler messages pointing at its file."""
+    """A kernel family's text, with compiler messages pointing at its file; `file` may be a path without ".cu"."""
     path = SOURCES / f"{file}.cu"
     return f'#line 1 "{path}"\n{path.read_text(encoding="utf-8")}'
 
@@ -70,8 +70,14 @@ def missing() -> str | None:
     return None if devices else "there is no CUDA device, or CUDA_VISIBLE_DEVICES hides it"
 
 
+@cache
+def device() -> Gpu:
+    """The process's one Gpu; NoGpu, a ValueError, says what is missing."""
+    return Gpu()
+
+
 class Gpu:
-    """The current CUDA device.  ``kernel`` is written "file:function" throughout; all work goes to one stream."""
+    """The current CUDA device.  ``kernel`` is a family and a function, "steps:climb"; all work goes to one stream."""
 
     def __init__(self):
         what = missing()

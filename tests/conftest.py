@@ -2,7 +2,16 @@
 
 import numba
 import pytest
-from advfeat.kernels import numba_engine
+from advfeat.kernels import gpu, numba_engine
+from engines import DEVICES, device_of
+
+
+@pytest.fixture(params=DEVICES)
+def cupy(request, monkeypatch):
+    """backend = "cupy" on the device that is returned: an emulated one, and the real one where there is one."""
+    device = device_of(request.param)
+    monkeypatch.setattr(gpu, "device", lambda: device)
+    return device
 
 
 @pytest.fixture

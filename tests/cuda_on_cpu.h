@@ -118,27 +118,37 @@ inline std::string run(std::vector<Block> &blocks, unsigned order) {
         static std::vector<char *> stacks;  // kept: clearing them would cost more than the kernel
         size_t i = &fiber - fibers.data();
         if (i == stacks.size()) stacks.push_back(static_cast<char *>(std::malloc(STACK)));
-        auto top = reinterpret_cast<void **>((reinterpret_cast<uintptr_t>(stacks[i]) + STACK) & ~uintptr_t(15));
+        const size_t colour = i % 61 * 208;  // so that the stacks' ends do not share a set of the cache
+        auto top = reinterpret_cast<void **>((reinterpret_cast<uintptr_t>(stacks[i]) + STACK - colour) & ~uintptr_t(15));
         *--top = nullptr;  // where `enter` would return to
         *--top = reinterpret_cast<void *>(enter);
         for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
         fiber.at = top;
     }
     std::vector<size_t> queue(fibers.size());
-    for (size_t i = 0; i < queue.size(); ++i) queue[i] = order == 1 ? queue.size() - 1 - i : i;
-    for (unsigned i = queue.size() - 1, seed = order; order > 1 && i; --i) {
+    for (size_t i = 0; i < queue.size(); ++i) queue[i] = order % 2 && order < 4 ? queue.size() - 1 - i : i;
+    for (unsigned i = queue.size() - 1, seed = order; order > 3 && i; --i) {
         seed = seed * 1664525u + 1013904223u;
         std::swap(queue[i], queue[(seed >> 8) % (i + 1)]);
     }
+    const bool ahead = order == 2 || order == 3;  // a warp goes on until it waits for others
+    const size_t together = ahead ? 32 : queue.size();
     for (size_t left = fibers.size(); left;) {
-        moved = false;
-        for (size_t i : queue) {
-            now = &fibers[i];
-            if (now->done) continue;
-            gpu_switch(&scheduler, now->at);
-            left -= now->done;
+        bool waiting = true;
+        for (size_t begin = 0; begin < queue.size(); begin += together) {
+            int rounds = 0;
+            do {
+                moved = false;
+                for (size_t i = begin; i < queue.size() && i < begin + together; ++i) {
+                    now = &fibers[queue[i]];
+                    if (now->done) continue;
+                    gpu_switch(&scheduler, now->at);
+                    left -= now->done;
+                }
+                waiting &= !moved;
+            } while (moved && ahead && ++rounds < 10000);  // it may wait in a loop for what another warp writes
         }
-        if (!moved) return "threads wait for ever: a barrier that not all threads of a block or warp reach";
+        if (waiting) return "threads wait for ever: a barrier that not all threads of a block or warp reach";
     }
     for (auto &block : blocks)
         for (size_t i = block.shared.size() - FENCE; i < block.shared.size(); ++i)
@@ -198,6 +208,9 @@ inline int __any_sync(unsigned all, int x) { return __ballot_sync(all, x) != 0; 
 inline void __threadfence() {}
 template <typename T> T __ldg(const T *p) { return *p; }
 template <typename T> T __ldcg(const T *p) { return *p; }
+inline double __dadd_rn(double x, double y) { return x + y; }
+inline long long __double_as_longlong(double x) { long long bits; std::memcpy(&bits, &x, 8); return bits; }
+inline double __longlong_as_double(long long bits) { double x; std::memcpy(&x, &bits, 8); return x; }
 inline unsigned atomicAdd(unsigned *p, unsigned x) { unsigned old = *p; *p += x; return old; }
 inline int atomicAdd(int *p, int x) { int old = *p; *p += x; return old; }
 inline int atomicMax(int *p, int x) { int old = *p; *p = old > x ? old : x; return old; }

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import mmap
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -34,7 +35,8 @@ def kernels(file: str) -> list[str]:
 
 
 def compiler() -> str | None:
-    return shutil.which("g++") or shutil.which("c++")
+    """g++ or its like; fibers are switched by x86-64 instructions."""
+    return (shutil.which("g++") or shutil.which("c++")) if platform.machine() == "x86_64" else None
 
 
 def build(file: str, dtype) -> ctypes.CDLL:
@@ -46,7 +48,7 @@ def build(file: str, dtype) -> ctypes.CDLL:
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     folder = Path(tempfile.gettempdir()) / f"advfeat-cuda-on-cpu-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    path = folder / f"{file}-{key}.so"
+    path = folder / f"{Path(file).name}-{key}.so"
     if not path.exists():
         fresh = path.with_suffix(f".{os.getpid()}")
         made = subprocess.run([compiler(), *options, "-", "-o", fresh], input=text, text=True, capture_output=True)
@@ -92,7 +94,11 @@ class Memory:
 
 
 class EmulatedGpu:
-    """The methods of `Gpu`; `order` 0, 1 or a seed is the order in which the threads of a block run."""
+    """The methods of `Gpu`; `order` says how the threads of a block take turns.
+
+    From barrier or shuffle to the next all threads, forwards (0), backwards (1) or in an order drawn from a seed (> 3);
+    or warp after warp, forwards (2) or backwards (3), each as far as it gets without the others.
+    """
 
     name, multiprocessors = "emulated on the CPU", 4
 

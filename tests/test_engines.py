@@ -6,9 +6,10 @@ from copy import copy
 
 import numpy as np
 import pytest
-from advfeat.kernels import BACKENDS, L2, LINF, NumpyEngine, get_engine, numba_engine, reference
+from advfeat.kernels import L2, LINF, NumpyEngine, get_engine, numba_engine, reference
 from advfeat.kernels.cpu_blocks import PANEL_BYTES, WEIGHT_BYTES
 from advfeat.kernels.cpu_vectors import BLOCK_BYTES
+from engines import ENGINES, PRODUCTS, engine_of
 from problems import RHO, random_problem
 from tolerances import PARITY
 
@@ -137,10 +138,16 @@ def whole(request, dtype):
     return Case(*request.param, dtype)
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=ENGINES)
 def engine(request):
     """One engine for all shapes and dtypes, so that memory left by one problem would show in the next."""
-    return get_engine(request.param)
+    return engine_of(request.param)
+
+
+@pytest.fixture(scope="module", params=[*ENGINES, *PRODUCTS])
+def trainer(request):
+    """The same, and the GPU engine's other regime of training."""
+    return engine_of(request.param)
 
 
 # ------------------------------------------------------------------ one interface
@@ -151,7 +158,7 @@ def test_engines_have_the_same_methods_with_the_same_signatures(engine):
         assert inspect.signature(getattr(type(engine), name)) == inspect.signature(getattr(NumpyEngine, name))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
 def test_get_engine_gives_the_engine_of_that_name(backend):
     assert get_engine(backend).name == backend
 
@@ -241,10 +248,10 @@ def test_loss_and_grad(engine, whole):
 
 @norms
 @pytest.mark.parametrize("n_steps", [0, 2])
-def test_train(engine, whole, n_steps, norm):
+def test_train(trainer, whole, n_steps, norm):
     for objective in J if n_steps else J[:1]:
         args = "train", "rate", 3, objective, "step", "eps", norm, n_steps
-        for value, truth in zip(whole.call(engine, *args), whole.truth(*args)):
+        for value, truth in zip(whole.call(trainer, *args), whole.truth(*args)):
             whole.agree(value, truth)
 
 
@@ -307,14 +314,14 @@ def test_results_do_not_depend_on_what_an_engine_did_before(call, dtype):
     same_bits(case.call(used, *call), case.call(get_engine("numba"), *call))
 
 
-def test_a_run_that_diverges_leaves_the_others_alone(engine, set_threads):
+def test_a_run_that_diverges_leaves_the_others_alone(trainer, set_threads):
     case, call = Case("nothing divides anything"), ("train", "rate", 6, J[0], "step", "eps", LINF, 1)
-    calm, results = case.call(engine, *call), []
+    calm, results = case.call(trainer, *call), []
     case.rate = case.rate * [1, np.inf, 1]
     for n in (1, 2, 3):
         set_threads(n)
         with np.errstate(all="ignore"):
-            results.append(case.call(engine, *call))
+            results.append(case.call(trainer, *call))
     W, loss, bad = results[0]
     assert bad.tolist() == [-1, 1, -1]
     assert np.isnan(loss[1])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from .. import __version__, store
 from ..config import Figure3Config
@@ -147,6 +150,23 @@ def memory_of(config: Figure3Config, task: Task, n_radii: int = 1) -> int:
     return total
 
 
+def _fit_device(config: Figure3Config, task: Task, workers: int) -> int:
+    """Runs of a batch that fit in a GPU's free memory, shared by the workers; ValueError where not one does."""
+    if not config.backend.startswith("cupy") or task.engine == "recursion":
+        return sys.maxsize
+    from ..kernels import cupy_engine, gpu
+
+    shape = config.n_classes, config.n_neurons, config.patch_dim, config.n_patches
+    each = cupy_engine.bytes_per_run(*shape, max(config.n_train, config.n_test), np.dtype(config.dtype).itemsize)
+    free = gpu.device().free_bytes() // workers
+    if each > free:
+        raise ValueError(
+            f"one run of {shape[0]} x {shape[1]} neurons in dimension {shape[2]} needs about {each / 1e6:,.0f} MB of GPU "
+            f"memory, and a worker has {free / 1e6:,.0f} MB of it: give fewer --jobs, samples or patches"
+        )
+    return free // each
+
+
 def memory_of_plan(spec: SweepSpec) -> float:
     """Bytes of the plan itself, in the driver: measured per point and per run."""
     return 2500.0 * spec.size + 280.0 * spec.n_runs
@@ -210,6 +230,7 @@ def make(spec: SweepSpec, budget: float, workers: int, largest: int = LARGEST_BA
                 + (", or start = \"drawn\"" if task.engine == "recursion" and task.start == "weights" else "")
             )
         size = max(1, min(int(budget // each) - 1, largest, -(-total // (BATCHES_PER_WORKER * workers))))
+        size = min(size, _fit_device(runs[0].config, task, workers))
         batches += [Batch(task, tuple(runs[lo : lo + size])) for lo in range(0, len(runs), size)]
     points = {i: point for i, (point, _) in possible.items()}
     return Plan(spec, points, keys, skipped, batches, len(shapes))
