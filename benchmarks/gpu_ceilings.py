@@ -138,7 +138,7 @@ class Products:
         for y, (lo, hi) in enumerate(blocks):
             rows[:, y, : hi - lo] = load.X.reshape(R, -1, load.d)[:, lo:hi]
         rows = self.gpu.upload(rows.reshape(R * load.k, longest, load.d))
-        moves = self.gpu.empty(rows.shape, load.dtype)
+        self.moves = self.gpu.empty(rows.shape, load.dtype)
         small = self.gpu.empty((R * load.k, longest, load.m), load.dtype)
         classes = self.W.reshape(R * load.k, load.m, load.d)
 
@@ -150,7 +150,7 @@ class Products:
 
         def labels_at_once():  # padded to the longest
             self.multiply(small, rows, classes, turn_b=True)
-            self.multiply(moves, small, classes)
+            self.multiply(self.moves, small, classes)
 
         def all_neurons():
             self.forward()

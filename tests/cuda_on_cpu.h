@@ -215,6 +215,7 @@ inline unsigned atomicAdd(unsigned *p, unsigned x) { unsigned old = *p; *p += x;
 inline int atomicAdd(int *p, int x) { int old = *p; *p += x; return old; }
 inline int atomicMax(int *p, int x) { int old = *p; *p = old > x ? old : x; return old; }
 inline int atomicMin(int *p, int x) { int old = *p; *p = old < x ? old : x; return old; }
+using std::fma;
 using std::isfinite;
 template <typename T> T min(T a, T b) { return b < a ? b : a; }
 template <typename T> T max(T a, T b) { return a < b ? b : a; }

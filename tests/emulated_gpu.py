@@ -104,13 +104,14 @@ class EmulatedGpu:
 
     def __init__(self, order=0, shared_bytes=227 << 10, memory=1 << 34):
         self.order, self.shared_bytes, self.memory = order, shared_bytes, memory
-        self.recording, self.launched = None, []
+        self.recording, self.launched, self.allocated = None, [], 0
 
     # -------------------------------------------------------------- memory
     def _allocate(self, shape, dtype):
         assert self.recording is None, "memory is allocated while work is recorded"
         dtype = np.dtype(dtype)
         size = -(-int(np.prod(shape)) * dtype.itemsize // 16) * 16
+        self.allocated += size
         pages = -(-(size + BEFORE) // PAGE) + 1
         block = mmap.mmap(-1, pages * PAGE)
         whole = np.frombuffer(block, np.uint8)

@@ -30,14 +30,17 @@ LOAD = Workload("tiny", 2, 3, 4, 8, 3, 7, 1)  # classes of 3, 2 and 2 samples
 
 
 class Clocked(EmulatedGpu):
-    """The emulated GPU with a clock, on which a kernel or product takes a microsecond; adds up the products' FLOPs."""
+    """The emulated GPU with a clock, on which a kernel or product takes a microsecond, a product in tf32 half of it;
+    adds up the products' FLOPs."""
 
     def __init__(self, order=0):
         super().__init__(order)
-        self.flops, self.now = 0, 0.0
+        self.flops, self.now, self.takes = 0, 0.0, 1e-3
 
     def multiply(self, out, A, B, *, turn_a=False, turn_b=False, tf32=False):
+        self.takes = 5e-4 if tf32 else 1e-3
         super().multiply(out, A, B, turn_a=turn_a, turn_b=turn_b, tf32=tf32)
+        self.takes = 1e-3
         self.flops += 2 * out.size * A.shape[1 if turn_a else 2]
 
     def copy(self, target, source):
@@ -45,9 +48,9 @@ class Clocked(EmulatedGpu):
         self.now += 5e-3 * (target.size == QUICK.numbers)  # the ceiling's, none of the engine's
 
     def _do(self, work):
-        def counted():
+        def counted(takes=self.takes):
             work()
-            self.now += 1e-3
+            self.now += takes
 
         super()._do(counted)
 
@@ -134,8 +137,12 @@ def test_the_products_alone_are_the_necessary_ones_and_give_their_numbers():
     products.pull()
     np.testing.assert_allclose(device.download(products.D), Z @ W, **near)
     ways["label by label"]()
+    ways["labels at once"]()
     own = np.repeat(LOAD.y[:, :, None, None] == np.arange(3)[:, None], 3, axis=1).repeat(4, -1).reshape(2, 21, 12)
-    np.testing.assert_allclose(device.download(products.D), np.where(own, Z, 0) @ W, **near)
+    D = np.where(own, Z, 0) @ W
+    np.testing.assert_allclose(device.download(products.D), D, **near)
+    moves = device.download(products.moves).reshape(2, 3, 9, 8)
+    np.testing.assert_allclose(np.concatenate([moves[:, 0], moves[:, 1, :6], moves[:, 2, :6]], axis=1), D, **near)
 
 
 def test_the_formula_says_how_flops_are_counted():
@@ -179,12 +186,22 @@ def test_multiply_adds_count_themselves(dtype):
 
 
 @emulated
+def test_work_in_graphs_is_timed_by_the_call():
+    device = Clocked()
+    A, out = device.upload(np.ones((1, 4, 4), np.float32)), device.empty((1, 4, 4), np.float32)
+    for milliseconds in (0.01, 0.5, 5):  # one call, three graphs of twenty, and twenty-five
+        effort = QUICK._replace(milliseconds=milliseconds)
+        assert gpu_ceilings.in_graphs(device, lambda: device.multiply(out, A, A), effort) == pytest.approx(1)
+
+
+@emulated
 def test_ceilings_are_work_over_time():
     found = gpu_ceilings.ceilings(Clocked(), QUICK)
     peak = 2 * 256 * (8 * 4) * 256 / 1e-6  # of 8 blocks on each of 4 multiprocessors
     assert found["multiply-adds"] == pytest.approx({"float32": peak, "float64": peak})
     assert found["copy"] == pytest.approx(2 * 4 * QUICK.numbers / 1e-6)
-    assert found["cuBLAS"] == pytest.approx(dict.fromkeys(("float32", "tf32", "float64"), 2 * 32**3 / 1e-6))
+    rate = 2 * 32**3 / 1e-6
+    assert found["cuBLAS"] == pytest.approx({"float32": rate, "tf32": 2 * rate, "float64": rate})
 
 
 @emulated
@@ -257,8 +274,9 @@ def test_the_benchmark_runs_and_its_numbers_fit_together(on_the_cpu, tmp_path, c
         assert row["of_multiply_adds"] * top["multiply-adds"][load.dtype] == pytest.approx(row["flops_per_s"])
         assert row["of_cublas"] * top["cuBLAS"][precision] == pytest.approx(row["flops_per_s"])
         assert row["of_copy"] * top["copy"] * seconds == pytest.approx(load.bytes(step))
-        assert row["products"]["us"] == pytest.approx(alone[step])
-        assert row["products_ratio"] * alone[step] == pytest.approx(row["us"])
+        products = alone[step] / (2 if precision == "tf32" else 1)
+        assert row["products"]["us"] == pytest.approx(products)
+        assert row["products_ratio"] * products == pytest.approx(row["us"])
         if regime == "products" or (regime, precision, step) == ("auto", "tf32", "standard"):
             assert row["us"] == pytest.approx(an_iteration(load, regime, precision, step))
         assert "jax_ratio" not in row
@@ -355,12 +373,15 @@ def test_a_shape_too_large_for_the_persistent_regime_has_no_such_row(on_the_cpu,
 
 
 def test_targets_are_judged_by_the_rows_of_the_regime_auto():
-    row = {"row": "default/float32/adversarial", "regime": "auto", "us": 41.0, "jax_ratio": 3.0}
+    row = {"row": "default/float32/adversarial", "regime": "auto", "us": 41.0, "jax_ratio": 3.5}
     other = row | {"regime": "products", "us": 1.0}
-    assert list(bench.verdicts([other, row])) == [
-        "default/float32/adversarial: 41 microseconds an iteration, at most 40: MISSED",
-        "default/float32/adversarial: 3 times JAX's speed, at least 3: met",
-    ]
+    most, least = "microseconds an iteration, at most 40", "times JAX's speed, at least 3"
+    cases = [("us", "41", most, "MISSED"), ("us", "40", most, "met")]
+    cases += [("jax_ratio", "2.9", least, "MISSED"), ("jax_ratio", "3.1", least, "met")]
+    for name, number, what, verdict in cases:
+        said = list(bench.verdicts([other, row | {name: float(number)}]))
+        assert f"default/float32/adversarial: {number} {what}: {verdict}" in said
+        assert len(said) == 2
     assert list(bench.verdicts([other])) == []
 
 
@@ -375,7 +396,7 @@ def test_beside_jax(on_the_cpu, monkeypatch, tmp_path):
     found = {(row["row"], row["regime"]): row for row in json.loads((tmp_path / "jax.json").read_text())["rows"]}
     for name in map(str, rows):
         ours, theirs = found[name, "auto"], found[name, "JAX"]
-        assert ours["jax_ratio"] > 0
+        assert 0.1 < ours["jax_ratio"] / (theirs["us"] / ours["us"]) < 10, "medians of three, on a busy machine perhaps"
         assert theirs["jax_ratio"] == 1
         assert theirs["variant"] in theirs["tried"]
         assert theirs["iterations"] == ours["iterations"] or "logits" in name

@@ -181,13 +181,13 @@ train(real *W, const real *X, const int *label, real *part, double *loss, unsign
         if (keep) {
             for (int e = threadIdx.x; e < size; e += blockDim.x) {
                 const int at = e / d * dp + e % d;
-                c.W[at] -= rate * kept[at];
+                c.W[at] = fma(-rate, kept[at], c.W[at]);  // one rounding on both paths
             }
         } else {
             for (int e = run.member * int(blockDim.x) + threadIdx.x; e < size; e += team * int(blockDim.x)) {
                 real sum = 0;
                 for (int chunk = 0; chunk < chunks; ++chunk) sum += __ldcg(run.part + big(chunk) * size + e);
-                run.W[e] = __ldcg(run.W + e) - rate * sum;
+                run.W[e] = fma(-rate, sum, __ldcg(run.W + e));
             }
         }
         if (threadIdx.x < WARP) {
