@@ -3,8 +3,14 @@
 test:
 	python -m pytest -n auto --dist loadfile
 
+# parity of the engine, its bits, resuming; then memory errors and races in a small run, where compute-sanitizer exists
 test-gpu:
-	@echo "advfeat has no GPU engine yet, so there is nothing to test on a GPU (README, 'What is not there yet')."; exit 1
+	@python -c "from advfeat.kernels import gpu; gpu.device()"
+	python -m pytest -m gpu
+	@for tool in memcheck racecheck; do \
+		if command -v compute-sanitizer > /dev/null; then \
+			compute-sanitizer --tool $$tool --error-exitcode 9 python -m pytest -m gpu tests/test_engines.py -k "nothing" || exit 1; \
+		else echo "compute-sanitizer is not installed: no $$tool"; fi; done
 
 lint:
 	ruff check .

@@ -111,29 +111,44 @@ def without_jax() -> str | None:
 
 
 def fastest_peer(gpu, check, n_iter, effort):
-    """Name and job of JAX's fastest variant, and the microseconds per iteration of all; every variant is checked."""
+    """Name, job and iterations of JAX's fastest variant, and the microseconds per iteration of all.
+
+    A variant that is wrong or breaks, for want of memory say, is told and left out; without any it is ("", None, {}).
+    """
     from jax_peer import Peer
 
-    load, step = check.load, check.step
-    peer = Peer(load, "tensorfloat32" if check.precision == "tf32" else "highest", CHUNK, from_host=True)
-    jobs, took = peer.jobs(step, FEW), {}
-    errors = [check.theirs(name, job()) for name, job in jobs.items()]
-    print(f"  JAX: {len(jobs)} variants, errors {min(errors):.1e} to {max(errors):.1e}", flush=True)
+    step, took = check.step, {}
+    peer = Peer(check.load, "tensorfloat32" if check.precision == "tf32" else "highest", CHUNK, from_host=True)
+
+    def works(call, name, job):
+        try:
+            return call(name, job)
+        except Exception as error:
+            print(f"  JAX, {name}, left out: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
+
+    def compare(name, job):
+        return check.theirs(name, job())
 
     def attempt(name, job):
         job()
         took[name] = 1e3 * min(milliseconds(gpu, job) for _ in range(2)) / n_iter
 
-    if step in ASCENT:
-        jobs = peer.jobs(step, n_iter)
-    for name, job in jobs.items():
-        attempt(name, job)
+    jobs = peer.jobs(step, FEW)
+    errors = {name: works(compare, name, job) for name, job in jobs.items()}
+    jobs = jobs if step not in ASCENT else peer.jobs(step, n_iter)
+    for name, error in errors.items():
+        if error is not None:
+            works(attempt, name, jobs[name])
+    if not took:
+        return "", None, {}
+    good = [errors[name] for name in took]
+    print(f"  JAX: {len(good)} variants, errors {min(good):.1e} to {max(good):.1e}", flush=True)
     name = min(took, key=took.get)
     if step not in ASCENT:
         return name, many_calls(gpu, jobs[name], effort), took
     unrolled = f"{name}, unroll {UNROLL}"
     jobs[unrolled] = peer.jobs(step, n_iter, UNROLL)[name]
-    attempt(unrolled, jobs[unrolled])
+    works(attempt, unrolled, jobs[unrolled])
     name = min(took, key=took.get)
     return name, (jobs[name], n_iter), took
 
@@ -166,7 +181,7 @@ def measure(gpu, load, row, top, with_jax, effort):
     """The results of one row, a dictionary for each regime and for JAX."""
     check = Check(load, row.precision, row.step)
     batch = packed(CupyEngine(gpu), load, row.step)
-    engines, jobs, peer = checked(gpu, row, check, batch), {}, None
+    engines, jobs, peer = checked(gpu, row, check, batch), {}, ""
     products = Products(gpu, load, row.precision == "tf32").measure(row.step, effort)
     for regime, engine in engines.items():
         if row.step in ASCENT:
@@ -176,7 +191,8 @@ def measure(gpu, load, row, top, with_jax, effort):
             jobs[regime] = many_calls(gpu, our_job(engine, load, batch, row.step), effort)
     if with_jax:
         n_iter = jobs["auto"][1] if row.step in ASCENT else 1
-        peer, jobs["JAX"], tried = fastest_peer(gpu, check, n_iter, effort)
+        peer, job, tried = fastest_peer(gpu, check, n_iter, effort)
+        jobs |= {"JAX": job} if peer else {}
     times = {name: [] for name in jobs}
     for _ in range(effort.repeats):
         for name, (job, n) in jobs.items():

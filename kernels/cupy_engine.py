@@ -1,4 +1,4 @@
-"""The GPU engine: the methods of the reference on one CUDA device, cuBLAS between kernels of our own, or one kernel alone.
+"""The GPU engine: the methods of the reference on one CUDA device, cuBLAS between our kernels or one kernel alone.
 
 Two regimes (docs/gpu.md).  *Products*: cuBLAS multiplies, a kernel before and after does the rest; training records one
 iteration as a CUDA graph and replays it.  *Persistent* (training only): a block, or a team of blocks, keeps one run's
@@ -27,7 +27,7 @@ def over(n):
 
 
 def training_numbers(k, m, d, P, n) -> int:
-    """Numbers per run that training by products keeps beside inputs and weights: preactivations, gradient, x~, grad_x."""
+    """Numbers per run that training by products keeps: preactivations, x~, its gradient, and the weights' gradient."""
     return n * P * (k * m + 2 * d) + k * m * d
 
 
@@ -124,12 +124,13 @@ class CupyEngine(NumpyEngine):
         self._multiply(Z, X, net.W, turn_b=True)
 
     def _respond(self, net, batch, Z, held, objective, want, given=None, scale=None):
-        args = Z, batch.labels, held["F_64"], held["F_64"] if given is None else given, held["loss_64"], held["margin_64"]
+        F, loss, margin = (held[name] for name in ("F_64", "loss_64", "margin_64"))
+        args = Z, batch.labels, F, F if given is None else given, loss, margin
         sizes = net.k, net.m, batch.P, batch.n
         scale = held["one_64"] if scale is None else scale
         self._gpu.launch(
-            "samples:respond", net.dtype, (net.R * batch.n,), THREADS, *args, scale, *net.sigma, objective, want, *sizes,
-            shared=16 * net.k,
+            "samples:respond", net.dtype, (net.R * batch.n,), THREADS, *args, scale, *net.sigma, objective, want,
+            *sizes, shared=16 * net.k,
         )  # fmt: skip
 
     def _by_label(self, batch):
@@ -174,7 +175,7 @@ class CupyEngine(NumpyEngine):
         )  # fmt: skip
 
     def _memory(self, net, batch, *names, **more):
-        """Arrays that most methods need, and those named: "moved", "D" (inputs), "best" (inputs), "gradient" (weights)."""
+        """Arrays that most methods need, and those named: "moved", "D", "best" (as inputs), "gradient" (as weights)."""
         rows = batch.n * batch.P
         sizes = {"Z": rows * net.K, "F_64": batch.n * net.k, "loss_64": batch.n, "margin_64": batch.n, "one_64": 1}
         sizes |= {name: net.K * net.d if name == "gradient" else rows * net.d for name in names} | more
@@ -280,23 +281,23 @@ class CupyEngine(NumpyEngine):
         mean, bad = gpu.upload(np.full(net.R, np.nan)), gpu.upload(np.full(net.R, -1), np.int32)
         iteration, rest = gpu.zeros(net.R, np.int32), gpu.upload(batch.resting)
         lr, step, eps = net.upload(lr), net.upload(step), net.upload(eps)
-        inputs, labels, counts, shares = batch.inputs, batch.labels, batch.counts, batch.shares
         if n_steps:
-            gpu.copy(held["moved"], inputs)  # slots that fill up are never written, but multiplied by 0
+            gpu.copy(held["moved"], batch.inputs)  # slots that fill up are never written, but multiplied by 0
 
         def iterate():
-            at = inputs
+            at = batch.inputs
             for _ in range(n_steps):
                 self._gradient(net, batch, at, objective, held, held["D"])
                 self._climb(net, batch, held["moved"], at, held["D"], rest, step, eps, norm, False)
                 at = held["moved"]
             self._images(net, at, held["Z"])
-            self._respond(net, batch, held["Z"], held, CROSS_ENTROPY, SLOPES, scale=shares)
+            self._respond(net, batch, held["Z"], held, CROSS_ENTROPY, SLOPES, scale=batch.shares)
             self._multiply(held["gradient"], held["Z"], at, turn_a=True)
             size = net.K * net.d
             args = net.W, held["gradient"], lr, bad, size, np.int64(net.R * size)
             gpu.launch("steps:update", net.dtype, over(net.R * size), THREADS, *args)
-            gpu.launch("steps:close_iteration", net.dtype, (net.R,), 32, held["loss_64"], counts, mean, bad, iteration, batch.n)
+            args = held["loss_64"], batch.counts, mean, bad, iteration, batch.n
+            gpu.launch("steps:close_iteration", net.dtype, (net.R,), 32, *args)
 
         if n_iter:
             iterate()  # which also compiles what it needs
@@ -328,8 +329,8 @@ class CupyEngine(NumpyEngine):
         args = net.upload(cross), self._gpu.upload(leaders, np.int32), net.upload(eps), choice
         sizes = net.k, net.m, batch.P, n_leaders, batch.n
         self._gpu.launch(
-            "samples:aligned", net.dtype, (net.R * batch.n,), THREADS, held["Z"], batch.labels, *args, *net.sigma, *sizes,
-            shared=12 * batch.P + 8,
+            "samples:aligned", net.dtype, (net.R * batch.n,), THREADS, held["Z"], batch.labels, *args, *net.sigma,
+            *sizes, shared=12 * batch.P + 8,
         )  # fmt: skip
         return batch.scatter(self._gpu.download(choice).astype(np.int64), 0)
 

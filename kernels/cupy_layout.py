@@ -1,4 +1,4 @@
-"""Samples on the GPU: every run's samples sorted by label, runs of the same length, one block of rows for each class."""
+"""Samples on the GPU: every run's samples sorted by label, runs of the same length, a block of rows for each class."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Batch:
         """Values (R or 1, N, ...) of every slot, on the host: (R or 1, n, ...)."""
         if len(values) == 1:
             return values[0][self.order]
-        return np.stack([of_run[order] for of_run, order in zip(values, np.broadcast_to(self.order, (len(values), self.n)))])
+        orders = np.broadcast_to(self.order, (len(values), self.n))
+        return np.stack([of_run[order] for of_run, order in zip(values, orders)])
 
     @cached_property
     def inputs(self):

@@ -34,7 +34,7 @@ def _odd(n, vector):
 
 
 def shared_bytes(k, m, P, S, dp, Kp, parts, keep, itemsize) -> int:
-    """As persistent.cu lays it out: outputs, coefficients and total; weights, inputs, slopes, sums; gradient; labels."""
+    """As persistent.cu lays it out: outputs, coefficients, total; weights, inputs, slopes, sums; gradient; labels."""
     K, rows = k * m, S * (-(-P // 4) * 4)
     matrices = 1 + (parts > 1) + keep
     return 8 * (2 * S * k + 2) + itemsize * (matrices * (K + 3) * dp + rows * (dp + Kp) + rows // 4 * Kp) + 4 * S

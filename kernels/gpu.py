@@ -202,7 +202,7 @@ class Gpu:
 
     # -------------------------------------------------------------- recorded work
     def record(self, work):
-        """`work()`, which launches and multiplies but neither allocates nor copies, as one CUDA graph; call to replay."""
+        """`work()`, which launches and multiplies but neither allocates nor copies, as a CUDA graph; call to replay."""
         with self._stream:
             self._stream.begin_capture()
             try:

@@ -11,6 +11,7 @@ if gpu.missing() is None:
     DEVICES.append(pytest.param("gpu", marks=pytest.mark.gpu))
 CUPY = [pytest.param(f"cupy {param.values[0]}", marks=param.marks) for param in DEVICES]
 PRODUCTS = [pytest.param(f"cupy {param.values[0]} products", marks=param.marks) for param in DEVICES]
+ON_GPU = CUPY[1:]  # for what has an emulated test of its own
 ENGINES = ["numba", "numpy", *CUPY]
 
 

@@ -1,74 +1,19 @@
-"""The GPU rows of the benchmarks without a GPU: what they count, check and report.  Their times mean nothing here."""
+"""The GPU rows of the benchmarks without a GPU: what they check and report.  Their times mean nothing here."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from advfeat.kernels import gpu as kernels_gpu
 from advfeat.kernels.cupy_engine import CupyEngine
-from emulated_gpu import EmulatedGpu, compiler, kernels
-
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(BENCHMARKS)
-    import gpu as bench
-    import gpu_ceilings
-    import gpu_checks
-    from workloads import STEPS, Workload
+from emulated_gpu import compiler
+from gpu_clocks import BENCHMARKS, LOAD, QUICK, Clocked, Timed, Workload, bench, gpu_ceilings, gpu_checks
 
 emulated = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
-QUICK = gpu_ceilings.QUICK._replace(rounds=1, repeats=3)
-LOAD = Workload("tiny", 2, 3, 4, 8, 3, 7, 1)  # classes of 3, 2 and 2 samples
-
-
-class Clocked(EmulatedGpu):
-    """The emulated GPU with a clock, on which a kernel or product takes a microsecond, a product in tf32 half of it;
-    adds up the products' FLOPs."""
-
-    def __init__(self, order=0):
-        super().__init__(order)
-        self.flops, self.now, self.takes = 0, 0.0, 1e-3
-
-    def multiply(self, out, A, B, *, turn_a=False, turn_b=False, tf32=False):
-        self.takes = 5e-4 if tf32 else 1e-3
-        super().multiply(out, A, B, turn_a=turn_a, turn_b=turn_b, tf32=tf32)
-        self.takes = 1e-3
-        self.flops += 2 * out.size * A.shape[1 if turn_a else 2]
-
-    def copy(self, target, source):
-        super().copy(target, source)
-        self.now += 5e-3 * (target.size == QUICK.numbers)  # the ceiling's, none of the engine's
-
-    def _do(self, work):
-        def counted(takes=self.takes):
-            work()
-            self.now += takes
-
-        super()._do(counted)
-
-    @contextmanager
-    def timed(self):
-        took, start = [], self.now
-        yield took
-        took.append(self.now - start)
-
-
-class Timed(EmulatedGpu):
-    """The emulated GPU with the clock on the wall, which JAX does not stop."""
-
-    @contextmanager
-    def timed(self):
-        took, start = [], time.perf_counter()
-        yield took
-        took.append(1e3 * (time.perf_counter() - start))
 
 
 @pytest.fixture
@@ -103,128 +48,6 @@ def test_rows_are_chosen_by_parts_of_their_names():
     assert set(bench.TINY) == set(bench.SHAPES) == {row.workload for row in bench.ROWS}
     for name, *_ in bench.TARGETS:
         assert name in map(str, bench.ROWS)
-
-
-# ------------------------------------------------------------------ counts
-@emulated
-@pytest.mark.parametrize("step", ["standard", "adversarial", "logits", "PGD-20"])
-def test_flops_are_those_of_the_products_that_the_engine_asks_for(step):
-    load, device = replace(LOAD, n_runs=1) if step == "PGD-20" else LOAD, Clocked()
-    engine = CupyEngine(device, "products")
-    gpu_checks.our_job(engine, load, gpu_checks.packed(engine, load, step), step, 1)()
-    last_look = load.flops("logits") if step == "PGD-20" else 0  # at the margins after the last step
-    assert device.flops == load.flops(step) + last_look
-    assert load.flops("logits") == 2 * 2 * 7 * 3 * 12 * 8 // (3 - load.n_runs)
-
-
-@emulated
-def test_the_products_alone_are_the_necessary_ones_and_give_their_numbers():
-    device = Clocked()
-    products, X, W = gpu_ceilings.Products(device, LOAD, False), LOAD.X.reshape(2, 21, 8), LOAD.W.reshape(2, 12, 8)
-    ways = products.ascents()
-    for how, first in ways.items():
-        device.flops = 0
-        for one in (first, products.forward, products.gradient):
-            one()
-        padding = 2 * 2 * (2 * 2 * 3 * 4 * 8)  # runs, products, and two samples of 3 patches for 4 neurons
-        others = LOAD.flops("logits") * 2 * (1 - 1 / 3)
-        extra = {"label by label": 0, "labels at once": padding, "all neurons": others}[how]
-        assert device.flops == pytest.approx(LOAD.flops("adversarial") + extra, rel=1e-12)
-    near = {"rtol": 1e-4, "atol": 1e-5}
-    Z = X @ W.swapaxes(1, 2)
-    np.testing.assert_allclose(device.download(products.Z), Z, **near)
-    np.testing.assert_allclose(device.download(products.G), Z.swapaxes(1, 2) @ X, **near)
-    products.pull()
-    np.testing.assert_allclose(device.download(products.D), Z @ W, **near)
-    ways["label by label"]()
-    ways["labels at once"]()
-    own = np.repeat(LOAD.y[:, :, None, None] == np.arange(3)[:, None], 3, axis=1).repeat(4, -1).reshape(2, 21, 12)
-    D = np.where(own, Z, 0) @ W
-    np.testing.assert_allclose(device.download(products.D), D, **near)
-    moves = device.download(products.moves).reshape(2, 3, 9, 8)
-    np.testing.assert_allclose(np.concatenate([moves[:, 0], moves[:, 1, :6], moves[:, 2, :6]], axis=1), D, **near)
-
-
-def test_the_formula_says_how_flops_are_counted():
-    for step in ("standard", "adversarial", "logits", "PGD-20"):
-        said = re.fullmatch(r"(.*) products of 2 S K d, S = (.*), K = (.*), d = (.*)", gpu_ceilings.formula(LOAD, step))
-        assert 2 * np.prod([eval(number) for number in said.groups()]) == pytest.approx(LOAD.flops(step))
-    assert STEPS == 20
-
-
-# ------------------------------------------------------------------ the kernels of the ceilings
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
-@pytest.mark.parametrize("real", ["float", "double"])
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-def test_the_ceilings_compile(real, architecture, tmp_path):
-    names = kernels(gpu_ceilings.SOURCE)
-    assert names == ["multiply_add", "copy"]
-    common = ["nvcc", "-std=c++17", f"-arch={architecture}", f"-DREAL={real}", f"-I{kernels_gpu.SOURCES}"]
-    common += ["-Werror", "all-warnings", f"{gpu_ceilings.SOURCE}.cu", "-o"]
-    subprocess.run([*common, tmp_path / "x.ptx", "-ptx"], check=True)
-    text = (tmp_path / "x.ptx").read_text()
-    multiply_add, copy = re.split(r"\.entry copy\(", text)
-    assert ".entry multiply_add(" in multiply_add
-    assert multiply_add.count(f"fma.rn.f{32 if real == 'float' else 64}") == 256, "chains were merged, or not unrolled"
-    assert copy.count("ld.global") == copy.count("st.global") == copy.count(".v4.") / 2 >= 5
-    target = f"-arch={architecture}"
-    subprocess.run(["ptxas", target, tmp_path / "x.ptx", "-o", tmp_path / "x.cubin"], check=True)
-    assert all(f".text.{name}".encode() in (tmp_path / "x.cubin").read_bytes() for name in names)
-
-
-@emulated
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_multiply_adds_count_themselves(dtype):
-    for order, (a, b, each) in ((0, (1, 1, 256)), (1, (1, 2, 512)), (5, (1, 0, 0))):
-        device = EmulatedGpu(order)
-        total = device.empty((2 * 64,), np.float64)
-        args = total, dtype(a), dtype(b), 3
-        device.launch(f"{gpu_ceilings.SOURCE}:multiply_add", dtype, (2,), 64, *args)
-        np.testing.assert_array_equal(device.download(total), 3 * each)
-    device.launch(f"{gpu_ceilings.SOURCE}:multiply_add", dtype, (2,), 64, total, dtype(0), dtype(0), 1)
-    np.testing.assert_array_equal(device.download(total), -sum(range(8)))
-
-
-@emulated
-def test_work_in_graphs_is_timed_by_the_call():
-    device = Clocked()
-    A, out = device.upload(np.ones((1, 4, 4), np.float32)), device.empty((1, 4, 4), np.float32)
-    for milliseconds in (0.01, 0.5, 5):  # one call, three graphs of twenty, and twenty-five
-        effort = QUICK._replace(milliseconds=milliseconds)
-        assert gpu_ceilings.in_graphs(device, lambda: device.multiply(out, A, A), effort) == pytest.approx(1)
-
-
-@emulated
-def test_ceilings_are_work_over_time():
-    found = gpu_ceilings.ceilings(Clocked(), QUICK)
-    peak = 2 * 256 * (8 * 4) * 256 / 1e-6  # of 8 blocks on each of 4 multiprocessors
-    assert found["multiply-adds"] == pytest.approx({"float32": peak, "float64": peak})
-    assert found["copy"] == pytest.approx(2 * 4 * QUICK.numbers / 1e-6)
-    rate = 2 * 32**3 / 1e-6
-    assert found["cuBLAS"] == pytest.approx({"float32": rate, "tf32": 2 * rate, "float64": rate})
-
-
-@emulated
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("vectors", [1, 63, 64, 65, 256, 257, 64 * 11 + 5])
-def test_the_copy_copies(dtype, vectors):
-    n = vectors * 16 // np.dtype(dtype).itemsize
-    numbers = np.random.default_rng(vectors).standard_normal(n).astype(dtype)
-    for order in (0, 1, 9):
-        device = EmulatedGpu(order)
-        source, target = device.upload(numbers), device.empty((n,), dtype)
-        device.launch(f"{gpu_ceilings.SOURCE}:copy", dtype, (2,), 32, source, target, np.int64(n))
-        np.testing.assert_array_equal(device.download(target), numbers)
-
-
-@emulated
-def test_a_copy_that_does_not_copy_is_found():
-    class Lazy(Clocked):
-        def launch(self, *args, **more):
-            self._do(lambda: None)
-
-    with pytest.raises(RuntimeError, match="copied"):
-        gpu_ceilings.copy_bandwidth(Lazy(), QUICK)
 
 
 # ------------------------------------------------------------------ the whole benchmark
@@ -386,9 +209,13 @@ def test_targets_are_judged_by_the_rows_of_the_regime_auto():
 
 
 @emulated
-def test_beside_jax(on_the_cpu, monkeypatch, tmp_path):
-    """JAX on the CPU, one and several runs: every variant is checked and tried, the fastest reported."""
+def test_beside_jax(on_the_cpu, monkeypatch, tmp_path, capsys):
+    """JAX on the CPU, one and several runs: every variant is checked and tried, the fastest that is right reported."""
     pytest.importorskip("jax")
+    from jax_peer import Peer
+
+    right = Peer.autodiff
+    monkeypatch.setattr(Peer, "autodiff", lambda *args: 1.01 * right(*args))
     rows = [bench.Row("batch", "float32", "standard"), bench.Row("large", "tf32", "logits")]
     for name, value in {"Gpu": Timed, "without_jax": lambda: None, "CHUNK": 2, "ROWS": rows}.items():
         monkeypatch.setattr(bench, name, value)
@@ -401,9 +228,28 @@ def test_beside_jax(on_the_cpu, monkeypatch, tmp_path):
         assert theirs["variant"] in theirs["tried"]
         assert theirs["iterations"] == ours["iterations"] or "logits" in name
     tried = found["batch/float32/standard", "JAX"]["tried"]
-    plain = {f"{gradient}, {how}" for gradient in ("closed form", "jax.grad") for how in ("vmap", "map of 2")}
-    assert {name for name in tried if "unroll" not in name} == plain
-    assert len(tried) == len(plain) + 1
+    assert {name for name in tried if "unroll" not in name} == {"closed form, vmap", "closed form, map of 2"}
+    assert len(tried) == 3
+    said = capsys.readouterr().out
+    for how in ("vmap", "map of 2"):
+        assert f"JAX, jax.grad, {how}, left out: CheckFailed: JAX, jax.grad, {how} differs from the reference" in said
+    assert "JAX: 2 variants, errors " in said
+
+
+@emulated
+def test_a_row_whose_peers_all_break_is_ours_alone(on_the_cpu, monkeypatch, tmp_path):
+    pytest.importorskip("jax")
+    from jax_peer import Peer
+
+    def breaks(self, *args):
+        raise MemoryError("no room\nfor it")
+
+    monkeypatch.setattr(Peer, "logits", breaks)
+    monkeypatch.setattr(bench, "without_jax", lambda: None)
+    bench.main(["--quick", "--only", "large/tf32/logits", "--out", str(tmp_path / "jax.json")])
+    (row,) = json.loads((tmp_path / "jax.json").read_text())["rows"]
+    assert row["regime"] == "auto"
+    assert "jax_ratio" not in row
 
 
 @emulated

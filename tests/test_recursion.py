@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from advfeat.kernels import get_engine
 from advfeat.kernels.recursion import Types, Watch, tail
+from engines import ON_GPU, engine_of
 from scipy import special, stats
 from tolerances import PARITY, SIGMAS
 
@@ -156,16 +156,17 @@ def given(R, random, seed=0):
 @pytest.mark.parametrize("random", [False, True], ids=["few patch kinds", "many"])
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(("J", "norm", "n_steps"), [(0, 0, 1), (1, 0, 2), (2, 1, 2), (0, 0, 0)])
-def test_numba_equals_the_reference(random, known, J, norm, n_steps):
+@pytest.mark.parametrize("engine", ["numba", *ON_GPU])
+def test_engines_equal_the_reference(engine, random, known, J, norm, n_steps):
     R = 3
     state, types, (rho, lr, rate) = given(R, random)
     results = []
-    for backend in ("numpy", "numba"):
+    for name in ("numpy", engine):
         phi, gram = state.phi.reshape(R, K * M, -1).copy(), state.gram.copy()
         W = state.orthogonal.copy() if known else np.zeros((R, K * M, 0))
         watch = Watch(W, np.full(R, D - 2.0 * K), np.zeros(R), np.inf, False)
         eps = np.full(R, 1.0 if norm else 10.0)
-        out = get_engine(backend).recursion(phi, gram, types, watch, 3, rho, lr, 6, J, rate, eps, norm, n_steps)
+        out = engine_of(name).recursion(phi, gram, types, watch, 3, rho, lr, 6, J, rate, eps, norm, n_steps)
         results.append((phi, gram, W, watch.risk, *out))
     for one, two in zip(*results):
         np.testing.assert_allclose(two, one, rtol=0, atol=PARITY["float64"] * max(1, np.abs(one).max(initial=0)))

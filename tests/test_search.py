@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from advfeat.kernels import L1, L2, LINF, get_engine, search
 from advfeat.kernels.reference import sigma, sigma_prime
+from engines import ON_GPU, engine_of
 from problems import random_problem
 from tolerances import PARITY, REORDERED
 
@@ -28,11 +29,12 @@ def problems(shape, norm, penalty, seed=3):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_engines_agree(shape, effort, norm, penalty):
+@pytest.mark.parametrize("engine", ["numba", *ON_GPU])
+def test_the_engines_agree(engine, shape, effort, norm, penalty):
     W, X, rows, numbers, q, rho = problems(shape, NORMS[norm], penalty)
     answers = [
-        get_engine(name).search(W, X, rows, numbers, NORMS[norm], q, rho, *EFFORTS[effort])
-        for name in ("numba", "numpy")
+        engine_of(name).search(W, X, rows, numbers, NORMS[norm], q, rho, *EFFORTS[effort])
+        for name in (engine, "numpy")
     ]
     (lower, upper, delta, nodes), (low, up, _, count) = answers
     size = np.abs(up).max()

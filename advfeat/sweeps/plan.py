@@ -161,8 +161,8 @@ def _fit_device(config: Figure3Config, task: Task, workers: int) -> int:
     free = gpu.device().free_bytes() // workers
     if each > free:
         raise ValueError(
-            f"one run of {shape[0]} x {shape[1]} neurons in dimension {shape[2]} needs about {each / 1e6:,.0f} MB of GPU "
-            f"memory, and a worker has {free / 1e6:,.0f} MB of it: give fewer --jobs, samples or patches"
+            f"one run of {shape[0]} x {shape[1]} neurons in dimension {shape[2]} needs about {each / 1e6:,.0f} MB of "
+            f"GPU memory, and a worker has {free / 1e6:,.0f} MB of it: give fewer --jobs, samples or patches"
         )
     return free // each
 
