@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from . import __version__
+from .kernels import gpu
 
 FORMAT = "advfeat-1"
 
@@ -112,6 +113,8 @@ def environment() -> dict[str, str]:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             found["commit"] = done.stdout.strip()
+    if gpu.device.cache_info().currsize:  # in use
+        found["gpu"] = gpu.device().name
     return found | {"machine": platform.machine(), "system": platform.system(), "cores": str(os.cpu_count())}
 
 

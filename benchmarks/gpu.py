@@ -183,6 +183,9 @@ def measure(gpu, load, row, top, with_jax, effort):
     batch = packed(CupyEngine(gpu), load, row.step)
     engines, jobs, peer = checked(gpu, row, check, batch), {}, ""
     products = Products(gpu, load, row.precision == "tf32").measure(row.step, effort)
+    rates = ", ".join(f"{name} {rate / 1e12:.4g} TFLOP/s" for name, rate in products["flops_per_s"].items())
+    how = f", the ascent's {products['how']}" if products["how"] else ""
+    print(f"  products alone: {products['us']:.4g} us{how}; each apart: {rates}", flush=True)
     for regime, engine in engines.items():
         if row.step in ASCENT:
             job_of = lambda n, engine=engine: our_job(engine, load, batch, row.step, n)  # noqa: E731

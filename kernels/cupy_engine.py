@@ -148,7 +148,14 @@ class CupyEngine(NumpyEngine):
 
     def _label_gradient(self, net, batch, at, held, D):
         """D <- -grad of F_y at `at`, from the label's own neurons alone."""
-        Z = held["Z"].reshape(-1)[: net.R * batch.n * batch.P * net.m].reshape(net.R, batch.n * batch.P, net.m)
+        rows = batch.n * batch.P
+        Z = held["Z"].reshape(-1)[: net.R * rows * net.m].reshape(net.R, rows, net.m)
+        if batch.each is not None:  # a run's label is a batch of the product
+            one = net.R * net.k, batch.each * batch.P
+            W, D, z = net.W.reshape(one[0], net.m, net.d), D.reshape(*one, net.d), Z.reshape(*one, net.m)
+            self._multiply(z, at.reshape(*one, net.d), W, turn_b=True)
+            self._gpu.launch("samples:label_slopes", net.dtype, over(Z.size), THREADS, Z, *net.sigma, np.int64(Z.size))
+            return self._multiply(D, z, W)
         for runs, label, rows in self._by_label(batch):
             own = slice(label * net.m, (label + 1) * net.m)
             x = at[:, rows] if len(at) == 1 else at[runs, rows]
@@ -277,6 +284,8 @@ class CupyEngine(NumpyEngine):
 
     def _train_by_products(self, net, batch, n_iter, lr, objective, step, eps, norm, n_steps):
         gpu, names = self._gpu, ("gradient", "D", "moved") if n_steps else ("gradient",)
+        if n_steps and objective == NEG_LABEL_LOGIT:
+            batch = batch.even(net.k)
         held = self._memory(net, batch, *names)
         mean, bad = gpu.upload(np.full(net.R, np.nan)), gpu.upload(np.full(net.R, -1), np.int32)
         iteration, rest = gpu.zeros(net.R, np.int32), gpu.upload(batch.resting)
@@ -296,7 +305,7 @@ class CupyEngine(NumpyEngine):
             size = net.K * net.d
             args = net.W, held["gradient"], lr, bad, size, np.int64(net.R * size)
             gpu.launch("steps:update", net.dtype, over(net.R * size), THREADS, *args)
-            args = held["loss_64"], batch.counts, mean, bad, iteration, batch.n
+            args = held["loss_64"], batch.labels, batch.shares, mean, bad, iteration, batch.n
             gpu.launch("steps:close_iteration", net.dtype, (net.R,), 32, *args)
 
         if n_iter:

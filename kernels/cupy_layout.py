@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 
 import numpy as np
+
+FILL = 0.1  # share of slots that may fill up, so that all labels' products are one call: they are a k-th of the work
 
 
 class Batch:
@@ -16,7 +19,10 @@ class Batch:
     n : slots per run, the largest count
     inputs : (R or 1, n P, d) on the device; ``labels`` (R, n) int32 there, -1 where a slot fills up
     blocks : rows (run or None for all, label, first slot, last + 1)
+    each : slots of every label where those are the same number (:meth:`even`), else None
     """
+
+    each = _even = None
 
     def __init__(self, gpu, X, y, n_runs, active):
         self.gpu, self.X, self.y, self.n_runs = gpu, X, y, n_runs
@@ -30,6 +36,27 @@ class Batch:
         self.order = np.lexsort((np.broadcast_to(np.arange(self.N), on.shape), labels, ~on))[:, : self.n]
         sorted_labels = np.take_along_axis(labels, self.order, 1)
         self.slot_labels = np.where(np.arange(self.n) < self.count[:rows, None], sorted_labels, -1)
+
+    def even(self, k):
+        """These samples with equally many slots for each of k labels, or as they are where that fills too many."""
+        if self._even is not None:
+            return self._even
+        held = [[np.flatnonzero(labels == i) for i in range(k)] for labels in self.slot_labels]
+        each = max(len(slots) for of_run in held for slots in of_run)
+        if (len(self.order) == 1 < self.n_runs) or k * each > (1 + FILL) * self.n:
+            self._even = self
+            return self
+        self._even = other = copy(self)
+        for name in ("inputs", "labels", "counts", "shares", "resting", "blocks"):
+            vars(other).pop(name, None)
+        other.n, other.each = k * each, each
+        other.order, other.slot_labels = np.zeros((2, len(held), other.n), np.int64)
+        other.slot_labels[:] = -1
+        for r, of_run in enumerate(held):
+            for i, slots in enumerate(of_run):
+                here = slice(i * each, i * each + len(slots))
+                other.order[r, here], other.slot_labels[r, here] = self.order[r, slots], i
+        return other
 
     @property
     def shared(self) -> bool:
@@ -80,7 +107,7 @@ class Batch:
     def scatter(self, values, rest):
         """(R, N, ...) from values (R, n, ...) of every slot; samples that are not active as in `rest`."""
         out = np.array(np.broadcast_to(rest, (self.n_runs, self.N, *values.shape[2:])), values.dtype, order="C")
-        for r, order in enumerate(np.broadcast_to(self.order, (self.n_runs, self.n))):
-            held = order[: self.count[r]]
-            out[r, held] = values[r, : len(held)]
+        for r, rest in enumerate(self.resting):
+            slots = np.flatnonzero(rest == 0)
+            out[r, self.order[r % len(self.order), slots]] = values[r, slots]
         return out

@@ -10,7 +10,7 @@ from .gpu import GpuMemoryError
 
 THREADS = 256
 KERNEL = "persistent:train"
-CHUNK_ROWS = 128  # patches of a chunk at most, unless one sample has more
+LEAST_ROWS, MOST_ROWS = 64, 128  # patches of a chunk, unless one sample has more
 CHUNK_WORK = 100_000  # multiply-adds of a product at least: smaller chunks leave threads without a tile
 SEGMENT_FLOP = 1e13  # of a run in one launch: seconds, so that Ctrl-C is heard
 
@@ -48,7 +48,7 @@ def choose(gpu, k, m, d, P, n, R, dtype, forced=False) -> Cut | None:
     size, K, P4 = np.dtype(dtype).itemsize, k * m, -(-P // 4) * 4
     vector = 16 // size
     dp, Kp = _odd(d, vector), _odd(-(-K // 4) * 4, vector)
-    S = min(max(1, CHUNK_ROWS // P4), -(-CHUNK_WORK // (P4 * K * d)), n)
+    S = min(max(1, MOST_ROWS // P4), max(-(-LEAST_ROWS // P4), -(-CHUNK_WORK // (P4 * K * d))), n)
     parts = max(1, THREADS // (-(-K // 4) * -(-d // vector)))
     most = gpu.shared_bytes
     while S > 1 and shared_bytes(k, m, P, S, dp, Kp, parts, False, size) > most:

@@ -91,7 +91,7 @@ class Gpu:
         self.multiprocessors = about["MultiProcessorCount"]
         self.shared_bytes = about["MaxSharedMemoryPerBlockOptin"]
         properties = cupy.cuda.runtime.getDeviceProperties(self._device.id)
-        self.name = f"{properties['name'].decode()}, compute capability {self._device.compute_capability}"
+        self.name = f"{properties['name'].decode()} (sm_{self._device.compute_capability}), CuPy {cupy.__version__}"
 
     # -------------------------------------------------------------- memory
     def upload(self, array, dtype=None):

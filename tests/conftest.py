@@ -1,5 +1,7 @@
 """Fixtures that several files use."""
 
+from functools import cache
+
 import numba
 import pytest
 from advfeat.kernels import gpu, numba_engine
@@ -10,7 +12,7 @@ from engines import DEVICES, device_of
 def cupy(request, monkeypatch):
     """backend = "cupy" on the device that is returned: an emulated one, and the real one where there is one."""
     device = device_of(request.param)
-    monkeypatch.setattr(gpu, "device", lambda: device)
+    monkeypatch.setattr(gpu, "device", cache(lambda: device))
     return device
 
 

@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 import types
+from functools import cache
 
 import numpy as np
 import pytest
-from advfeat.kernels import LINF, cupy_engine, cupy_persistent, get_engine, gpu
+from advfeat.kernels import L2, LINF, cupy_engine, cupy_persistent, get_engine, gpu
 from advfeat.kernels.cupy_engine import CupyEngine
 from emulated_gpu import EmulatedGpu, tf32
 from engines import DEVICES, device_of, on_the_cpu
@@ -159,6 +160,23 @@ def test_training_waits_for_the_device_once():
             assert device.launched.count("steps:update") == 2  # once at once, once recorded
 
 
+@on_the_cpu
+@pytest.mark.parametrize("norm", [LINF, L2])
+def test_labels_of_nearly_equal_counts_are_one_product(norm, dtype):
+    """23 samples of 3 labels in 24 slots: two calls an ascent step instead of two per label and run."""
+    case, device = Case("several chunks", dtype=dtype), EmulatedGpu()
+    case.y = np.stack([np.random.default_rng(r).permutation(np.arange(23) % 3) for r in range(3)])
+    call = "train", "rate", 3, 0, "step", "eps", norm, 2
+    for value, truth in zip(case.call(CupyEngine(device, "products"), *call), case.truth(*call)):
+        case.agree(value, truth)
+    assert device.launched.count("multiply") == 2 * (2 * 2 + 2)  # an iteration at once and one recorded
+    batch = CupyEngine(device).pack(case.X, case.y, 3)
+    assert batch.even(3).each == 8
+    assert batch.even(3) is batch.even(3)
+    case.y[:, :3] = 0
+    assert CupyEngine(device).pack(case.X, case.y, 3).even(3).each is None
+
+
 # ------------------------------------------------------------------ memory
 @on_the_cpu
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join(map(str, call)))
@@ -193,7 +211,7 @@ def test_a_sweep_sizes_its_batches_by_the_device(monkeypatch):
     each = cupy_engine.bytes_per_run(2, 3, 8, 4, 4, 4)
     for memory, largest in ((1 << 30, None), (5.5 * each, 5)):
         device = EmulatedGpu(memory=int(memory))
-        monkeypatch.setattr(gpu, "device", lambda device=device: device)
+        monkeypatch.setattr(gpu, "device", cache(lambda device=device: device))
         config = Figure3Config(**SMALL, backend="cupy")
         fits = planning._fit_device(config, types.SimpleNamespace(engine="network"), 1)
         assert fits == (largest or (1 << 30) // each)

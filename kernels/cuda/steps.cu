@@ -42,14 +42,15 @@ extern "C" __global__ void update(real *W, const real *gradient, const real *lr,
     }
 }
 
-// One warp per run: the mean of its first count[r] losses, and the iteration at which that is not finite.
-extern "C" __global__ void close_iteration(const double *loss, const int *count, double *mean, int *bad, int *iteration,
-                                           int per_run) {
+// One warp per run: the mean of its samples' losses, share = 1 / their number, and the iteration at which that is not finite.
+extern "C" __global__ void close_iteration(const double *loss, const int *label, const double *share, double *mean,
+                                           int *bad, int *iteration, int per_run) {
     const int r = blockIdx.x, lane = threadIdx.x;
     if (bad[r] >= 0) return;
     double total = 0;
-    for (int n = lane; n < count[r]; n += WARP) total += loss[big(r) * per_run + n];
-    total = warp_sum(total) / count[r];
+    for (big n = big(r) * per_run + lane; n < big(r + 1) * per_run; n += WARP)
+        if (label[n] >= 0) total += loss[n];
+    total = warp_sum(total) * share[r];
     __syncwarp();
     if (lane == 0) {
         mean[r] = total;
