@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import cupy_persistent as persistent
-from .cupy_layout import Batch
+from .cupy_layout import FILL, Batch
 from .cupy_recursion import recursion
 from .cupy_search import search
 from .gpu import Gpu, GpuMemoryError
@@ -33,7 +33,7 @@ def training_numbers(k, m, d, P, n) -> int:
 
 def bytes_per_run(k, m, d, P, n, itemsize) -> int:
     """Device memory that a run with n samples needs at most, whatever is done with it (PGD needs most)."""
-    numbers = n * P * (k * m + 5 * d + 1) + (n + 3) * k * m * d + (k * m) ** 2
+    numbers = int((1 + FILL) * n * P * (k * m + 5 * d + 1)) + (n + 3) * k * m * d + (k * m) ** 2
     return itemsize * numbers + 8 * n * (3 * k + 6) + 1024
 
 

@@ -17,6 +17,7 @@ import numpy as np
 SOURCES = Path(__file__).parent / "cuda"
 OPTIONS = ("-std=c++17", f"-I{SOURCES}", "--fmad=true")
 REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+DEFAULT_SHARED_BYTES = 48 << 10  # of a block, without asking for more
 WORKSPACE_BYTES = 32 << 20  # cuBLAS's own: fixed, so that it neither allocates in a recording nor picks by what is free
 
 # of cublas_api.h and library_types.h
@@ -87,6 +88,7 @@ class Gpu:
 
         self._cp, self._device = cupy, cupy.cuda.Device()
         self._stream, self._modules = cupy.cuda.Stream(non_blocking=True), {}
+        self._functions = {}
         about = self._device.attributes
         self.multiprocessors = about["MultiProcessorCount"]
         self.shared_bytes = about["MaxSharedMemoryPerBlockOptin"]
@@ -126,15 +128,17 @@ class Gpu:
 
     # -------------------------------------------------------------- kernels
     def _function(self, kernel, dtype, shared, together):
-        file, name = kernel.split(":")
-        key = file, np.dtype(dtype), together
-        if key not in self._modules:
-            options = (*OPTIONS, f"-DREAL={REAL[np.dtype(dtype)]}")
-            self._modules[key] = self._cp.RawModule(
-                code=source(file), options=options, backend="nvrtc", enable_cooperative_groups=together
-            )
-        function = self._modules[key].get_function(name)
-        if shared > function.max_dynamic_shared_size_bytes:
+        key = kernel, np.dtype(dtype), together
+        if key not in self._functions:
+            file, name = kernel.split(":")
+            if (file, *key[1:]) not in self._modules:
+                options = (*OPTIONS, f"-DREAL={REAL[key[1]]}")
+                self._modules[file, *key[1:]] = self._cp.RawModule(
+                    code=source(file), options=options, backend="nvrtc", enable_cooperative_groups=together
+                )
+            self._functions[key] = self._modules[file, *key[1:]].get_function(name)
+        function = self._functions[key]
+        if shared > DEFAULT_SHARED_BYTES and shared > function.max_dynamic_shared_size_bytes:
             function.max_dynamic_shared_size_bytes = shared
         return function
 

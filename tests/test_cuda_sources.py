@@ -1,8 +1,10 @@
 """Every CUDA file compiles for both precisions and two architectures, without a warning, and holds what it exports."""
 
+import ctypes
 import re
 import shutil
 import subprocess
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from emulated_gpu import kernels
 
 FILES = sorted(path.stem for path in gpu.SOURCES.glob("*.cu"))
 NVCC = shutil.which("nvcc")
+DTYPES, ARCHITECTURES = ("float32", "float64"), ("sm_80", "sm_90")
 
 
 def compiled(file, dtype, arch, folder, text=None):
@@ -25,8 +28,8 @@ def compiled(file, dtype, arch, folder, text=None):
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc: CUDA files cannot be compiled")
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("file", FILES)
 def test_it_compiles(file, dtype, arch, tmp_path):
     done, binary = compiled(file, dtype, arch, tmp_path)
@@ -34,6 +37,39 @@ def test_it_compiles(file, dtype, arch, tmp_path):
     assert kernels(file)
     for name in kernels(file):
         assert f".text.{name}\0".encode() in binary, f"{name} is not in the binary"
+
+
+def nvrtc():
+    """The compiler that CuPy uses, which needs no GPU; None where its package is not installed."""
+    try:
+        files = metadata.files("nvidia-cuda-nvrtc")
+    except metadata.PackageNotFoundError:
+        return None
+    found = [file for file in files if file.name.startswith("libnvrtc.so")]
+    return ctypes.CDLL(str(found[0].locate())) if found else None
+
+
+@pytest.mark.skipif(nvrtc() is None, reason="no NVRTC (package nvidia-cuda-nvrtc)")
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("file", FILES)
+def test_it_compiles_as_cupy_does(file, dtype, arch):
+    """NVRTC knows fewer names than nvcc: no headers of the C library."""
+    library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+    options = [*gpu.OPTIONS, f"-DREAL={gpu.REAL[np.dtype(dtype)]}", f"--gpu-architecture={arch}"]
+    text = gpu.source(file).encode()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernel.cu", 0, None, None) == 0
+    given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = library.nvrtcCompileProgram(program, len(options), given)
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    assert (failed, log.value.decode()) == (0, "")
+    library.nvrtcGetCUBINSize(program, ctypes.byref(size))
+    binary = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetCUBIN(program, binary)
+    for name in kernels(file):
+        assert f".text.{name}\0".encode() in binary.raw
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc: CUDA files cannot be compiled")

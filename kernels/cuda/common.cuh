@@ -19,6 +19,7 @@ typedef long long big;
 
 constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;
+constexpr double LARGEST = 1.7976931348623157e308;  // NVRTC has no INFINITY
 
 // ------------------------------------------------------------------ the activation (Sec. 2.3)
 struct Activation {

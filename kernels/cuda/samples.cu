@@ -105,11 +105,11 @@ extern "C" __global__ void aligned(const real *Z, const int *label, const real *
     for (int p = t; p < P; p += blockDim.x) choice[slot * P + p] = 0;
     if (y < 0) return;
     const real *z = Z + slot * P * K, *turned = cross + r * K * K;
-    double best = INFINITY;
+    double best = LARGEST;
     for (int j = 0; j < k; ++j) {
         if (j == y) continue;
         for (int p = t / WARP; p < P; p += blockDim.x / WARP) {
-            double low = INFINITY;
+            double low = LARGEST;
             int chosen = 0;
             for (int c = 0; c <= 2 * n_leaders; ++c) {
                 const int leader = c == 2 * n_leaders ? 0 : leaders[(r * k + (c < n_leaders ? j : y)) * n_leaders + c % n_leaders];
