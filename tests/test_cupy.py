@@ -27,6 +27,7 @@ from advfeat.sweeps import plan as planning
 from advfeat.training import TrainingInterrupted
 
 devices = pytest.mark.parametrize("device", DEVICES)
+ORDERS = 0, 1, 2, 3, 11
 TRAIN = [call for call in CALLS if call[0] == "train"] + [("train", "rate", 4, 0, "step", "eps", LINF, 0)]
 SMALL = {"n_classes": 2, "n_neurons": 3, "patch_dim": 8, "n_patches": 4, "n_train": 4, "n_test": 4, "n_iter": 20}
 SMALL |= {"n_records": 2, "n_seeds": 2}
@@ -57,14 +58,15 @@ def test_persistent_bits_do_not_depend_on_the_team(call, dtype):
     """One block per run keeps the gradient in shared memory; teams of two and of all chunks leave it by chunk."""
     case, found, cuts = Case("several chunks", dtype=dtype), [], []
     (R, k, m, d), (_, N, P, _) = case.W.shape, case.X.shape
-    for blocks in (R, R, 2 * R, 100 * R):
-        device = EmulatedGpu()
+    for blocks, order in ((R, 0), (R, 1), (2 * R, 2), (100 * R, 0), (100 * R, 2), (100 * R, 3)):
+        device = EmulatedGpu(order)
         device.blocks_at_once = lambda *_, blocks=blocks: blocks
         if cuts:
             device.shared_bytes = cuts[0].shared - 1
         cuts.append(cupy_persistent.choose(device, k, m, d, P, N, R, dtype))
         found.append(case.call(CupyEngine(device, "persistent"), *call))
-    assert [(cut.team, cut.keep) for cut in cuts] == [(1, True), (1, False), (2, False), (-(-N // cuts[0].S), False)]
+    all_chunks = -(-N // cuts[0].S), False
+    assert [(cut.team, cut.keep) for cut in cuts] == [(1, True), (1, False), (2, False), *3 * [all_chunks]]
     for other in found[1:]:
         same_bits(found[0], other)
 
@@ -74,13 +76,10 @@ def test_persistent_bits_do_not_depend_on_the_team(call, dtype):
 def test_the_order_of_threads_does_not_matter(call, dtype):
     """A barrier that is missing shows here."""
     case = Case("nothing divides anything", dtype=dtype)
-    engines = [CupyEngine(EmulatedGpu(order)) for order in (0, 1, 11)]
-    if call[0] == "train":
-        engines += [CupyEngine(EmulatedGpu(order), "products") for order in (0, 1)]
-    found = [case.call(engine, *call) for engine in engines]
-    for other in found[1:3]:
-        same_bits(found[0], other)
-    same_bits(*found[3:] or found[:2])
+    for regime in ("persistent", "products") if call[0] == "train" else ("auto",):
+        found = [case.call(CupyEngine(EmulatedGpu(order), regime), *call) for order in ORDERS]
+        for other in found[1:]:
+            same_bits(found[0], other)
 
 
 @devices
