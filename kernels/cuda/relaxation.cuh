@@ -33,8 +33,8 @@ __device__ inline double step_length(const Patch &p, double slope, double bend) 
     return low;
 }
 
-// MINORANT <- its best mixture with GRADIENT, whose dual norm is `size`; `best`, `offset` are MINORANT's bound and offset,
-// `fresh` is GRADIENT's offset.
+// MINORANT <- its best mixture with GRADIENT, whose dual norm is `size` and whose offset is `fresh`; `best` and `offset`
+// are MINORANT's bound and offset.
 __device__ inline void mix(const Patch &p, double fresh, double size, double &best, double &offset) {
     double *a = p.v(MINORANT);
     const double *g = p.v(GRADIENT), alone = fresh - p.supported(size, p.penalty), old = offset;
@@ -66,8 +66,8 @@ __device__ inline void mix(const Patch &p, double fresh, double size, double &be
     offset = (1 - chosen) * old + chosen * fresh;
 }
 
-// `point` moves towards VERTEX, and AT with it, by the step that minimises label - tangent of the rival + lambda psi; the
-// step.  AT is not computed anew: tangents may touch sigma anywhere, so what rounding does to AT makes no bound unsound.
+// `point` moves towards VERTEX, and AT with it, by the step that minimises label - tangent of the rival + lambda psi;
+// the step.  AT is not computed anew: a tangent may touch sigma anywhere, so no bound rests on AT's own rounding.
 __device__ APART double advance(const Patch &p, double *point) {
     double *move = p.v(MOVE);
     const double *vertex = p.v(VERTEX), *rival = p.v(RIVAL);
@@ -160,8 +160,8 @@ __device__ inline void descend(const Patch &p, double &least, double *found) {
 }
 
 // ------------------------------------------------------------------ tightening
-// What the dual norm adds up (or the largest entry) of w - mu a in lane i, of w + mu a in lane 16 + i, mu = unit 2^(i - 3),
-// i < MULTIPLIERS.
+// The sum (for l_1 the maximum) behind the dual norm of w - mu a in lane i, of w + mu a in lane 16 + i, where
+// mu = unit 2^(i - 3), i < MULTIPLIERS.
 template <int NORM> __device__ double shifted(const double *w, const double *a, double unit, int d) {
     const auto join = [](double x, double y) { return NORM == L1 ? larger(x, y) : x + y; };
     const auto add = [=](double &total, double x) { total = join(total, NORM == L2 ? x * x : fabs(x)); };
@@ -182,7 +182,6 @@ template <int NORM> __device__ double shifted(const double *w, const double *a, 
 
 // Shrink the ranges over {<MINORANT, delta> + penalty psi <= room}; false: the set is empty.
 __device__ APART bool tighten(const Patch &p, double room, double penalty) {
-    __syncwarp();
     const double *a = p.v(MINORANT), size = dual(a, p.norm, p.d);
     if (size == 0) return true;
     const int lane = lane_of_warp();
@@ -193,7 +192,8 @@ __device__ APART bool tighten(const Patch &p, double room, double penalty) {
     __syncwarp();
     for (int r = 0; r < p.m; ++r) {
         if (rest[r] < NEGLIGIBLE * total) continue;
-        const double *w = p.down + r * p.d, unit = p.down_size[r] / size, mu = unit * FIRST_MULTIPLIER * (1 << lane % 16);
+        const double *w = p.down + r * p.d, unit = p.down_size[r] / size;
+        const double mu = unit * FIRST_MULTIPLIER * (1 << lane % 16);
         const double sum = p.norm == LINF ? shifted<LINF>(w, a, unit, p.d)
                            : p.norm == L2 ? shifted<L2>(w, a, unit, p.d)
                                           : shifted<L1>(w, a, unit, p.d);

@@ -1,8 +1,8 @@
 // Bounds of patches' least margins: relaxation, range tightening, branch and bound (kernels/search.py), float64.
 //
-// One warp per problem (patch, run, label, rival).  The warps of a block take the problems of one slice in turn; a slice's
-// problems have the same label and rival of the same run, so the block keeps those weights in shared memory where they
-// fit.  Which warp works on a problem, beside which others, and where its memory lies changes none of its bits.
+// One warp per problem (patch, run, label, rival).  The warps of a block take the problems of one slice in turn; these
+// have the same label and rival of the same run, whose weights the block keeps in shared memory where they fit.  Which
+// warp works on a problem, beside which others, and where its memory lies changes none of its bits.
 #include "relaxation.cuh"
 
 constexpr int HEAD = 2;           // doubles of shared memory before the problems: the slice, and its next problem
@@ -93,8 +93,8 @@ __device__ inline bool widest(const Patch &p, int &neuron, double &cut) {
 }
 
 // pad_h and pad_z (`search.slack`), then ranges, bound and value to begin with.
-__device__ inline void begin(Patch &p, const double *x, const double *up_length, const double *down_length, double &bound,
-                             double &least) {
+__device__ inline void begin(Patch &p, const double *x, const double *up_length, const double *down_length,
+                             double &bound, double &least) {
     const int m = p.m, d = p.d, lane = lane_of_warp();
     const double eps = p.eps, unit = 16 * (d + 2.0 * m + p.q + 16) * UNIT;
     const double *z_up = p.z(UP), *z_down = p.z(DOWN), *up_size = p.up_size, *down_size = p.down_size;
@@ -177,13 +177,13 @@ extern "C" __global__ void lengths(const double *W, double *sizes, int norm, int
 
 // Problems slices[s] to slices[s + 1] - 1 for every s < n_slices: X (., d); pairs (., 2): where label and rival are in
 // W (classes, m, d); numbers (., 3): eps, penalty, tolerance.  `next` begins at 0.  Every warp has `per_warp` doubles of
-// scratch: a pool of `boxes` boxes, and its vectors if they are not `vectors_near`, in shared memory, where the weights of
-// a slice's label and rival are if `weights_near`.
+// scratch: a pool of `boxes` boxes, and its vectors if they are not `vectors_near`, in shared memory, where the weights
+// of a slice's label and rival are if `weights_near`.
 extern "C" __global__ void __launch_bounds__(256, 2)
 search(const double *W, const double *sizes, int classes, const double *X, const int *pairs, const double *numbers,
        const int *slices, int n_slices, int *next, double *scratch, big per_warp, int boxes, int vectors_near,
-       int weights_near, int m, int d, int norm, int q, double rho, int n_steps, int n_rounds, int n_nodes, double *lower,
-       double *upper, double *delta, int *nodes) {
+       int weights_near, int m, int d, int norm, int q, double rho, int n_steps, int n_rounds, int n_nodes,
+       double *lower, double *upper, double *delta, int *nodes) {
     SHARED(double, memory);
     int *control = reinterpret_cast<int *>(memory);
     const int lane = lane_of_warp(), warp = threadIdx.x / WARP, warps = blockDim.x / WARP, size = m * d;
@@ -192,7 +192,7 @@ search(const double *W, const double *sizes, int classes, const double *X, const
     double *near = memory + HEAD + warps * PATCH_NUMBERS, *own = scratch + (big(blockIdx.x) * warps + warp) * per_warp;
     const Pool pool{own, own + boxes, p};
     if (lane == 0) {
-        p.Z = vectors_near ? near + (weights_near ? 2 * size : 0) + warp * vectors : own + boxes + big(boxes) * (2 * m + d);
+        p.Z = vectors_near ? near + 2 * size * weights_near + warp * vectors : pool.boxes + big(boxes) * (2 * m + d);
         p.D = p.Z + NEURON_ROWS * m;
         p.rho = rho;
         p.inverse = 1 / rho;

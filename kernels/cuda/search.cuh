@@ -1,7 +1,8 @@
 // One patch and its ball for search.cu, worked on by one warp: products, activation, chords, norms, where to go.
 //
-// Element i of every vector is written by lane i % 32 alone, and read by that lane except in `pull` and `tighten`, which
-// begin and end with a barrier of the warp.  What decides where to go next has the same bits in every lane.
+// Element i of every vector is written by lane i % 32 alone.  Where other lanes read it (`pull`, `tighten`, `widest`) a
+// barrier of the warp stands before and after, since a shuffle orders no memory.  What decides where to go next has the
+// same bits in every lane.
 //
 // Rounding.  The slack of docs/certificates.md holds for the code below as it does for kernels/cpu_search.py:
 //  - It bounds sums by (number of terms) u times the sum of absolute values, which no order of the terms exceeds; sums
@@ -17,7 +18,8 @@
 
 // as in kernels/search.py
 constexpr int MULTIPLIERS = 13, TRIES = 40, MIXTURES = 12, HALVINGS = 30;
-constexpr double FIRST_MULTIPLIER = 0.125, GOLDEN = 0.6180339887498949, SETTLED = 1e-2, NEGLIGIBLE = 1e-3, EXACT = 1e-14;
+constexpr double FIRST_MULTIPLIER = 0.125, GOLDEN = 0.6180339887498949, SETTLED = 1e-2, NEGLIGIBLE = 1e-3;
+constexpr double EXACT = 1e-14;
 constexpr double UNIT = 0x1p-53, TINY = 0x1p-1022;
 
 enum { UP, DOWN, AT, ALONG, SLOPE, CHORD, REST, LOW, HIGH, NEURON_ROWS };  // vectors (m,)
@@ -25,7 +27,7 @@ enum { GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE, DELTA, COOR
 
 __device__ inline double infinity() { return __longlong_as_double(0x7ff0000000000000LL); }
 
-// Functions with many callers, or long ones, stand apart: all inlined they would be 0.9 MB, more than any instruction cache.
+// Functions with many callers, or long ones, stand apart: all inlined they are 0.9 MB, more than the instruction cache.
 #define APART __attribute__((noinline))
 
 __device__ inline int lane_of_warp() { return threadIdx.x % WARP; }
@@ -131,9 +133,10 @@ template <typename F> __device__ double length_of(int norm, int first, int strid
 // The dual norm of the vector at(0), ..., at(d - 1), in every lane.
 template <typename F> __device__ double dual_of(int norm, int d, F at) {
     double total = length_of(norm, lane_of_warp(), WARP, d, at);
-    if (norm != L1) total = sum_over_lanes(total);
-    else
+    if (norm == L1)
         for (int lanes = WARP / 2; lanes; lanes /= 2) total = larger(total, __shfl_xor_sync(ALL, total, lanes));
+    else
+        total = sum_over_lanes(total);
     return norm == L2 ? sqrt(total) : total;
 }
 
@@ -142,8 +145,8 @@ __device__ APART double dual(const double *v, int norm, int d) {
 }
 
 // ------------------------------------------------------------------ products with the weights
-// Joins `part` over groups of N lanes whose numbers differ by multiples of 2 lanes / N: the lane whose number has the bits
-// of i there is left with part[i], in part[0].
+// Joins `part` over the N lanes whose numbers differ in the bits from `lanes` down to 2 lanes / N; of these, the one
+// whose bits are i is left with part[i], in part[0].
 template <int N, typename F> __device__ void fold(double *part, int lanes, F join) {
     const bool second = lane_of_warp() & lanes;
 #pragma unroll
