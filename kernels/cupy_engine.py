@@ -18,6 +18,7 @@ from .reference import CROSS_ENTROPY, NEG_LABEL_LOGIT, NumpyEngine
 
 THREADS = 256
 OUTPUTS, SLOPES, GIVEN = 1, 2, 3  # of samples.cu
+MOST_BLOCKS = 500  # of one label each: beyond, products with all neurons are less trouble than so many calls
 REGIMES = ("auto", "persistent", "products")
 
 
@@ -45,8 +46,8 @@ class Net:
         self.gpu, self.R, self.K, self.dtype = gpu, R, self.k * self.m, W.dtype
         with np.errstate(over="ignore", divide="ignore"):
             inverse = 1 / W.dtype.type(rho)
-        if not np.isfinite(inverse):
-            raise ValueError(f"rho = {rho}: 1/rho must be a finite {W.dtype} number")
+        if not np.finfo(W.dtype).tiny <= inverse < np.inf:  # CuPy compiles for denormals that are 0
+            raise ValueError(f"rho = {rho}: 1/rho must be a finite, normal {W.dtype} number")
         self.W = gpu.upload(W.reshape(R, self.K, self.d))
         self.sigma = int(q), W.dtype.type(rho), inverse
 
@@ -167,7 +168,7 @@ class CupyEngine(NumpyEngine):
 
     def _gradient(self, net, batch, at, objective, held, D):
         """D (R, n P, d) <- grad_x J at `at` (R or 1, n P, d)."""
-        if objective == NEG_LABEL_LOGIT:
+        if objective == NEG_LABEL_LOGIT and (batch.each is not None or len(batch.blocks) <= MOST_BLOCKS):
             return self._label_gradient(net, batch, at, held, D)
         self._images(net, at, held["Z"])
         self._respond(net, batch, held["Z"], held, objective, SLOPES)

@@ -12,7 +12,7 @@ THREADS = 256
 KERNEL = "persistent:train"
 LEAST_ROWS, MOST_ROWS = 64, 128  # patches of a chunk, unless one sample has more
 CHUNK_WORK = 100_000  # multiply-adds of a product at least: smaller chunks leave threads without a tile
-SEGMENT_FLOP = 1e13  # of a run in one launch: seconds, so that Ctrl-C is heard
+LAUNCH_SECONDS, BLOCK_RATE = 2, 5e10  # of one launch, so that Ctrl-C is heard; FLOP/s of a block, not too many
 
 
 class Cut(NamedTuple):
@@ -78,7 +78,8 @@ def train(cut: Cut, net, batch, n_iter, lr, objective, step, eps, norm, n_steps)
     loss, mean = gpu.empty((net.R, batch.n), np.float64), gpu.upload(np.full(net.R, np.nan))
     bad, rates = gpu.upload(np.full(net.R, -1), np.int32), [net.upload(a) for a in (lr, step, eps)]
     done, found, work = 0, np.full(net.R, -1), 4 * batch.n * batch.P * size * (1 + n_steps)
-    segment = max(1, int(SEGMENT_FLOP / work / max(1, net.R / gpu.multiprocessors)))
+    waves = -(-net.R * cut.team // gpu.blocks_at_once(KERNEL, net.dtype, THREADS, cut.shared))
+    segment = max(1, int(LAUNCH_SECONDS * BLOCK_RATE * cut.team / (work * waves)))
     while done < n_iter:
         arrivals, some = gpu.zeros(net.R, np.uint32), min(segment, n_iter - done)
         gpu.launch(

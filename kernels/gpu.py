@@ -7,7 +7,10 @@ compiled by NVRTC on first use, for float or double by the macro REAL.
 from __future__ import annotations
 
 import ctypes
-from contextlib import contextmanager
+import hashlib
+import os
+import threading
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +21,7 @@ SOURCES = Path(__file__).parent / "cuda"
 OPTIONS = ("-std=c++17", f"-I{SOURCES}", "--fmad=true")
 REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 DEFAULT_SHARED_BYTES = 48 << 10  # of a block, without asking for more
+USABLE = 0.95  # of the free memory: the rest is for CUDA itself and for what does not fit into gaps
 WORKSPACE_BYTES = 32 << 20  # cuBLAS's own: fixed, so that it neither allocates in a recording nor picks by what is free
 
 # of cublas_api.h and library_types.h
@@ -45,7 +49,8 @@ class GpuMemoryError(MemoryError):
 def source(file: str) -> str:
     """A kernel family's text, with compiler messages pointing at its file; `file` may be a path without ".cu"."""
     path = SOURCES / f"{file}.cu"
-    return f'#line 1 "{path}"\n{path.read_text(encoding="utf-8")}'
+    headers = hashlib.sha256(b"".join(header.read_bytes() for header in sorted(SOURCES.glob("*.cuh")))).hexdigest()
+    return f'// {headers}\n#line 1 "{path}"\n{path.read_text(encoding="utf-8")}'
 
 
 def missing() -> str | None:
@@ -88,43 +93,55 @@ class Gpu:
 
         self._cp, self._device = cupy, cupy.cuda.Device()
         self._stream, self._modules = cupy.cuda.Stream(non_blocking=True), {}
-        self._functions = {}
+        self._functions, self._lock, self._process = {}, threading.RLock(), os.getpid()
         about = self._device.attributes
         self.multiprocessors = about["MultiProcessorCount"]
         self.shared_bytes = about["MaxSharedMemoryPerBlockOptin"]
         properties = cupy.cuda.runtime.getDeviceProperties(self._device.id)
         self.name = f"{properties['name'].decode()} (sm_{self._device.compute_capability}), CuPy {cupy.__version__}"
 
+        _ = self._cublas  # its memory is taken before any is counted
+
+    @contextmanager
+    def _working(self):
+        """One thread at a time, on this device's stream: what another one starts would go into a recording."""
+        if os.getpid() != self._process:
+            raise NoGpu("backend = 'cupy': a forked process cannot use its parent's GPU; start it anew (loky, spawn)")
+        with self._lock, self._stream:
+            yield
+
     # -------------------------------------------------------------- memory
     def upload(self, array, dtype=None):
         """A copy of a NumPy array on the device, C-contiguous."""
-        with self._stream:
+        with self._working():
             return self._cp.asarray(np.ascontiguousarray(array, dtype))
 
     def download(self, array) -> np.ndarray:
         """A copy on the host, once the device has done everything asked of it."""
-        with self._stream:
+        with self._working():
             return self._cp.asnumpy(array)
 
     def empty(self, shape, dtype):
-        with self._stream:
+        with self._working():
             return self._cp.empty(shape, dtype)
 
     def zeros(self, shape, dtype):
-        with self._stream:
+        with self._working():
             return self._cp.zeros(shape, dtype)
 
     def copy(self, target, source):
         """target[...] = source, both on the device, or a NumPy array as source."""
-        with self._stream:
+        with self._working():
             if isinstance(source, np.ndarray):
                 target.set(np.ascontiguousarray(source, target.dtype))
             else:
                 target[...] = source
 
     def free_bytes(self) -> int:
-        """What can still be allocated: the device's free memory and what CuPy's pool holds unused."""
-        return self._device.mem_info[0] + self._cp.get_default_memory_pool().free_bytes()
+        """What can still be allocated: of the device's free memory and what CuPy's pool holds unused all but a part."""
+        with self._working():
+            free = self._device.mem_info[0] + self._cp.get_default_memory_pool().free_bytes()
+        return int(USABLE * free)
 
     # -------------------------------------------------------------- kernels
     def _function(self, kernel, dtype, shared, together):
@@ -144,8 +161,9 @@ class Gpu:
 
     def blocks_at_once(self, kernel, dtype, threads, shared) -> int:
         """How many blocks of a kernel the whole device runs at the same time."""
-        function = self._function(kernel, dtype, shared, True)
-        count = self._cp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(function.kernel.ptr, threads, shared)
+        with self._working():
+            function = self._function(kernel, dtype, shared, True).kernel.ptr
+            count = self._cp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(function, threads, shared)
         return count * self.multiprocessors
 
     def launch(self, kernel, dtype, grid, threads, *args, shared=0, together=False):
@@ -153,8 +171,10 @@ class Gpu:
 
         `together`: a cooperative launch, in which blocks may wait for each other.
         """
+        if 0 in grid:
+            return  # CuPy would start one block
         args = tuple(np.int32(a) if isinstance(a, int) else a for a in args)
-        with self._stream:
+        with self._working():
             self._function(kernel, dtype, shared, together)(tuple(grid), (threads,), args, shared_mem=shared)
 
     # -------------------------------------------------------------- matrix products
@@ -193,29 +213,33 @@ class Gpu:
         number = ctypes.c_float if out.dtype == np.float32 else ctypes.c_double
         one, zero = number(1), number(0)
         library, handle = self._cublas
-        self._checked(
-            library.cublasGemmStridedBatchedEx(
+        with self._working():
+            status = library.cublasGemmStridedBatchedEx(
                 handle, b_turned, a_turned, columns, rows, depth, ctypes.byref(one),
                 ctypes.c_void_p(b), b_type, ldb, ctypes.c_longlong(b_stride),
                 ctypes.c_void_p(a), a_type, lda, ctypes.c_longlong(a_stride), ctypes.byref(zero),
                 ctypes.c_void_p(out.data.ptr), _CUDA_R[out.dtype], out.strides[1] // out.itemsize,
                 ctypes.c_longlong(out.strides[0] // out.itemsize), len(out),
                 _COMPUTE_TF32 if tf32 else _COMPUTE[out.dtype], _ANY_ALGORITHM,
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+        self._checked(status)
 
     # -------------------------------------------------------------- recorded work
     def record(self, work):
         """`work()`, which launches and multiplies but neither allocates nor copies, as a CUDA graph; call to replay."""
-        with self._stream:
+        with self._working():
             self._stream.begin_capture()
             try:
                 work()
-            finally:
-                graph = self._stream.end_capture()
+            except BaseException:
+                with suppress(Exception):  # a second error of CUDA's would hide the first
+                    self._stream.end_capture()
+                raise
+            graph = self._stream.end_capture()
 
         def replay():
-            graph.launch(self._stream)
+            with self._working():
+                graph.launch(self._stream)
 
         return replay
 

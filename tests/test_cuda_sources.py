@@ -56,7 +56,7 @@ def nvrtc():
 def test_it_compiles_as_cupy_does(file, dtype, arch):
     """NVRTC knows fewer names than nvcc: no headers of the C library."""
     library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
-    options = [*gpu.OPTIONS, f"-DREAL={gpu.REAL[np.dtype(dtype)]}", f"--gpu-architecture={arch}"]
+    options = [*gpu.OPTIONS, f"-DREAL={gpu.REAL[np.dtype(dtype)]}", f"--gpu-architecture={arch}", "-ftz=true"]
     text = gpu.source(file).encode()
     assert library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernel.cu", 0, None, None) == 0
     given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
@@ -78,6 +78,18 @@ def test_a_warning_is_an_error_and_points_at_its_file(tmp_path):
     done, _ = compiled("steps", "float32", "sm_90", tmp_path, text)
     assert done.returncode != 0
     assert re.search(r"kernels/cuda/steps\.cu\(\d+\).*spare", done.stderr)
+
+
+def test_a_kernel_is_another_when_a_header_changes(tmp_path, monkeypatch):
+    """CuPy keeps compiled kernels by their text."""
+    before = gpu.source("steps")
+    shutil.copytree(gpu.SOURCES, tmp_path / "cuda")
+    monkeypatch.setattr(gpu, "SOURCES", tmp_path / "cuda")
+    same = gpu.source("steps")
+    assert same.splitlines()[0] == before.splitlines()[0]
+    with open(tmp_path / "cuda" / "common.cuh", "a") as header:
+        header.write("// more\n")
+    assert gpu.source("steps") != same
 
 
 def test_every_kernel_that_the_engine_starts_exists_and_no_other():

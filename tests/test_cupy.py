@@ -82,6 +82,31 @@ def test_the_order_of_threads_does_not_matter(call, dtype):
             same_bits(found[0], other)
 
 
+@on_the_cpu
+def test_launches_go_on_where_the_last_one_ended(monkeypatch):
+    """One iteration a launch, a run that diverges among them: as in one launch."""
+    case, engine = Case("nothing divides anything"), CupyEngine(EmulatedGpu(), "persistent")
+    case.rate = case.rate * [1, np.inf, 1]
+    with np.errstate(all="ignore"):
+        once = case.call(engine, *TRAIN[0])
+        monkeypatch.setattr(cupy_persistent, "LAUNCH_SECONDS", 0)
+        engine._gpu.launched.clear()
+        same_bits(once, case.call(engine, *TRAIN[0]))
+    assert engine._gpu.launched == [cupy_persistent.KERNEL] * TRAIN[0][2]
+    assert once[2].tolist() == [-1, 1, -1]
+
+
+@on_the_cpu
+@pytest.mark.parametrize("norm", [LINF, L2])
+def test_very_many_blocks_of_labels_are_products_with_all_neurons(norm, monkeypatch):
+    case, call = Case("several chunks"), ("train", "rate", 3, 0, "step", "eps", norm, 2)
+    monkeypatch.setattr(cupy_engine, "MOST_BLOCKS", 8)
+    device = EmulatedGpu()
+    for value, truth in zip(case.call(CupyEngine(device, "products"), *call), case.truth(*call)):
+        case.agree(value, truth)
+    assert device.launched.count("multiply") == 2 * (2 * 2 + 2)
+
+
 @devices
 @pytest.mark.parametrize("regime", ["persistent", "products"])
 def test_the_same_call_gives_the_same_bits(device, regime):
@@ -235,7 +260,7 @@ def test_tf32_rounds_factors_only(cupy):
     assert 1e-5 < errors["tf32"] < 2**-10
     with pytest.raises(ValueError, match="tensor cores multiply float32 networks, this one is float64"):
         Case("several chunks").call(CupyEngine(cupy, tf32=True), "logits")
-    with pytest.raises(ValueError, match="1/rho must be a finite float32 number"):
+    with pytest.raises(ValueError, match="1/rho must be a finite, normal float32 number"):
         CupyEngine(cupy).logits(case.W, CupyEngine(cupy).pack(case.X, case.y, 3), 3, 1e-60)
 
 
@@ -275,6 +300,13 @@ def test_what_is_missing_is_named(version, count, what, monkeypatch, capsys):
     assert re.search(f"cupy engine +{what}", capsys.readouterr().out)
     assert main(["reproduce", "--backend", "cupy-tf32"]) == 2
     assert re.search(what, capsys.readouterr().err)
+
+
+def test_a_forked_process_is_told_to_start_anew():
+    device = object.__new__(gpu.Gpu)
+    device._process = -1
+    with pytest.raises(gpu.NoGpu, match="a forked process cannot use its parent's GPU"):
+        device.upload(np.ones(3))
 
 
 def test_without_cupy_everything_imports(monkeypatch, capsys):

@@ -15,6 +15,7 @@ from .catalogue import CLAIMS, METRICS
 from .spec import SweepSpec
 
 LARGEST_BATCH = 256  # runs; more gain nothing on a CPU and are lost together when a sweep is stopped
+CONTEXT = 600_000_000  # bytes of GPU memory that a process takes before its first array
 BATCHES_PER_WORKER = 4  # at least, so that workers end together
 
 
@@ -158,7 +159,7 @@ def _fit_device(config: Figure3Config, task: Task, workers: int) -> int:
 
     shape = config.n_classes, config.n_neurons, config.patch_dim, config.n_patches
     each = cupy_engine.bytes_per_run(*shape, max(config.n_train, config.n_test), np.dtype(config.dtype).itemsize)
-    free = gpu.device().free_bytes() // workers
+    free = max(gpu.device().free_bytes() - (workers - 1) * CONTEXT, 0) // workers
     if each > free:
         raise ValueError(
             f"one run of {shape[0]} x {shape[1]} neurons in dimension {shape[2]} needs about {each / 1e6:,.0f} MB of "

@@ -146,6 +146,7 @@ train(real *W, const real *X, const int *label, real *part, double *loss, unsign
       int objective, int norm, int n_steps, int n_iter, int k, int m, int d, int P, int n, int S, int team, int x_shared,
       int dp, int Kp, int parts, int keep) {
     SHARED(unsigned char, memory);
+    if (bad[blockIdx.x / team] >= 0) return;  // in an earlier launch
     const int r = blockIdx.x / team, K = k * m, P4 = (P + 3) / 4 * 4, rows = S * P4;
     const Activation sigma = {q, rho, inverse};
     double *F = reinterpret_cast<double *>(memory), *C = F + S * k, *total = C + S * k;
