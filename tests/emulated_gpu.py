@@ -110,8 +110,8 @@ class EmulatedGpu:
     def _allocate(self, shape, dtype):
         assert self.recording is None, "memory is allocated while work is recorded"
         dtype = np.dtype(dtype)
+        self.allocated += int(np.prod(shape)) * dtype.itemsize
         size = -(-int(np.prod(shape)) * dtype.itemsize // 16) * 16
-        self.allocated += size
         pages = -(-(size + BEFORE) // PAGE) + 1
         block = mmap.mmap(-1, pages * PAGE)
         whole = np.frombuffer(block, np.uint8)

@@ -195,7 +195,6 @@ BAD = {
     "no weights": (["evaluate", "--weights", "nowhere.npz"], "nowhere.npz: there is no such file"),
     "no run": (["evaluate", "nowhere"], "nowhere: not a run folder"),
     "nothing": (["evaluate"], "give either a run folder or --weights"),
-    "cupy": (["reproduce", "--backend", "cupy"], "no GPU engine yet"),
     "seeds": (["reproduce", "--seeds", "0"], "n_seeds = 0: must be an integer >= 1"),
     "folder": (["reproduce", "--out", str(ROOT / "LICENSE" / "x")], "LICENSE/x: cannot be used as an output folder"),
     "foreign": (["reproduce", "--out", str(ROOT / "kernels")], "not empty and no run folder"),

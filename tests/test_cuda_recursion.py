@@ -74,17 +74,6 @@ class Together(EmulatedGpu):
         super().launch(*args, **more, together=True)
 
 
-class Counting(EmulatedGpu):
-    """It counts what it allocates."""
-
-    allocated = 0
-
-    def _allocate(self, shape, dtype):
-        memory = super()._allocate(shape, dtype)
-        self.allocated += memory.nbytes
-        return memory
-
-
 def near(found, truth):
     for two, one in zip(found, truth, strict=True):
         assert two.dtype == one.dtype
@@ -279,7 +268,7 @@ def test_bad_runs(J, norm, n_steps, known):
 @pytest.mark.parametrize("shared_bytes", [NOTHING, EVERYTHING])
 def test_memory_is_asked_for_before_any_work(n_steps, shared_bytes):
     case, ascent, size = Case(R=6), (2, CROSS_ENTROPY, LINF, n_steps), {"shared_bytes": shared_bytes}
-    gpu = Counting(**size)
+    gpu = EmulatedGpu(**size)
     case.run(gpu, *ascent)
     needed = gpu.allocated
     case.run(EmulatedGpu(memory=needed, **size), *ascent)
@@ -292,7 +281,7 @@ def test_memory_is_asked_for_before_any_work(n_steps, shared_bytes):
         assert not gpu.launched
         assert (error.fits > 0) == (memory > 500)
         for runs in range(1, 6):
-            counting = Counting(**size)
+            counting = EmulatedGpu(**size)
             case.part(range(runs)).run(counting, *ascent)
             assert (counting.allocated <= memory) == (runs <= error.fits)
 

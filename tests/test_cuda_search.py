@@ -15,8 +15,9 @@ from tolerances import PARITY, REORDERED
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 LARGE = {"many coordinates": (2, 161, 3), "many neurons": (41, 6, 4)}  # m, d, q
-SHAPES.update(LARGE, **{"a number": (1, 1, 2)})
-EVERY = {"interval": 1, "linear": 1, "tangents": 2, "one box": 2, "boxes": 5}  # so-manyth problem is tried
+EFFORTS = EFFORTS | {"boxes": (6, 4, 17)}
+SHAPES.update(LARGE, **{"a number": (1, 1, 12), "long": (3, 4000, 3)})
+EVERY = {"interval": 1, "linear": 1, "tangents": 3, "one box": 3, "boxes": 5}  # so-manyth problem is tried
 GLANCE = 3, 1, 5  # steps, rounds, boxes: some of everything
 CASES = [("linf", 0), ("l2", 0), ("l2", 0.3), ("l1", 0), ("l1", 0.3)]
 
@@ -66,7 +67,7 @@ def test_the_constants_are_the_formulas():
 
 @pytest.mark.parametrize(("norm", "penalty"), CASES)
 @pytest.mark.parametrize("effort", EFFORTS)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "long"])
 def test_it_agrees_with_the_other_engines(shape, effort, norm, penalty):
     code = NORMS[norm]
     given = some(shape, code, penalty, EFFORTS[effort], EVERY[effort] * (1 + (shape in LARGE)))
@@ -86,13 +87,38 @@ def test_it_agrees_with_the_other_engines(shape, effort, norm, penalty):
         assert length <= given["numbers"][i, 0] * (1 + 1e-12)
 
 
+@pytest.mark.parametrize(("norm", "shape", "effort"), [("linf", "many neurons", (2, 1, 5)), ("l1", "wide", (2, 0, 1))])
+def test_of_equal_ones_the_first_is_taken(norm, shape, effort):
+    """Numbers that add up exactly: entries of a gradient, and neurons, as large as each other, 32 places apart too."""
+    given = some(shape, NORMS[norm], 0, effort)
+    rng = np.random.default_rng(9)
+    given["W"], given["X"] = (rng.integers(-1, 2, given[name].shape) / 1.0 for name in ("W", "X"))
+    given["W"][..., 32:] = given["W"][..., : max(given["W"].shape[-1] - 32, 0)]
+    given["W"][:, :, 32:] = given["W"][:, :, : max(given["W"].shape[2] - 32, 0)]
+    given["numbers"][:, 0] = rng.integers(1, 8, 20) / 4
+    for ours, theirs in zip(cupy_search.search(EmulatedGpu(), **given), get_engine("numpy").search(**given)):
+        assert (np.abs(ours - theirs) <= 1e-9).reshape(20, -1).all(axis=1).mean() >= 0.9
+
+
 # ------------------------------------------------------------------ soundness
+@pytest.mark.parametrize(("norm", "penalty"), CASES)
+def test_every_allowance_for_rounding_is_made(norm, penalty):
+    """With long vectors the slack is so much larger than actual errors that none of its terms can be missing."""
+    given = some("long", NORMS[norm], penalty, (2, 2, 9), 5)
+    given["numbers"][:, 0] *= np.geomspace(0.05, 1, 4)
+    pads = np.array([search.slack(*patch(given, i))[0] for i in range(4)])
+    found, truth = cupy_search.search(EmulatedGpu(), **given), get_engine("numpy").search(**given)
+    # one may differ: where every chord is sigma itself, rounding decides whether a box can be halved
+    assert (np.abs(found[0] - truth[0]) <= (1e-2 if norm == "l1" else 1e-4) * pads).mean() >= 0.75
+
+
 @pytest.mark.parametrize(("norm", "penalty"), CASES)
 def test_no_point_of_the_ball_is_below_the_bound(norm, penalty):
     rng, code = np.random.default_rng(4), NORMS[norm]
-    given = some("four and a half", code, penalty, GLANCE, 3)
+    given = some("four and a half", code, penalty, GLANCE, 3, n_nodes=6)
     given["numbers"][:, 2] = 0
-    lower, upper, _, _ = cupy_search.search(EmulatedGpu(), **given)
+    lower, upper, _, nodes = cupy_search.search(EmulatedGpu(), **given)
+    assert nodes.max() == 5
     for i in range(len(lower)):
         p, _ = patch(given, i)
         delta = ball(code, p.eps, len(given["X"][0]), 20_000, rng)
@@ -158,8 +184,8 @@ def test_an_overflow_bounds_nothing(norm, scale):
 MIXED = "four and a half", "many neurons", "many coordinates"
 
 
-def mixed(shape, norm):
-    return some(shape, NORMS[norm], 0.3, GLANCE, 1 if shape == "four and a half" else 4)
+def mixed(shape, norm, every=1):
+    return some(shape, NORMS[norm], 0.3, GLANCE, every if shape == "four and a half" else 4)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -167,7 +193,7 @@ def mixed(shape, norm):
 def test_bits_do_not_depend_on_the_order_of_threads(shape, norm):
     given = mixed(shape, norm)
     truth = cupy_search.search(EmulatedGpu(0), **given)
-    for order in (1, 7):
+    for order in (1, 2, 3, 7):
         same(cupy_search.search(Together(order), **given), truth)
 
 
@@ -186,7 +212,7 @@ def test_a_problem_among_others_is_the_problem_alone(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_bits_do_not_depend_on_memory(norm, monkeypatch):
     """Weights and working vectors in shared or global memory, many or few warps and blocks, one launch or several."""
-    given = mixed("four and a half", norm)
+    given = mixed("four and a half", norm, 2)
     truth = cupy_search.search(EmulatedGpu(), **given)
     m, d = SHAPES["four and a half"][:2]
     seen = set()
@@ -195,7 +221,7 @@ def test_bits_do_not_depend_on_memory(norm, monkeypatch):
         seen.add((block.vectors_near, block.weights_near))
         same(cupy_search.search(Together(shared_bytes=shared_bytes), **given), truth)
     assert seen == {(True, True), (True, False), (False, False)}
-    for memory in (7_000, 9_000, 30_000):
+    for memory in (6_000, 7_000, 30_000):
         device = Together(memory=memory)
         same(cupy_search.search(device, **given), truth)
         assert (device.launched.count("search:search") > 1) == (memory < 10_000)

@@ -33,7 +33,7 @@ __device__ inline double step_length(const Patch &p, double slope, double bend) 
     return low;
 }
 
-// MINORANT <- its best mixture with GRADIENT, whose dual norm is `size` and whose offset is `fresh`; `best` and `offset`
+// MINORANT <- its best mixture with GRADIENT, whose dual norm is `size` and whose offset is `fresh`; `best`, `offset`
 // are MINORANT's bound and offset.
 __device__ inline void mix(const Patch &p, double fresh, double size, double &best, double &offset) {
     double *a = p.v(MINORANT);

@@ -176,9 +176,9 @@ extern "C" __global__ void lengths(const double *W, double *sizes, int norm, int
 }
 
 // Problems slices[s] to slices[s + 1] - 1 for every s < n_slices: X (., d); pairs (., 2): where label and rival are in
-// W (classes, m, d); numbers (., 3): eps, penalty, tolerance.  `next` begins at 0.  Every warp has `per_warp` doubles of
-// scratch: a pool of `boxes` boxes, and its vectors if they are not `vectors_near`, in shared memory, where the weights
-// of a slice's label and rival are if `weights_near`.
+// W (classes, m, d); numbers (., 3): eps, penalty, tolerance.  `next` begins at 0.  Every warp has `per_warp` doubles
+// of scratch: a pool of `boxes` boxes, and its vectors if they are not `vectors_near`, in shared memory, where the
+// weights of a slice's label and rival are if `weights_near`.
 extern "C" __global__ void __launch_bounds__(256, 2)
 search(const double *W, const double *sizes, int classes, const double *X, const int *pairs, const double *numbers,
        const int *slices, int n_slices, int *next, double *scratch, big per_warp, int boxes, int vectors_near,
