@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -141,6 +143,24 @@ def test_all_are_lost(victims, message, tmp_path, monkeypatch):
         assert len(list((tmp_path / "out" / "batches").iterdir())) >= 1
     finally:
         own.stop()
+
+
+def test_a_result_that_dies_with_its_worker_is_waited_for_again(monkeypatch):
+    """dask calls it finished and has nowhere to fetch it from; without a limit that wait never ends."""
+
+    class Future(SimpleNamespace):
+        __hash__ = object.__hash__
+
+        def result(self, timeout=None):
+            if self.answer is None:
+                raise TimeoutError if timeout else AssertionError("waits for ever")
+            return self.answer
+
+    lost, fine = Future(status="finished", answer=None), Future(status="finished", answer=(1, "found", 0.5))
+    monkeypatch.setattr("distributed.wait", lambda futures, **_: SimpleNamespace(done=futures))
+    waiting = {lost: 0, fine: 1}
+    assert distribute._finished(SimpleNamespace(as_current=nullcontext), waiting) == [(1, "found", 0.5)]
+    assert list(waiting) == [lost]
 
 
 def test_nobody_there(tmp_path, monkeypatch):

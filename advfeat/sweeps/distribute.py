@@ -22,6 +22,7 @@ from .work import work
 
 CONNECT = 10  # seconds until a scheduler, or its first worker, counts as not there
 ALONE = 30  # seconds without any worker until a sweep gives up
+FETCH = 10  # seconds until a finished result counts as lost with its worker
 
 
 class SweepFailed(RuntimeError):
@@ -166,7 +167,7 @@ def by_dask(tasks: Iterable, threads: int, client) -> Iterator:
 
 def _finished(client, waiting) -> list:
     """What came back within a second, taken out of `waiting`."""
-    from distributed import wait
+    from distributed import KilledWorker, wait
 
     try:
         with client.as_current():
@@ -175,6 +176,14 @@ def _finished(client, waiting) -> list:
         return []
     found = []
     for future in done:
-        i, fine = waiting.pop(future), future.status == "finished"
-        found.append(future.result() if fine else (i, Failure(repr(future.exception())), 0.0))
+        try:
+            if future.status == "finished":
+                found.append(future.result(timeout=FETCH))
+            else:
+                found.append((waiting[future], Failure(repr(future.exception())), 0.0))
+        except TimeoutError:  # its worker died before it handed the result over: dask does the batch again
+            continue
+        except KilledWorker as error:
+            found.append((waiting[future], Failure(repr(error)), 0.0))
+        del waiting[future]
     return found
