@@ -158,9 +158,10 @@ def test_a_result_that_dies_with_its_worker_is_waited_for_again(monkeypatch):
 
     lost, fine = Future(status="finished", answer=None), Future(status="finished", answer=(1, "found", 0.5))
     monkeypatch.setattr("distributed.wait", lambda futures, **_: SimpleNamespace(done=futures))
-    waiting = {lost: 0, fine: 1}
+    again = Future(status="pending", exception=lambda: None)
+    waiting = {lost: 0, fine: 1, again: 2}
     assert distribute._finished(SimpleNamespace(as_current=nullcontext), waiting) == [(1, "found", 0.5)]
-    assert list(waiting) == [lost]
+    assert list(waiting) == [lost, again]
 
 
 def test_nobody_there(tmp_path, monkeypatch):

@@ -177,6 +177,8 @@ def _finished(client, waiting) -> list:
     found = []
     for future in done:
         try:
+            if future.status in ("pending", "lost"):  # again, since its worker died
+                continue
             if future.status == "finished":
                 found.append(future.result(timeout=FETCH))
             else:
