@@ -9,14 +9,22 @@ from advfeat.kernels import L1, LINF, cupy_search, get_engine, gpu, search
 from advfeat.kernels.gpu import GpuMemoryError
 from advfeat.kernels.reference import sigma
 from emulated_gpu import EmulatedGpu, compiler
-from test_search import EFFORTS, NORMS, SHAPES, ball, problem, problems
+from test_search import EFFORTS, NORMS, ball, problem
+from test_search import SHAPES as OTHERS
+from test_search import problems as those
 from tolerances import PARITY, REORDERED
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
 
 LARGE = {"many coordinates": (2, 161, 3), "many neurons": (41, 6, 4)}  # m, d, q
 EFFORTS = EFFORTS | {"boxes": (6, 4, 17)}
-SHAPES.update(LARGE, **{"a number": (1, 1, 12), "long": (3, 4000, 3)})
+SHAPES = OTHERS | LARGE | {"a number": (1, 1, 12), "long": (3, 4000, 3)}
+
+
+def problems(shape, *args, **more):
+    return those(SHAPES[shape], *args, **more)
+
+
 EVERY = {"interval": 1, "linear": 1, "tangents": 3, "one box": 3, "boxes": 5}  # so-manyth problem is tried
 GLANCE = 3, 1, 5  # steps, rounds, boxes: some of everything
 CASES = [("linf", 0), ("l2", 0), ("l2", 0.3), ("l1", 0), ("l1", 0.3)]

@@ -16,7 +16,7 @@ SHAPES = {"one of everything": (1, 1, 2), "four and a half": (9, 7, 3), "wide": 
 
 
 def problems(shape, norm, penalty, seed=3):
-    m, d, q = SHAPES[shape]
+    m, d, q = SHAPES.get(shape, shape)
     W, X, _ = random_problem(seed, (2, 10, 1, d, 3, m))
     rng = np.random.default_rng(seed)
     rows = np.stack([np.arange(20), np.repeat([0, 1], 10), np.arange(20) % 3, (np.arange(20) + 1) % 3], axis=1)
