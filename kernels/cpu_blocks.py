@@ -139,13 +139,15 @@ def coefficients(F, n, y, copies, s0, objective, sign, C):
         loss -= copies[s0 + s] * C[s, y[s0 + s]]
     exponentials(C, n * k)
     for s in range(n):
-        total = 0.0
+        label, rivals = y[s0 + s], 0.0
         for i in range(k):
-            total += C[s, i]
+            if i != label:
+                rivals += C[s, i]
+        scale = sign / (rivals + C[s, label])
+        loss += copies[s0 + s] * math.log1p(rivals + (C[s, label] - 1.0))
         for i in range(k):
-            C[s, i] *= sign / total
-        C[s, y[s0 + s]] -= sign
-        loss += copies[s0 + s] * math.log(total)
+            C[s, i] *= scale
+        C[s, label] = -scale * rivals  # not p_y - 1, which is 0 from a margin of 38 on
     return loss
 
 

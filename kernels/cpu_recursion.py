@@ -76,15 +76,19 @@ def objective_weights(F, y, objective, C):
     for i in range(k):
         C[i] = 0.0
     if objective == CROSS_ENTROPY:
-        top, total = F[0], 0.0
+        top, rivals = F[0], 0.0
         for i in range(k):
             top = max(top, F[i])
         for i in range(k):
             C[i] = math.exp(F[i] - top)
-            total += C[i]
+            if i != y:
+                rivals += C[i]
+        total = rivals + C[y]
         for i in range(k):
             C[i] /= total
-    elif objective == MARGIN:
+        C[y] = -rivals / total
+        return
+    if objective == MARGIN:
         rival = -1
         for i in range(k):
             if i != y and (rival < 0 or F[i] > F[rival]):
@@ -95,12 +99,12 @@ def objective_weights(F, y, objective, C):
 
 @part
 def spoke(C, m, n):
-    """First and last + 1 neuron of the classes with C_i != 0."""
+    """First and last + 1 neuron of the classes with C_i != 0; (0, 0) where there is none."""
     lo, hi = n, 0
     for i in range(len(C)):
         if C[i] != 0.0:
             lo, hi = min(lo, i * m), max(hi, (i + 1) * m)
-    return lo, hi
+    return min(lo, hi), hi
 
 
 @part

@@ -51,8 +51,13 @@ def log_sum_exp(F):
 
 
 def cross_entropy(F, y):
-    """-log logit_y(X_n) -> (R, N), logit = softmax(F)."""
-    return log_sum_exp(F) - np.take_along_axis(F, y[..., None], -1)[..., 0]
+    """-log logit_y(X_n) = log(1 + sum_{j != y} exp(F_j - F_y)) -> (R, N), logit = softmax(F); NaN unless F is finite.
+
+    The sum is over the rivals alone, so that the loss keeps its relative accuracy where logit_y rounds to 1.
+    """
+    label = np.take_along_axis(F, y[..., None], -1)
+    rivals = log_sum_exp(np.where(label_onehot(F, y) > 0, -np.inf, F) - label)
+    return np.where(np.isfinite(F).all(axis=-1), np.logaddexp(0, rivals), np.nan)
 
 
 def strongest_rival(F, y):
@@ -67,9 +72,15 @@ def margin(F, y):
 
 
 def objective_gradient(F, y, objective):
-    """dJ/dF_i -> (R, N, k) for J = -F_y, max_{j != y} F_j - F_y, or cross-entropy."""
+    """dJ/dF_i -> (R, N, k) for J = -F_y, max_{j != y} F_j - F_y, or cross-entropy.
+
+    The last has p_i = logit_i for i != y and p_y - 1 for the label, which is taken as -sum_{j != y} p_j: the difference
+    loses all of its digits where p_y rounds to 1, from a margin of 38 on.
+    """
     if objective == CROSS_ENTROPY:
-        return np.exp(F - log_sum_exp(F)[..., None]) - label_onehot(F, y)
+        own = label_onehot(F, y)
+        rivals = np.exp(F - log_sum_exp(F)[..., None]) * (1 - own)
+        return rivals - own * rivals.sum(axis=-1, keepdims=True)
     if objective == MARGIN:
         return label_onehot(F, strongest_rival(F, y)) - label_onehot(F, y)
     return -label_onehot(F, y)

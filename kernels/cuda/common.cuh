@@ -72,11 +72,16 @@ __device__ inline double margin_of(const double *F, int k, int y, int &rival) {
 __device__ inline double objective_weights(const double *F, int k, int y, int objective, double *C) {
     double loss = 0;
     if (objective == CROSS_ENTROPY) {
-        double top = F[0], total = 0;
+        double top = F[0], rivals = 0;
         for (int i = 1; i < k; ++i) top = F[i] > top ? F[i] : top;
-        for (int i = 0; i < k; ++i) total += C[i] = exp(F[i] - top);
+        for (int i = 0; i < k; ++i) {
+            C[i] = exp(F[i] - top);
+            if (i != y) rivals += C[i];
+        }
+        const double own = C[y], total = rivals + own;
         for (int i = 0; i < k; ++i) C[i] /= total;
-        loss = top + log(total) - F[y];
+        C[y] = -rivals / total;  // not p_y - 1, which is 0 from a margin of 38 on
+        loss = top - F[y] + log1p(rivals + (own - 1));
     } else {
         for (int i = 0; i < k; ++i) C[i] = 0;
         if (objective == MARGIN) {
@@ -84,7 +89,7 @@ __device__ inline double objective_weights(const double *F, int k, int y, int ob
             margin_of(F, k, y, rival);
             C[rival] = 1;
         }
+        C[y] -= 1;
     }
-    C[y] -= 1;
     return loss;
 }

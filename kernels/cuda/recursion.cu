@@ -88,14 +88,17 @@ __device__ __forceinline__ bool weigh(const Run &run, int objective) {
         const double *F = run.F + j * k;
         double *C = run.C + j * k;
         if (objective == CROSS_ENTROPY) {
-            double top = end ? F[0] : 0.0, total = 0;
+            const int y = end ? run.label(j) : 0;
+            double top = end ? F[0] : 0.0, rivals = 0;
             for (int i = 1; i < end; ++i) top = F[i] > top ? F[i] : top;
             for (int i = lane; i < end; i += TEAM) {
                 odd |= !isfinite(F[i]);
-                total += C[i] = exp(F[i] - top);
+                C[i] = exp(F[i] - top);
+                if (i != y) rivals += C[i];
             }
-            total = team_sum(total);
-            for (int i = lane; i < end; i += TEAM) C[i] = C[i] / total - (i == run.label(j));
+            rivals = team_sum(rivals);
+            const double total = rivals + (end ? exp(F[y] - top) : 0.0);
+            for (int i = lane; i < end; i += TEAM) C[i] = (i == y ? -rivals : C[i]) / total;
         } else if (end) {
             const int y = run.label(j);
             int rival = -1;
