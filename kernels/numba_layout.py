@@ -149,9 +149,12 @@ def _ranges(counts):
 def merge(X, y):
     """One run's samples with repeated patches, then repeated samples, kept once, sorted by label; None: not worth it.
 
+    Patches are compared as numbers: -0.0, which noise times 0 is half of the time, is 0.0.
+
     Returns X (N', P', d), y (N',), how often every patch stands in its sample (N', P'), 0 for filling, and how often
     every sample stands in the data (N',).
     """
+    X = X + 0.0  # -0.0 + 0.0 is 0.0, so that equal numbers have equal bytes
     N, P, d = X.shape
     if len({patch.tobytes() for patch in X[0]}) > P // 2:
         return None

@@ -113,6 +113,17 @@ def test_merged_samples_are_the_samples_as_often_as_they_stand_in_the_data():
     assert {(label, patches(*s)): n for label, *s, n in zip(y.tolist(), X, times, copies)} == expected
 
 
+def test_zeros_of_either_sign_are_one_number():
+    """Noise times 0 is -0.0 half of the time: the data are noiseless all the same, and their bytes stay as they are."""
+    data = noiseless(5)
+    signed = np.where(data.X == 0, 0.0 * np.random.default_rng(0).standard_normal(data.X.shape), data.X)
+    before = signed.tobytes()
+    assert before != data.X.tobytes()
+    for one, two in zip(merge(signed, data.y), merge(data.X, data.y), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert signed.tobytes() == before
+
+
 FEW = {  # X (N, P, d) of which too little repeats
     "noise": np.random.default_rng(0).standard_normal((6, 4, 3)),
     "one patch": np.ones((6, 1, 3)),
