@@ -154,10 +154,10 @@ def merge(X, y):
     Returns X (N', P', d), y (N',), how often every patch stands in its sample (N', P'), 0 for filling, and how often
     every sample stands in the data (N',).
     """
-    X = X + 0.0  # -0.0 + 0.0 is 0.0, so that equal numbers have equal bytes
     N, P, d = X.shape
-    if len({patch.tobytes() for patch in X[0]}) > P // 2:
+    if len({patch.tobytes() for patch in X[0] + 0.0}) > P // 2:
         return None
+    X = X + 0.0  # -0.0 + 0.0 is 0.0, so that equal numbers have equal bytes
     number = {}
     patches = [[number.setdefault(patch.tobytes(), len(number)) for patch in sample] for sample in X]
     samples = {}
