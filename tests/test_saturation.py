@@ -1,11 +1,11 @@
-"""Cross-entropy where the label's probability rounds to 1: gradients, losses, attacks and recursions keep their digits."""
+"""Cross-entropy where the label's probability rounds to 1: gradients, losses, attacks and recursions stay right."""
 
 import numpy as np
 import pytest
+from advfeat.kernels import CROSS_ENTROPY, reference
 from engines import ENGINES, engine_of
 
 import advfeat as af
-from advfeat.kernels import CROSS_ENTROPY, reference
 from advfeat.theory import State, empirical_types, simulate
 
 MARGINS = [0.3, 5.0, 20.0, 30.0, 36.0, 37.5, 40.0, 100.0, 600.0]

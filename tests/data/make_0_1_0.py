@@ -19,8 +19,8 @@ from advfeat.config import Figure3Config
 
 SMALL = {
     "n_classes": 3, "n_neurons": 3, "patch_dim": 8, "n_patches": 6, "n_train": 9, "n_test": 8, "n_iter": 400,
-    "n_records": 4, "n_seeds": 2, "rho": 10.0, "init_std": 0.3, "lr": 2.0, "ascent_lr": 4.0, "eps_test": 0.85, "pgd_steps": 5,
-    "dtype": "float64",
+    "n_records": 4, "n_seeds": 2, "rho": 10.0, "init_std": 0.3, "lr": 2.0, "ascent_lr": 4.0, "eps_test": 0.85,
+    "pgd_steps": 5, "dtype": "float64",
 }  # fmt: skip
 SPEC = """[sweep]
 engine = "both"
