@@ -57,7 +57,8 @@ def cross_entropy(F, y):
     """
     label = np.take_along_axis(F, y[..., None], -1)
     rivals = log_sum_exp(np.where(label_onehot(F, y) > 0, -np.inf, F) - label)
-    return np.where(np.isfinite(F).all(axis=-1), np.logaddexp(0, rivals), np.nan)
+    with np.errstate(invalid="ignore"):  # NaN, of samples that are not active
+        return np.where(np.isfinite(F).all(axis=-1), np.logaddexp(0, rivals), np.nan)
 
 
 def strongest_rival(F, y):
