@@ -18,7 +18,7 @@ import numpy as np
 
 import advfeat as af
 
-Q, RHO = 3, 100.0
+Q = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Shape:
     n: int
     n_robust: int = 1
     noise: float = 0.05
+    rho: float = 100.0
 
     def law(self) -> af.PatchDistribution:
         return af.PatchDistribution(
@@ -49,7 +50,7 @@ class Shape:
     def fresh(self, backend: str, dtype) -> af.PatchCNN:
         """Where a training starts: w ~ N(0, 0.1^2 I)."""
         W = 0.1 * np.random.default_rng(1).standard_normal((self.R, self.k, self.m, self.d))
-        return af.PatchCNN(W.astype(dtype), Q, RHO, backend)
+        return af.PatchCNN(W.astype(dtype), Q, self.rho, backend)
 
     def learned(self, backend: str, dtype="float64", robust=12.0, non_robust=1.0, noise=0.02) -> af.PatchCNN:
         """Networks that classify: neuron s of class i is a_s u_i + b_s v_i + noise, with a_s, b_s up to the given
@@ -59,7 +60,7 @@ class Shape:
         for feature, size in zip(self.law().features, (robust, non_robust)):
             strength = size * draw.uniform(0.2, 1.0, (self.R, self.k, self.m, 1))
             W += strength * feature[:, None]
-        return af.PatchCNN(W.astype(dtype), Q, RHO, backend)
+        return af.PatchCNN(W.astype(dtype), Q, self.rho, backend)
 
 
 def command(*arguments, folder: Path) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from functools import partial
 
-from compare_inputs import RHO, Q, Shape, command, scratch, settings
+from compare_inputs import Q, Shape, command, scratch, settings
 
 import advfeat as af
 from advfeat import theory
@@ -66,7 +66,7 @@ def recursion(m, adversarial):
     state = theory.State.draw(5, m, 100, rng=list(range(8)), init_std=0.1)
     types = theory.population_types(5, 64, 1, 3.0, 1.0)
     ascent = {"ascent_lr": 40.0, "eps": 1.0} if adversarial else {}
-    options = {"q": Q, "rho": RHO, "lr": 12.5, "n_iter": 300, "record_every": 300}
+    options = {"q": Q, "rho": 100.0, "lr": 12.5, "n_iter": 300, "record_every": 300}
     return lambda: theory.simulate(state, types, **options, **ascent)
 
 
