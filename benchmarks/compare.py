@@ -293,7 +293,7 @@ def compare_times(versions, names, n_rounds) -> bool:
     try:
         for name in names:
             try:
-                seconds = rounds_of(workers, name, n_rounds)
+                seconds = rounds_of(workers, name, min(n_rounds, 5) if name.startswith("process/") else n_rounds)
             except RuntimeError as error:
                 print(f"{name:<36} failed in {error}", flush=True)
                 bad.append(name)
@@ -337,8 +337,8 @@ def arguments(argv=None):
     parser.add_argument("rev", metavar="REV", nargs="?", help="commit to compare with (default: in benchmarks/golden)")
     parser.add_argument("--bits", action="store_true", help="compare results bit by bit instead of speed")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="jobs or groups whose names contain one of these")
-    parser.add_argument("--quick", action="store_true", help="speed: fewer rounds, no `reproduce`")
-    parser.add_argument("--rounds", type=int, help="speed: how many (default 11, with --quick 5)")
+    parser.add_argument("--quick", action="store_true", help="speed: fewer rounds and jobs, no `reproduce`")
+    parser.add_argument("--rounds", type=int, help="speed: how many (default 11; with --quick, and of processes, 5)")
     parser.add_argument("--widths", type=int, nargs="+", choices=WIDTHS, default=WIDTHS, help="bits: of vectors")
     parser.add_argument("--digests", action="store_true", help="bits: print a hash of every array")
     parser.add_argument("--work", type=Path, default=ROOT / "benchmark-results" / "compare", help="what is installed")

@@ -23,7 +23,7 @@ W3 = Shape(R=256, k=5, m=5, d=32, P=16, n=50, noise=0.5)
 ONE_RUN = Shape(R=1, k=5, m=20, d=100, P=64, n=20)
 ASCENT = {"adversarial": True, "ascent_lr": 40.0, "eps": 1.0}
 SUITE = (af.FeatureSwap(), af.FGSM(), af.Aligned(), af.PGD("margin"), af.APGD("margin"), af.Rescue())
-SMALL_RUN = {"n_iter": 800, "n_records": 4, "n_test": 20}
+SMALL_RUN = {"n_iter": 400, "n_records": 2, "n_test": 10}
 
 
 def training(shape, dtype, n_iter, **options):
@@ -82,15 +82,15 @@ def process(*arguments):
 
 JOBS = {
     **{
-        f"training/{name}/{dtype}": partial(training, DEFAULT, dtype, 100, **options)
+        f"training/{name}/{dtype}": partial(training, DEFAULT, dtype, 50, **options)
         for dtype in ("float32", "float64")
         for name, options in {"standard": {}, "adversarial": ASCENT}.items()
     },
-    "training/W1/standard/float32": partial(training, W1, "float32", 50),
-    "training/W1/adversarial/float32": partial(training, W1, "float32", 50, **ASCENT),
-    "training/W3/standard/float32": partial(training, W3, "float32", 20),
-    "training/W3/adversarial/float32": partial(training, W3, "float32", 20, **ASCENT),
-    "training/minibatches/float32": partial(training, DEFAULT, "float32", 100, batch_size=10),
+    "training/W1/standard/float32": partial(training, W1, "float32", 20),
+    "training/W1/adversarial/float32": partial(training, W1, "float32", 20, **ASCENT),
+    "training/W3/standard/float32": partial(training, W3, "float32", 10),
+    "training/W3/adversarial/float32": partial(training, W3, "float32", 10, **ASCENT),
+    "training/minibatches/float32": partial(training, DEFAULT, "float32", 50, batch_size=10),
     "gradient/float32": partial(gradient, "float32"),
     "logits/float64": partial(logits, "float64"),
     "attacks/pgd": partial(attack, af.PGD("cross_entropy")),
@@ -99,7 +99,7 @@ JOBS = {
     "certificate/interval": interval,
     "certificate/linear": partial(certificate, "linear"),
     "certificate/branch-and-bound": partial(certificate, "branch_and_bound"),
-    "certificate/branch-and-bound/l2": partial(certificate, "branch_and_bound", "l2", 0.55),
+    "certificate/branch-and-bound/l2": partial(certificate, "branch_and_bound", "l2", 0.58),
     "recursion/standard/K25": partial(recursion, 5, False),
     "recursion/standard/K100": partial(recursion, 20, False),
     "recursion/adversarial/K25": partial(recursion, 5, True),
@@ -109,7 +109,16 @@ JOBS = {
     "process/reproduce-full": partial(process, "reproduce", "--out", "run"),
 }
 RARE = ("process/reproduce-full",)  # minutes a round: only where it is asked for
-SLOW = ("process/reproduce",)  # not with --quick
+#: Not with --quick: jobs that differ little from another one, and `reproduce`.
+SLOW = (
+    *(f"training/{name}/float32" for name in ("W1/standard", "W3/standard", "minibatches")),
+    "training/standard/float64",
+    "attacks/suite",
+    "certificate/branch-and-bound/l2",
+    "recursion/standard/K25",
+    "recursion/adversarial/K25",
+    "process/reproduce",
+)
 
 
 def timed(job, repeats: int) -> float:
