@@ -11,10 +11,9 @@ import numpy as np
 
 from .jit import part
 from .reference import L1, L2, LINF
-from .search import HALVINGS
+from .search import HALVINGS, TINY, UNIT
 
 REORDER = {"reassoc", "contract"}
-TINY, UNIT = float(np.finfo(np.float64).tiny), 2.0**-53
 
 
 class Problem(NamedTuple):
@@ -126,7 +125,7 @@ def supported(size, norm, eps, penalty):
     if norm == L1:
         return eps * max(size - penalty, 0.0)
     if norm == L2 and size < 2 * penalty * eps:
-        return size * size / (4 * penalty)
+        return size / 4 * (size / penalty)
     return eps * size - (penalty * eps * eps if norm == L2 else 0.0)
 
 

@@ -17,8 +17,6 @@ from .cpu_patch import (
     REST,
     RIVAL,
     SLOPE,
-    TINY,
-    UNIT,
     UP,
     VERTEX,
     Pool,
@@ -39,7 +37,7 @@ from .cpu_patch import (
 )
 from .jit import jit, part
 from .reference import L1, L2, LINF
-from .search import EXACT, GOLDEN, MIXTURES, MULTIPLIERS, NEGLIGIBLE, SETTLED, TRIES
+from .search import EXACT, GOLDEN, MIXTURES, MULTIPLIERS, NEGLIGIBLE, ROOT, SETTLED, TINY, TRIES, UNIT
 
 N_MULTIPLIERS, FIRST_MULTIPLIER = len(MULTIPLIERS), float(MULTIPLIERS[0])
 
@@ -209,10 +207,10 @@ def descend(W, p, w, n, least, delta, row):
 def tighten(W, sizes, p, w, n, D, i, room, penalty):
     """Shrink node n's ranges over {<D[i], delta> + penalty psi <= room}; False: the set is empty."""
     size = dual(D, i, p.norm)
-    if size == 0.0:
+    if not 0.0 < size < math.inf:
         return True
     m, total = w.Z.shape[1], 0.0
-    blur = 4 * (D.shape[1] + 16) * UNIT * (p.eps * size + abs(room))
+    blur = 4 * (D.shape[1] + 16) * UNIT * (p.eps * size + abs(room)) + TINY
     for r in range(m):
         w.Z[REST, r] = height(w.low[n, r], w.high[n, r], p.q, p.rho)
         total += w.Z[REST, r]
@@ -223,9 +221,11 @@ def tighten(W, sizes, p, w, n, D, i, room, penalty):
         for side in range(2):
             sign, reach, mu = 1.0 - 2.0 * side, math.inf, unit * FIRST_MULTIPLIER
             for _ in range(N_MULTIPLIERS):
+                if not (mu < math.inf and mu * penalty < math.inf):  # of infinite numbers nothing follows
+                    break
                 length = dual_shifted(W, p.down, r, sign, mu, D, i, p.norm)
                 here = supported(length, p.norm, p.eps, mu * penalty) + mu * (room + blur)
-                if here > reach:  # convex in mu
+                if not here <= reach:  # convex in mu
                     break
                 reach, mu = here, 2.0 * mu
             if side == 0:
@@ -300,17 +300,18 @@ def branch(W, sizes, p, w, n, free, least, delta, row):
 def slack(Z, sizes, up, down, length, d, eps, price, q, rho):
     """`search.slack` from the norms of weights (sizes) and input (length); `price` bounds lambda psi."""
     pad_h, pad_z, m = price, 0.0, Z.shape[1]
-    unit = 16 * (d + 2 * m + q + 16) * UNIT
+    unit, lost = 16 * (d + 2 * m + q + 16) * UNIT, 2 * m * (length + eps)
     for r in range(m):
+        lost += sizes[0, up, r] + sizes[0, down, r]
         pad_z += (sizes[0, up, r] + sizes[0, down, r]) * length + eps * (sizes[1, up, r] + sizes[1, down, r])
-    tiny = TINY * 2 * m * (1 + rho + pad_z)
-    pad_z = unit * pad_z + TINY
+    tiny, lost = TINY * 2 * m * (1 + rho + pad_z), ROOT * d * (lost + pad_z)
+    pad_z = unit * pad_z + lost + TINY
     for i, row in ((UP, up), (DOWN, down)):
         for r in range(m):
             reach = eps * sizes[1, row, r]
             slope = sigma_prime(abs(Z[i, r]) + reach + pad_z, q, rho)
             pad_h += slope * (sizes[0, row, r] * length + reach)
-    return unit * pad_h + tiny, pad_z
+    return unit * pad_h + lost + tiny, pad_z
 
 
 @jit
@@ -330,6 +331,11 @@ def search(
         images(w.Z, DOWN, -1, W, down, X, sample)
         length, price = math.sqrt(psi(X, sample, L2)), numbers[row, 1] * eps * (1.0 if norm == L1 else eps)
         pad_h, pad_z = slack(w.Z, sizes, up, down, length, d, eps, price, q, rho)
+        for i in range(d):
+            w.delta[0, i], delta[row, i] = 0.0, 0.0
+        if not pad_h < math.inf:  # of what overflows nothing is known
+            lower[row], upper[row], nodes[row] = -math.inf, math.inf, 1
+            continue
         p = Problem(up, down, eps, numbers[row, 1], norm, q, rho, pad_h, pad_z, n_steps, n_rounds)
         w.bound[0], least = -pad_h, 0.0
         for r in range(m):
@@ -337,8 +343,6 @@ def search(
             w.low[0, r], w.high[0, r] = w.Z[DOWN, r] - reach, w.Z[DOWN, r] + reach
             w.bound[0] += sigma(w.Z[UP, r] - eps * sizes[1, up, r], q, rho) - sigma(w.high[0, r], q, rho)
             least += sigma(w.Z[UP, r], q, rho) - sigma(w.Z[DOWN, r], q, rho)
-        for i in range(d):
-            w.delta[0, i], delta[row, i] = 0.0, 0.0
         alive, least = bound_node(W, sizes, p, w, 0, least, delta, row)
         count, used, closed = int(alive), 1, math.inf
         while count > 0:

@@ -33,6 +33,8 @@ import numpy as np
 from .reference import L1, L2, LINF, sigma, sigma_prime
 
 UNIT = 2.0**-53
+TINY = float(np.finfo(float).tiny)  # more than 2^51 underflows lose together
+ROOT = 2.0**-537  # > sqrt of half the smallest number: what an l_2 norm may lose where squares underflow, per sqrt(d)
 MULTIPLIERS = 2.0 ** np.arange(-3, 10)  # of |w| / |a|: the values of mu that tightening tries
 SETTLED = 1e-2  # tightening goes on while it shrinks the ranges' sum by this share
 NEGLIGIBLE = 1e-3  # ranges whose chord is less than this share of all heights above sigma are left as they are
@@ -79,7 +81,8 @@ def support(v, norm, eps, penalty):
     if norm == L1:
         return eps * np.maximum(size - penalty, 0)
     inner = size < 2 * penalty * eps
-    return np.where(inner, size**2 / np.where(inner, 4 * penalty, 1), eps * size - penalty * eps**2)
+    price = penalty * eps * eps  # in this order: eps^2 alone may underflow, and so may size^2
+    return np.where(inner, size / 4 * (size / np.where(inner, penalty, 1)), eps * size - price)
 
 
 def furthest(v, norm, eps, penalty):
@@ -119,17 +122,18 @@ def slack(p: Problem, x):
 
     With u = 2^-53, s_r = |w_r|_2 |x|_2 + eps |w_r|_* and sums over the neurons of both classes,
     pad_z = 16 (d + 2m + q + 16) u sum s_r, and pad_h has sigma'(|z_r| + eps |w_r|_*) s_r in place of s_r: sigma
-    changes by its slope times what z changes.  lambda psi adds its own part to pad_h, the smallest normal number what
-    underflows.
+    changes by its slope times what z changes.  lambda psi adds its own part to pad_h; what underflows is covered by
+    multiples of the smallest normal number, and where it does so under a root by `lost`.
     """
     m, d = p.W.shape
     both, z = np.concatenate([p.W, p.V]), np.abs(np.concatenate([p.z, p.v]))
-    reach, tiny = p.eps * dual(both, p.norm), np.finfo(float).tiny
-    size, unit = np.linalg.norm(both, axis=1) * np.linalg.norm(x) + reach, 16 * (d + 2 * m + p.q + 16) * UNIT
-    pad_z = unit * size.sum() + tiny
-    price = p.penalty * p.eps ** (1 if p.norm == L1 else 2)
-    pad_h = unit * ((sigma_prime(z + reach + pad_z, p.q, p.rho) * size).sum() + price)
-    return pad_h + tiny * 2 * m * (1 + p.rho + size.sum()), pad_z
+    reach, lengths, length = p.eps * dual(both, p.norm), np.linalg.norm(both, axis=1), np.linalg.norm(x)
+    size, unit = lengths * length + reach, 16 * (d + 2 * m + p.q + 16) * UNIT
+    lost = ROOT * d * (2 * m * (length + p.eps) + (lengths + size).sum())
+    pad_z = unit * size.sum() + lost + TINY
+    price = p.penalty * p.eps * (1 if p.norm == L1 else p.eps)
+    pad_h = unit * ((sigma_prime(z + reach + pad_z, p.q, p.rho) * size).sum() + price) + lost
+    return pad_h + TINY * 2 * m * (1 + p.rho + size.sum()), pad_z
 
 
 def chord(low, high, q, rho):
@@ -262,16 +266,18 @@ def descend(p: Problem, delta, n_steps):
 def tighten(p: Problem, low, high, a, room, penalty, pad_z):
     """Ranges of the rival's preactivations over {<a, delta> + penalty psi <= room}; low > high: the set is empty."""
     size = dual(a, p.norm)
-    if size == 0:
+    if not 0 < size < np.inf:
         return low, high
     above, _ = height(low, high, p.q, p.rho)
     worth = above >= NEGLIGIBLE * above.sum()
-    room += 4 * (len(a) + 16) * UNIT * (p.eps * size + abs(room))  # rounding of what is multiplied by mu
+    room += 4 * (len(a) + 16) * UNIT * (p.eps * size + abs(room)) + TINY  # rounding of what is multiplied by mu
     mu = dual(p.V, p.norm)[:, None] / size * MULTIPLIERS  # (m, .)
+    known = (mu < np.inf) & (mu * penalty < np.inf)  # of infinite numbers nothing follows
+    mu = np.where(known, mu, 0)
     reach = [
-        (support(sign * p.V[:, None] - mu[..., None] * a, p.norm, p.eps, mu * penalty) + mu * room).min(axis=1)
-        for sign in (1, -1)
+        support(sign * p.V[:, None] - mu[..., None] * a, p.norm, p.eps, mu * penalty) + mu * room for sign in (1, -1)
     ]
+    reach = [np.where(known & ~np.isnan(one), one, np.inf).min(axis=1) for one in reach]
     return (
         np.where(worth, np.maximum(low, p.v - reach[1] - pad_z), low),
         np.where(worth, np.minimum(high, p.v + reach[0] + pad_z), high),
@@ -326,6 +332,8 @@ class Search:
     def run(self, n_nodes, tolerance):
         """Least bound, least value, its delta, nodes used; ends when the bounds are `tolerance` apart."""
         p = self.p
+        if not self.pad_h < np.inf:  # of what overflows nothing is known
+            return -np.inf, np.inf, self.delta, 1
         reach = p.eps * dual(p.V, p.norm) + self.pad_z
         bound = sigma(p.z - p.eps * dual(p.W, p.norm), p.q, p.rho).sum() - sigma(p.v + reach, p.q, p.rho).sum()
         root, used, closed = self.node(bound - self.pad_h, p.v - reach, p.v + reach, self.delta), 1, np.inf

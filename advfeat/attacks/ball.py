@@ -16,22 +16,32 @@ DUAL = {"linf": 1, "l2": 2, "l1": np.inf}  # NumPy's order of the dual norm
 
 def _rows(delta, budget):
     """The vectors whose length is bounded, along the last axis."""
-    return delta.reshape(*delta.shape[:-2], 1, -1) if budget == "global" else delta
+    P, d = delta.shape[-2:]
+    return delta.reshape(*delta.shape[:-2], 1, P * d) if budget == "global" else delta
 
 
 def length(delta, norm: str, budget: str = "patch") -> np.ndarray:
     """The largest norm of a sample's vectors, (R, N)."""
-    rows = _rows(delta, budget)
+    return norms(_rows(delta, budget), norm).max(axis=-1)
+
+
+def norms(rows, norm: str) -> np.ndarray:
+    """The norms of the vectors along the last axis."""
     if norm == "l2":
-        return _euclidean(rows)[..., 0].max(axis=-1)
-    return np.linalg.norm(rows, {"linf": np.inf, "l1": 1}[norm], axis=-1).max(axis=-1)
+        return _euclidean(rows)[..., 0]
+    return np.linalg.norm(rows, {"linf": np.inf, "l1": 1}[norm], axis=-1)
+
+
+def squared(size):
+    """Whether squares of vectors of this length neither under- nor overflow."""
+    return (size > SQUARES[0]) & (size < SQUARES[1])
 
 
 def _euclidean(rows):
     """l_2 norms (..., 1), also where squares under- or overflow."""
     with np.errstate(over="ignore"):
         size = np.linalg.norm(rows, axis=-1, keepdims=True)
-    odd = ~((size > SQUARES[0]) & (size < SQUARES[1]))[..., 0]
+    odd = ~squared(size)[..., 0]
     if odd.any():
         top = np.abs(rows[odd]).max(axis=-1, keepdims=True)
         top = np.where(top > 0, top, 1)
@@ -56,6 +66,13 @@ def project(delta, eps, norm: str, budget: str = "patch") -> np.ndarray:
         rows = rows.copy()
         rows[outside] = _soft_threshold(rows[outside], np.broadcast_to(eps[..., 0], outside.shape)[outside])
     return rows.reshape(delta.shape)
+
+
+def shrink(delta, eps, norm: str, budget: str, allowed: float) -> np.ndarray:
+    """delta (..., P, d), along its ray into the ball where it is longer than eps (...) by more than the share `allowed`."""
+    rows, eps = _rows(delta, budget), np.asarray(eps)[..., None, None]
+    size = norms(rows, norm)[..., None]
+    return (rows * np.where(size > eps * (1 + allowed), eps / np.where(size > 0, size, 1), 1)).reshape(delta.shape)
 
 
 def _soft_threshold(rows, eps):

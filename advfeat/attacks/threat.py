@@ -195,8 +195,13 @@ class Problem:
         return eps if (self.on <= (self.eps == eps[:, None])).all() else None
 
     def fused(self, objective):
-        """eps (R,), the kernel's objective and norm where the engine's own loops fit this threat, else None."""
+        """eps (R,), the kernel's objective and norm where the engine's own loops fit this threat, else None.
+
+        They take squares, which must not under- or overflow.
+        """
         eps = self.radius_per_run()
+        if self.norm == "l2" and eps is not None and not ((eps == 0) | ball.squared(eps)).all():
+            return None
         fits = self.norm in checks.NORMS and self.budget == "patch" and self.box is None and self.targets is None
         if not fits or eps is None or objective not in checks.OBJECTIVES:
             return None

@@ -11,6 +11,7 @@ from ..attacks.ball import BUDGETS, NORMS
 from ..attacks.threat import per_sample, spread_over_runs
 from ..network import PatchCNN
 from .pairs import Pairs
+from .scaling import Scale, exponents
 
 #: Weakest and cheapest first; every method starts with those before it.
 METHODS = ("interval", "linear", "tangents", "branch_and_bound")
@@ -28,10 +29,12 @@ class Certificate:
     Attributes
     ----------
     lower : float64
-        Sound lower bound, outward rounding included; NaN where a sample is not active.  Work on a sample ends when it
-        is decided, so the bound of a certified or broken one need not be the tightest.
+        Sound lower bound of the exact margin, outward rounding included, at any scale of weights, inputs, rho and eps;
+        -inf where nothing is known, NaN where a sample is not active.  Work on a sample ends when it is decided, so the
+        bound of a certified or broken one need not be the tightest.
     upper : float64
-        Smallest margin met, at `X_adv`; never above the clean one.
+        Smallest margin met, the network's own at `X_adv` in floating point; never below `lower`, never above the clean
+        one, inf where none was finite.
     X_adv : float64, like X with a runs axis for a batch
     nodes : int
         Boxes of branch and bound, over all of a sample's patches and rivals.
@@ -72,6 +75,12 @@ def stages(method: str, max_nodes: int):
         nodes = max_nodes if nodes < max_nodes < 8 * nodes else 8 * nodes
 
 
+def alike(scales, where):
+    """The places `where` (n, 2) by their scales (n, 4): (Scale, places), one pair at ordinary scales."""
+    for scale in np.unique(scales, axis=0):
+        yield Scale(*scale.tolist()), where[(scales == scale).all(axis=1)]
+
+
 def certify(
     net: PatchCNN,
     X,
@@ -101,7 +110,8 @@ def certify(
         Samples to work on; the others have NaN bounds.
 
     Every stage works on the rivals that the stage before left open, on samples that are not broken yet.  Perturbations
-    that the search meets are tried on the network: they are what `upper` and `broken` rest on.
+    that the search meets are tried on the network: they are what `upper` and `broken` rest on.  At extreme scales the
+    search is given an equal problem at scale one (certify/scaling.py).
     """
     checks.choice("norm", norm, NORMS)
     checks.choice("budget", budget, BUDGETS)
@@ -111,6 +121,7 @@ def certify(
     X, y = net.check(X, y)
     shape = (net.n_runs, X.shape[1])
     eps = per_sample("eps", eps, shape, net.batched)
+    scales = exponents(net.weights, net.q, net.rho, X, eps)
     X, y = np.broadcast_to(X, (shape[0], *X.shape[1:])), np.broadcast_to(y, shape)
     active = np.ones(shape, bool) if active is None else active
     wanted = spread_over_runs("active", active, shape, net.batched, np.bool_)
@@ -118,11 +129,13 @@ def certify(
     lower, upper, nodes, X_adv = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int), X.copy()
     where = np.argwhere(wanted)
     size = max(1, CHUNK_BYTES // (8 * (k - 1) * X.shape[2] * d))
-    for start in range(0, len(where), size):
-        at = tuple(where[start : start + size].T)
-        pairs = Pairs(net, X[at], y[at], at[0], eps[at], norm, budget)
-        for steps, rounds, n in stages(method, max_nodes):
-            pairs.refine(steps, rounds, n)
-        lower[at], upper[at], nodes[at], X_adv[at] = pairs.lower(), pairs.margin, pairs.nodes(), pairs.X_adv
+    for scale, places in alike(scales[tuple(where.T)], where):
+        for start in range(0, len(places), size):
+            at = tuple(places[start : start + size].T)
+            with np.errstate(all="ignore"):  # what under- or overflows is in the bounds
+                pairs = Pairs(net, X[at], y[at], at[0], eps[at], norm, budget, scale)
+                for steps, rounds, n in stages(method, max_nodes):
+                    pairs.refine(steps, rounds, n)
+            lower[at], upper[at], nodes[at], X_adv[at] = pairs.lower(), pairs.margin, pairs.nodes(), pairs.X_adv
     answer = net.answer
     return Certificate(answer(eps), norm, budget, method, *map(answer, (lower, upper, X_adv, nodes)))

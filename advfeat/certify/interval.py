@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .. import checks
-from ..attacks.ball import DUAL, NORMS
+from ..attacks.ball import NORMS, norms
+from ..kernels.search import TINY, UNIT
 from ..network import PatchCNN
 
-UNIT = np.finfo(np.float64).eps / 2
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarray:
@@ -21,7 +22,8 @@ def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarr
     Rounding is outward.  The bound is computed in float64 from the exact values of weights and inputs; with unit
     roundoff u, the radius of z is widened by 4(d+2)u (eps |w|_* + |w|_2 max|x|_2), which covers the error of the dot
     products, and the sums are moved apart by the relative 4(Pm + q + 8)u, which covers activation, summation and the
-    final subtraction.
+    final subtraction.  The smallest normal number, in the radius and for every sigma (times 1 + rho), covers what
+    underflows; norms do not.  What overflows has the bound -inf.
 
     Returns
     -------
@@ -33,13 +35,14 @@ def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarr
     X, y = net.check(X, y)
     k, m, d = net.shape
     P = X.shape[2]
-    dual = np.linalg.norm(net.weights, DUAL[norm], axis=-1)
-    reach = eps[:, None, None] * dual
-    longest = np.linalg.norm(X, axis=-1).max(axis=(1, 2))[:, None, None]
-    reach = reach + 4 * (d + 2) * UNIT * (reach + longest * np.linalg.norm(net.weights, axis=-1))
-    lower, upper = net.engine.interval(net.weights, net.pack(X), net.q, net.rho, reach)
-    slack = 4 * (P * m + net.q + 8) * UNIT
-    y = np.broadcast_to(y, lower.shape[:2])[..., None]
-    label = np.take_along_axis(lower * (1 - slack), y, -1)[..., 0]
-    rivals = np.where(np.arange(k) == y, -np.inf, upper * (1 + slack)).max(axis=-1)
-    return net.answer(label - rivals - 2 * P * m * (1 + net.rho) * np.finfo(float).tiny)
+    with np.errstate(all="ignore"):
+        reach = eps[:, None, None] * norms(net.weights, DUAL[norm])
+        longest = norms(X, "l2").max(axis=(1, 2))[:, None, None]
+        reach = reach + 4 * (d + 2) * UNIT * (reach + longest * norms(net.weights, "l2")) + TINY
+        lower, upper = net.engine.interval(net.weights, net.pack(X), net.q, net.rho, reach)
+        slack = 4 * (P * m + net.q + 8) * UNIT
+        y = np.broadcast_to(y, lower.shape[:2])[..., None]
+        label = np.take_along_axis(lower * (1 - slack), y, -1)[..., 0]
+        rivals = np.where(np.arange(k) == y, -np.inf, upper * (1 + slack)).max(axis=-1)
+        bound = label - rivals - 2 * P * m * (1 + net.rho) * TINY
+    return net.answer(np.where(bound < np.inf, bound, -np.inf))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..attacks.ball import NORMS
+from ..attacks import ball
 from ..kernels import L1, reference
-from ..kernels.search import GOLDEN
+from ..kernels.search import GOLDEN, ROOT, UNIT
+from .scaling import LARGEST, Scale
 
-UNIT = 2.0**-53
+OUTSIDE = 64 * UNIT  # of the radius: perturbations of the search that are longer by more are shrunk to it
 FEW_NODES = 8  # with more, a sample is left where a pair's bound would have to rise by more than
 HOPE = 3.0  # times what the last stage raised it
 SHARE = 0.9  # of a pair's upper bound that the gaps of its patches may add up to
@@ -21,11 +22,14 @@ FIRST_TRIES, LATER_TRIES = 16, 4  # of golden section for a multiplier, after th
 class Pairs:
     """S samples, each with its k - 1 rivals; every refinement works on pairs that do not yet decide their sample.
 
-    X (S, P, d), y, run, eps (S,).  margin (S,), X_adv: the least margin met on the network and its point.
+    X (S, P, d), y, run, eps (S,).  margin (S,), X_adv: the least margin met on the network and its point.  All bounds
+    and perturbations, and W, rho, inputs, radius and reach (the radius that is searched) are at scale one.
     """
 
-    def __init__(self, net, X, y, run, eps, norm, budget):
-        self.net, self.X, self.y, self.run, self.eps, self.norm = net, X, y, run, eps, NORMS.index(norm)
+    def __init__(self, net, X, y, run, eps, norm, budget, scale: Scale):
+        self.net, self.X, self.y, self.run, self.norm = net, X, y, run, ball.NORMS.index(norm)
+        self.scale = scale
+        self.W, self.rho, self.inputs, self.radius, self.reach = scale.problem(net.weights, net.rho, X, eps)
         k, _, d = net.shape
         self.S, self.P = X.shape[:2]
         self.shared = budget == "global" and norm != "linf" and self.P > 1
@@ -40,8 +44,9 @@ class Pairs:
 
     # -------------------------------------------------------------- what is known
     def lower(self):
-        """Least bound over the rivals; a bound that is not finite bounds nothing."""
-        return np.where(np.isnan(self.bound), -np.inf, self.bound).min(axis=1)
+        """Least bound over the rivals, never above a margin that was met; -inf where the network's margins overflow."""
+        bound = np.where(np.isnan(self.bound), -np.inf, self.bound).min(axis=1)
+        return np.where(self.margin < np.inf, np.minimum(self.scale.bound(bound), self.margin), -np.inf)
 
     def nodes(self):
         return self.used.sum(axis=(1, 2))
@@ -56,7 +61,7 @@ class Pairs:
             here, x = s[points], X[points]
             F = self._logits(here, x)
             margin = reference.margin(F[None], self.y[here][None])[0]
-            for q in np.flatnonzero(margin < self.margin[here]):
+            for q in np.flatnonzero((margin < self.margin[here]) & (margin > -np.inf)):
                 if margin[q] < self.margin[here[q]]:  # several points of one sample
                     self.margin[here[q]], self.X_adv[here[q]] = margin[q], x[q]
 
@@ -80,7 +85,7 @@ class Pairs:
             return
         before = self.bound.copy()
         if self.shared and n_steps:
-            new = (self.eps[s] > 0) & ((self.penalty[s, j] == 0) | (n_rounds > 0))
+            new = (self.reach[s] > 0) & ((self.penalty[s, j] == 0) | (n_rounds > 0))
             self._choose_penalty(s[new], j[new], (max(n_steps, DUAL_STEPS * (n_rounds == 0)), n_rounds, n_nodes))
             s, j = self._hopeful(n_nodes)
         goal = np.where(np.isfinite(self.above[s, j]), self.above[s, j], 0.0).sum(axis=1) - self._price(s, j)
@@ -100,10 +105,10 @@ class Pairs:
         q, p = np.nonzero((self.below[s, j] == -np.inf) | ~(gap <= tolerance[:, None]))
         at = s[q], j[q], p
         rows = np.stack([s[q] * self.P + p, self.run[s[q]], self.y[s[q]], self.rivals[at[:2]]], axis=1)
-        numbers = np.stack([self.eps[s[q]], self.penalty[at[:2]], tolerance[q]], axis=1)
-        net, X = self.net, self.X.reshape(-1, self.X.shape[-1])
-        options = self.norm, net.q, net.rho, n_steps, n_rounds, n_nodes
-        lower, upper, delta, nodes = net.engine.search(net.weights, X, rows, numbers, *options)
+        numbers = np.stack([self.reach[s[q]], self.penalty[at[:2]], tolerance[q]], axis=1)
+        X = self.inputs.reshape(-1, self.inputs.shape[-1])
+        options = self.norm, self.net.q, self.rho, n_steps, n_rounds, n_nodes
+        lower, upper, delta, nodes = self.net.engine.search(self.W, X, rows, numbers, *options)
         self.below[at] = np.fmax(self.below[at], lower)
         better = upper < self.above[at]
         self.above[at] = np.where(better, upper, self.above[at])
@@ -113,46 +118,43 @@ class Pairs:
 
     def _price(self, s, j):
         """lambda eps^2 (l_2) or lambda eps (l_1) of a shared budget."""
-        return self.penalty[s, j] * self.eps[s] ** (1 if self.norm == L1 else 2)
+        reach = self.reach[s]
+        return self.penalty[s, j] * reach * (1 if self.norm == L1 else reach)  # reach^2 alone may underflow
 
     def _conclude(self, s, j, moved):
         """Bounds of the pairs from those of their patches, rounded down, and their perturbations tried out."""
         below, price = self.below[s, j], self._price(s, j)
         total = below.sum(axis=1) - price
-        rounding = 2 * (self.P + 4) * UNIT * (np.abs(below).sum(axis=1) + price)
+        rounding = 2 * (self.P + 4) * UNIT * (np.abs(below).sum(axis=1) + price) + ROOT * self.shared
         self.bound[s, j] = np.fmax(self.bound[s, j], total - rounding)
         if not moved:
             return
-        delta = self.delta[s, j]
-        if self.shared:
-            size = np.sqrt(self._spent(delta)) if self.norm != L1 else self._spent(delta)
-            delta = delta * np.where(size > self.eps[s], self.eps[s] / np.where(size > 0, size, 1), 1)[:, None, None]
-        self.attempt(s, self.X[s] + delta)
-
-    def _spent(self, delta):
-        return (np.abs(delta) if self.norm == L1 else delta**2).sum(axis=(1, 2))
+        norm, budget = ball.NORMS[self.norm], "global" if self.shared else "patch"
+        delta = ball.shrink(self.delta[s, j], self.radius[s], norm, budget, 0 if self.shared else OUTSIDE)
+        X = self.X[s] + self.scale.delta(delta)
+        self.attempt(s, np.clip(X, -LARGEST, LARGEST) if self.scale.inputs > 0 else X)
 
     def _choose_penalty(self, s, j, effort):
         """The multiplier that maximises the dual function sum_p min (h_p + lambda psi) - lambda eps^2, as bounded below
         by a search of this effort, by golden section in its logarithm: the dual function is concave in lambda.
 
         The first time in the whole range that can matter, later within `WINDOW` of the last choice.  Every lambda >= 0
-        is sound.
+        is sound.  lambda is a unit, which scales with the problem, times exp(x), so that bounds scale with it.
         """
-        W, run = self.net.weights, self.run[s]
+        W, run = self.W, self.run[s]
         size = (np.abs(W).max(axis=-1) if self.norm == L1 else np.linalg.norm(W, axis=-1)).sum(axis=-1)  # (R, k)
         most = size[run, self.y[s]] + size[run, self.rivals[s, j]]
         if self.norm != L1:
-            most = most * np.sqrt(self.P) / (2 * self.eps[s])
+            most = most * np.sqrt(self.P) / (2 * self.reach[s])
         s, j, most = s[most > 0], j[most > 0], most[most > 0]
         last = self.penalty[s, j]
-        low = np.log(np.where(last > 0, last / WINDOW, SMALLEST * most))
-        high = np.log(np.where(last > 0, last * WINDOW, most))
+        unit = np.where(last > 0, last, most)
+        low, high = (np.log(np.where(last > 0, *ends)) for ends in ((1 / WINDOW, SMALLEST), (WINDOW, 1)))
         best, chosen = np.full(len(s), -np.inf), most
 
         def dual(where):
             nonlocal best, chosen
-            self.penalty[s, j], self.below[s, j], self.above[s, j] = np.exp(where), -np.inf, np.inf
+            self.penalty[s, j], self.below[s, j], self.above[s, j] = unit * np.exp(where), -np.inf, np.inf
             self._search(s, j, np.zeros(len(s)), *effort)
             found = self.below[s, j].sum(axis=1) - self._price(s, j)
             better = found > best

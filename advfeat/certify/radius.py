@@ -11,6 +11,7 @@ from ..attacks import ball
 from ..attacks.threat import per_sample
 from ..network import PatchCNN
 from .certificate import METHODS, certify
+from .scaling import LARGEST
 
 MAX_HALVINGS = 200
 
@@ -77,8 +78,9 @@ def robust_radius(
 
     effort = {"method": method, "max_nodes": max_nodes}
     if high is None:
-        X_adv, broken, certified = np.zeros_like(X), ball.length(X, norm, budget) * (1 + 1e-9), np.zeros(shape)
-        unsure = broken.copy()
+        with np.errstate(over="ignore"):
+            X_adv, broken, certified = np.zeros_like(X), ball.length(X, norm, budget) * (1 + 1e-9), np.zeros(shape)
+        unsure = np.minimum(broken, LARGEST)
     else:
         unsure = per_sample("high", high, shape, net.batched)
         first = look(unsure, np.ones(shape, bool), **effort)
@@ -99,11 +101,11 @@ def robust_radius(
         todo = np.isfinite(broken) & (broken - doubt > rtol * broken)
         if not todo.any():
             break
-        halve(todo, (np.where(todo, broken, 0) + doubt) / 2, max_nodes=1)
+        halve(todo, np.where(todo, broken, 0) / 2 + doubt / 2, max_nodes=1)
     unsure = np.where(np.isfinite(broken), broken, unsure)  # a weaker search failed: ask `method` itself
     for _ in range(MAX_HALVINGS):
         todo = unsure - certified > rtol * unsure
         if not todo.any():
             break
-        halve(todo, (certified + unsure) / 2, **effort)
+        halve(todo, certified / 2 + unsure / 2, **effort)
     return RobustRadius(norm, budget, method, *map(net.answer, (certified, broken, X_adv)))

@@ -183,12 +183,12 @@ template <int NORM> __device__ double shifted(const double *w, const double *a, 
 // Shrink the ranges over {<MINORANT, delta> + penalty psi <= room}; false: the set is empty.
 __device__ APART bool tighten(const Patch &p, double room, double penalty) {
     const double *a = p.v(MINORANT), size = dual(a, p.norm, p.d);
-    if (size == 0) return true;
+    if (!(size > 0 && size < infinity())) return true;
     const int lane = lane_of_warp();
     double *rest = p.z(REST), total = 0;
     each(p.m, [&](int r) { total += rest[r] = height(p, p.z(LOW)[r], p.z(HIGH)[r]); });
     total = sum_over_lanes(total);
-    room += 4 * (p.d + 16) * UNIT * (p.eps * size + fabs(room));
+    room += 4 * (p.d + 16) * UNIT * (p.eps * size + fabs(room)) + TINY;
     __syncwarp();
     for (int r = 0; r < p.m; ++r) {
         if (rest[r] < NEGLIGIBLE * total) continue;
@@ -200,7 +200,8 @@ __device__ APART bool tighten(const Patch &p, double room, double penalty) {
         const double length = p.norm == L2 ? sqrt(sum) : sum;
         double reach = p.supported(length, mu * penalty) + mu * room;
         // of infinite numbers nothing follows
-        if (lane % 16 >= MULTIPLIERS || !(mu < infinity() && length < infinity() && reach == reach)) reach = infinity();
+        const bool known = mu < infinity() && mu * penalty < infinity() && length < infinity() && reach == reach;
+        if (lane % 16 >= MULTIPLIERS || !known) reach = infinity();
         for (int lanes = 8; lanes; lanes /= 2) reach = min(reach, __shfl_xor_sync(ALL, reach, lanes));
         const double above = __shfl_sync(ALL, reach, 0), below = __shfl_sync(ALL, reach, 16);
         if (r % WARP == lane) {

@@ -100,12 +100,16 @@ __device__ inline void begin(Patch &p, const double *x, const double *up_length,
     const double *z_up = p.z(UP), *z_down = p.z(DOWN), *up_size = p.up_size, *down_size = p.down_size;
     images(p, p.z(UP), nullptr, p.up, x);
     images(p, p.z(DOWN), nullptr, p.down, x);
-    double square = 0, total = 0, weighted = 0, sums[2] = {0, 0};
+    double square = 0, total = 0, lengths = 0, weighted = 0, sums[2] = {0, 0};
     each(d, [&](int c) { square += x[c] * x[c]; });
     const double length = sqrt(sum_over_lanes(square)), price = p.penalty * eps * (p.norm == L1 ? 1.0 : eps);
-    each(m, [&](int r) { total += (up_length[r] + down_length[r]) * length + eps * (up_size[r] + down_size[r]); });
+    each(m, [&](int r) {
+        total += (up_length[r] + down_length[r]) * length + eps * (up_size[r] + down_size[r]);
+        lengths += up_length[r] + down_length[r];
+    });
     total = sum_over_lanes(total);
-    const double pad_z = unit * total + TINY;
+    const double lost = ROOT * d * (2 * m * (length + eps) + sum_over_lanes(lengths) + total);
+    const double pad_z = unit * total + lost + TINY;
     each(m, [&](int r) {
         const double up = eps * up_size[r], down = eps * down_size[r];
         weighted += p.sigma_prime(fabs(z_up[r]) + up + pad_z) * (up_length[r] * length + up);
@@ -115,7 +119,7 @@ __device__ inline void begin(Patch &p, const double *x, const double *up_length,
         sums[0] += p.sigma(z_up[r] - up) - p.sigma(p.z(HIGH)[r]);
         sums[1] += p.sigma(z_up[r]) - p.sigma(z_down[r]);
     });
-    const double pad_h = unit * (sum_over_lanes(weighted) + price) + TINY * 2 * m * (1 + p.rho + total);
+    const double pad_h = unit * (sum_over_lanes(weighted) + price) + lost + TINY * 2 * m * (1 + p.rho + total);
     sum_over_lanes(sums);
     bound = sums[0] - pad_h;
     least = sums[1];

@@ -20,7 +20,7 @@
 constexpr int MULTIPLIERS = 13, TRIES = 40, MIXTURES = 12, HALVINGS = 30;
 constexpr double FIRST_MULTIPLIER = 0.125, GOLDEN = 0.6180339887498949, SETTLED = 1e-2, NEGLIGIBLE = 1e-3;
 constexpr double EXACT = 1e-14;
-constexpr double UNIT = 0x1p-53, TINY = 0x1p-1022;
+constexpr double UNIT = 0x1p-53, TINY = 0x1p-1022, ROOT = 0x1p-537;
 
 enum { UP, DOWN, AT, ALONG, SLOPE, CHORD, REST, LOW, HIGH, NEURON_ROWS };  // vectors (m,)
 enum { GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE, DELTA, COORDINATE_ROWS };  // vectors (d,)
@@ -70,7 +70,7 @@ struct Patch {
     // S(v) from the dual norm of v
     __device__ double supported(double size, double price) const {
         if (norm == L1) return size <= price ? 0.0 : eps * (size - price);
-        if (norm == L2 && size < 2 * price * eps) return size * size / (4 * price);
+        if (norm == L2 && size < 2 * price * eps) return size / 4 * (size / price);
         return norm == L2 ? eps * size - price * eps * eps : eps * size;
     }
 };
