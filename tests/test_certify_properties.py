@@ -201,10 +201,15 @@ def test_rotated_l2_balls(problem, budget, method):
 @quick
 @given(problems(), sets, methods, st.integers(-60, 60), st.integers(-60, 60))
 def test_scaled_weights_and_inputs(problem, threat, method, a, b):
-    """F(2^a W, 2^b X, 2^(a+b) rho) = 2^(a+b) F: exact, for radii scaled by 2^b."""
-    net, X, y, _, _ = problem
-    other = PatchCNN(net.W * 2.0**a, net.q, net.rho * 2.0 ** (a + b))
-    same_bounds(problem, threat, method, other, X * 2.0**b, y, 2.0 ** (a + b), lambda eps: eps * 2.0**b, METHODS)
+    """F(2^a W, 2^b X, 2^(a+b) rho) = 2^(a+b) F: to the bit, for radii scaled by 2^b."""
+    net, X, y, eps, _ = problem
+    other, options = PatchCNN(net.W * 2.0**a, net.q, net.rho * 2.0 ** (a + b)), {"norm": threat[0], "budget": threat[1]}
+    one = certify(net, X, y, eps, method=method, **options)
+    two = certify(other, X * 2.0**b, y, eps * 2.0**b, method=method, **options)
+    np.testing.assert_array_equal(two.lower, one.lower * 2.0 ** (a + b))
+    np.testing.assert_array_equal(two.upper, one.upper * 2.0 ** (a + b))
+    np.testing.assert_array_equal(two.X_adv, one.X_adv * 2.0**b)
+    np.testing.assert_array_equal(two.nodes, one.nodes)
 
 
 @quick
