@@ -11,7 +11,7 @@ import numpy as np
 
 from .jit import part
 from .reference import L1, L2, LINF
-from .search import HALVINGS, TINY, UNIT
+from .search import HALVINGS
 
 REORDER = {"reassoc", "contract"}
 

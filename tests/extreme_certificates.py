@@ -1,9 +1,9 @@
 """Certificates at extreme scales against exact arithmetic: random problems, an attack of its own, what must hold.
 
 The floats of a problem are exact rationals, and sigma is piecewise polynomial with rational coefficients, so the margin
-at a rational point of the ball is an exact Fraction, and so is whether the point lies in the ball (l_inf and l_1 as they
-stand, l_2 by squares).  Where to look is found in floating point on an equivalent problem of scale one, by a search that
-shares nothing with the library.
+at a rational point of the ball is an exact Fraction, and so is whether the point lies in the ball (l_inf and l_1 as
+they stand, l_2 by squares).  Where to look is found in floating point on an equivalent problem of scale one, by a
+search that shares nothing with the library.
 
     python tests/extreme_certificates.py --certified 10281
 

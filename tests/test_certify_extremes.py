@@ -1,10 +1,9 @@
-"""Certificates where numbers are extreme: exact arithmetic, scales that change no bit, balls that hold what is tried."""
+"""Certificates where numbers are extreme: exact arithmetic, scales that change no bit, balls that are kept."""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from advfeat.certify.scaling import LARGEST, Scale
 from advfeat.kernels import L1, L2, LINF
 from engines import CUPY, engine_of
 from extreme_certificates import exactly_inside, faults, is_inside, least_margin, random_case, trial
@@ -13,6 +12,7 @@ from global_search import exact_margin, exact_sigma, fractions
 from advfeat import PatchCNN
 from advfeat.attacks import PGD, OneStepAscent, ThreatModel, ball
 from advfeat.certify import certify, interval_margin, robust_radius
+from advfeat.certify.scaling import LARGEST, Scale
 
 SETS = [(norm, budget) for norm in ("linf", "l2", "l1") for budget in ("patch", "global")]
 METHODS = ("interval", "linear", "tangents", "branch_and_bound")

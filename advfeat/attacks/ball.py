@@ -69,7 +69,7 @@ def project(delta, eps, norm: str, budget: str = "patch") -> np.ndarray:
 
 
 def shrink(delta, eps, norm: str, budget: str, allowed: float) -> np.ndarray:
-    """delta (..., P, d), along its ray into the ball where it is longer than eps (...) by more than the share `allowed`."""
+    """delta (..., P, d), along its ray into the ball where longer than eps (...) by more than the share `allowed`."""
     rows, eps = _rows(delta, budget), np.asarray(eps)[..., None, None]
     size = norms(rows, norm)[..., None]
     return (rows * np.where(size > eps * (1 + allowed), eps / np.where(size > 0, size, 1), 1)).reshape(delta.shape)

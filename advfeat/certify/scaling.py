@@ -5,9 +5,9 @@ F is homogeneous of degree one in (W, rho), and its change of scale in x passes 
     F(W, rho; x) = 2^(i+j) F(2^-i W, 2^-(i+j) rho; 2^-j x),
 
 for a ball of radius 2^-j eps.  Where rho is above every preactivation that the ball allows, sigma(z) = z^q / (q
-rho^(q-1)) throughout, and rho may be replaced by 2^-l rho, still above them, for a factor 2^(l(1-q)) on F.  All of it is
-exact unless a number under- or overflows: bounds of ordinary problems keep their bits.  What underflows on the way is
-far below the allowances for rounding (docs/certificates.md).
+rho^(q-1)) throughout, and rho may be replaced by 2^-l rho, still above them, for a factor 2^(l(q-1)) on F.  All of it
+is exact unless a number under- or overflows, so that bounds keep their bits.  What underflows on the way is far below
+the allowances for rounding (docs/certificates.md).
 """
 
 from __future__ import annotations
