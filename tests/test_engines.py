@@ -18,7 +18,7 @@ from advfeat.checks import OBJECTIVES
 SHAPES = {  # R, N, P, d, k, m, q
     "one of everything": (1, 1, 1, 4, 2, 1, 2),
     "one neuron, one number": (2, 83, 51, 1, 2, 1, 3),
-    "passes over depth and neurons": (2, 3, 3, 600, 55, 10, 3),
+    "passes over depth and neurons": (2, 3, 3, 640, 77, 10, 3),
     "samples longer than a chunk": (1, 2, 600, 5, 10, 54, 2),
     "one patch, two neurons": (2, 7, 1, 3, 2, 1, 3),
     "three neurons": (2, 6, 4, 5, 3, 1, 4),
@@ -171,7 +171,7 @@ def test_the_shapes_reach_every_pass(dtype):
     assert packed["one neuron, one number"].groups[:, 2].max() > 1
     shape, long = "passes over depth and neurons", packed["samples longer than a chunk"]
     plan = dict(get_engine("numba").plan(cases[shape].W, packed[shape]))
-    assert re.fullmatch(r"[2-9] over d = 600, [2-9] over K = 550 neurons", plan["passes"])
+    assert re.fullmatch(r"[2-9] over d = 640, [2-9] over K = 770 neurons", plan["passes"])
     block_bytes = BLOCK_BYTES * BLOCK_BYTES // cases[shape].W.itemsize
     assert long.blocks * block_bytes > PANEL_BYTES  # of a weight gradient's lanes
     assert 540 * long.blocks * BLOCK_BYTES > WEIGHT_BYTES  # of its coefficients
