@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -121,6 +120,53 @@ def test_interrupted(cluster, tmp_path):
     assert rows(out).equals(rows(tmp_path / "local"))
 
 
+class Pressed:
+    """A client during each of whose calls somebody presses Ctrl-C; `whole` names the calls that came to their end."""
+
+    def __init__(self, during, *_, **__):
+        self.during, self.whole = during, []
+
+    def _call(self, name, answer=None):
+        for _ in range(self.during.count(name)):
+            signal.raise_signal(signal.SIGINT)
+        self.whole.append(name)
+        return answer
+
+    def wait_for_workers(self, *_, **__):
+        self._call("wait_for_workers")
+
+    def nthreads(self):
+        return self._call("nthreads", {"one": 1})
+
+    def submit(self, *_, **__):
+        return self._call("submit", object())
+
+    def close(self):
+        self._call("close")
+
+
+@pytest.mark.parametrize("during", ["wait_for_workers", "nthreads", "submit", "close"])
+def test_ctrl_c_never_strikes_inside_dask(during, monkeypatch):
+    """It is raised when the call has ended: from inside, dask's `__del__` swallows it or its loop prints a traceback."""
+    client = Pressed([during])
+    monkeypatch.setattr("distributed.Client", lambda *_, **__: client)
+    monkeypatch.setattr(distribute, "_finished", lambda _, waiting: waiting.clear() or [])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        distribute.connect("tcp://127.0.0.1:9")
+        list(distribute.by_dask(iter([(0, None)]), 1, client))
+        distribute.disconnect(client)
+    assert during in client.whole
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_does_not_wait_for_dask():
+    client = Pressed(["close", "close"])
+    with pytest.raises(KeyboardInterrupt):
+        distribute.disconnect(client)
+    assert client.whole == []
+
+
 @pytest.mark.parametrize(
     ("victims", "message"), [("workers", "no dask worker is left"), ("scheduler", "scheduler is gone")]
 )
@@ -136,10 +182,8 @@ def test_all_are_lost(victims, message, tmp_path, monkeypatch):
             for process in doomed:
                 process.kill()
 
-        begin = time.monotonic()
         with pytest.raises(SweepFailed, match=message + r".*; \d+ of 60 runs are kept"):
             sweep(slow(60), tmp_path / "out", scheduler=f"dask={own.address}", **OPTIONS, progress=kill)
-        assert time.monotonic() - begin < 60
         assert len(list((tmp_path / "out" / "batches").iterdir())) >= 1
     finally:
         own.stop()

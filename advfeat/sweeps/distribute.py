@@ -124,6 +124,33 @@ def follow(driver: int) -> None:
 
 
 # ------------------------------------------------------------------ dask
+@contextmanager
+def _in_one_piece():
+    """Ctrl-C in here is raised at the end, and only a second one at once.
+
+    One that strikes inside dask is lost in a ``Future.__del__``, or leaves a call half begun, of which dask's event
+    loop then prints a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = []
+
+    def hold(*_):
+        if held:
+            raise KeyboardInterrupt
+        held.append(True)
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
+@_in_one_piece()
 def connect(address: str):
     """A client of the scheduler, which has a worker.  Raises ValueError for what is not installed or not there."""
     try:
@@ -146,17 +173,23 @@ def connect(address: str):
     return client
 
 
+@_in_one_piece()
+def disconnect(client) -> None:
+    client.close()
+
+
 def by_dask(tasks: Iterable, threads: int, client) -> Iterator:
     """By the client itself: joblib's dask backend never returns once dask has given a task, or all workers, up."""
     waiting, tasks, seen = {}, iter(tasks), time.monotonic()
     while True:
         try:
-            n = sum(client.nthreads().values())
-            for i, batch in islice(tasks, max(2 * n - len(waiting), not waiting)):
-                waiting[client.submit(attempt, i, batch, threads, pure=False)] = i
-            if not waiting:
-                return
-            found = _finished(client, waiting)
+            with _in_one_piece():
+                n = sum(client.nthreads().values())
+                for i, batch in islice(tasks, max(2 * n - len(waiting), not waiting)):
+                    waiting[client.submit(attempt, i, batch, threads, pure=False)] = i
+                if not waiting:
+                    return
+                found = _finished(client, waiting)
         except (OSError, CancelledError):
             raise SweepFailed("the dask scheduler is gone") from None
         yield from found

@@ -15,7 +15,7 @@ from .. import checks, store
 from ..training import TrainingInterrupted
 from . import plan as planning
 from .archive import TABLE, Archive
-from .distribute import Failure, SweepFailed, by_dask, by_joblib, check_backend, connect, here
+from .distribute import Failure, SweepFailed, by_dask, by_joblib, check_backend, connect, disconnect, here
 from .spec import SweepSpec
 
 DRIVER, WORKER = 160e6, 190e6  # bytes of a process before its first batch: `python benchmarks/sweep_memory.py`
@@ -185,7 +185,7 @@ class Workers:
 
     def __exit__(self, *_):
         if self.client is not None:
-            self.client.close()
+            disconnect(self.client)
 
     def run(self, batches):
         """(batch, arrays or Failure, seconds) in the order in which they finish; none starts after a failure."""
