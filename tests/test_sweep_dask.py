@@ -147,15 +147,19 @@ class Pressed:
 
 @pytest.mark.parametrize("during", ["wait_for_workers", "nthreads", "submit", "close"])
 def test_ctrl_c_never_strikes_inside_dask(during, monkeypatch):
-    """It is raised when the call has ended: from inside, dask's `__del__` swallows it or its loop prints a traceback."""
+    """It is raised when the call has ended: inside, dask's `__del__` swallows it or its loop prints a traceback."""
     client = Pressed([during])
     monkeypatch.setattr("distributed.Client", lambda *_, **__: client)
     monkeypatch.setattr(distribute, "_finished", lambda _, waiting: waiting.clear() or [])
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+
+    def work():
         distribute.connect("tcp://127.0.0.1:9")
         list(distribute.by_dask(iter([(0, None)]), 1, client))
         distribute.disconnect(client)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert during in client.whole
     assert signal.getsignal(signal.SIGINT) is before
 
