@@ -299,11 +299,13 @@ def info(args) -> int:
     """Engines, devices, versions, threads; with --plan, what the engine would do for a configuration."""
     from llvmlite.binding import get_host_cpu_name
 
-    from .kernels import cpu_kernels, cpu_vectors, gpu, numba_engine
+    from .kernels import cpu_kernels, gpu, numba_engine, target
 
     cache = getattr(cpu_kernels.train.stats, "cache_path", None)
+    fused = "with" if target.FUSED else "without"
     rows = [
-        ("numba engine", f"{cpu_vectors.VECTOR_BYTES * 8}-bit vectors, {numba_engine.get_num_threads()} threads"),
+        ("numba engine", f"{target.VECTOR_BITS}-bit vectors, {numba_engine.get_num_threads()} threads"),
+        ("vectors", f"{fused} fused multiply-add; {target.SWITCH} = {', '.join(target.WITHOUT)} for narrower ones"),
         ("numpy engine", "the reference"),
         ("cupy engine", gpu.missing() or gpu.device().name),
         ("cpu", get_host_cpu_name()),

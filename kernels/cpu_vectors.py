@@ -1,16 +1,16 @@
-"""Registers of lanes as LLVM vectors of this machine's width: the words in which the tiles are written.
+"""Registers of lanes as LLVM vectors of the target's width: the words in which the tiles are written.
 
 The vectors are explicit, so no auto-vectoriser decides about speed, and the order of every sum is written down, so no
 compiler decides about bits.
 """
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-_FEATURES = llvm.get_host_cpu_features()
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx2") else 16
+from .target import FUSED, VECTOR_BITS
+
+VECTOR_BYTES = VECTOR_BITS // 8
 BLOCK_BYTES = 2 * VECTOR_BYTES  # a block is B = BLOCK_BYTES // itemsize = 2 V lanes, two registers of V numbers
 
 
@@ -69,7 +69,8 @@ class Vectors:
         return self.builder.call(function, args)
 
     def fma(self, a, b, c):
-        return self._call("fma", a, b, c)
+        """a b + c, rounded once where the target has an instruction for that."""
+        return self._call("fma", a, b, c) if FUSED else self.builder.fadd(self.builder.fmul(a, b), c)
 
     def root(self, a):
         return self._call("sqrt", a)

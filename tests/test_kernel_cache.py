@@ -44,8 +44,8 @@ def files(folder):
 
 
 def load(path):
-    """A source file as a module of its own."""
-    spec = importlib.util.spec_from_file_location("a_module_of_its_own", path)
+    """A source file as a module of its own, beside the kernels."""
+    spec = importlib.util.spec_from_file_location("advfeat.kernels.a_module_of_its_own", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
