@@ -154,7 +154,7 @@ def test_a_bad_spec_is_refused_at_once(tables, message, tmp_path):
 
 
 def test_a_billion_points_do_not_fit_even_when_asked_for(tmp_path):
-    rule = r"memory = '8GB': the plan of 1,000,000,000 points and 2,000,000,000 runs alone takes"
+    rule = r"memory = '8GB': the plan of 1,000,000,000 points and 2,000,000,000 results alone takes"
     with pytest.raises(ValueError, match=rule):
         advfeat.sweep({**GOOD, "axes": HUGE}, tmp_path / "out", yes=True, memory="8GB")
 

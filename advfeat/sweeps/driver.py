@@ -16,7 +16,7 @@ from ..training import TrainingInterrupted
 from . import plan as planning
 from .archive import TABLE, Archive
 from .distribute import Failure, SweepFailed, by_dask, by_joblib, check_backend, connect, disconnect, here
-from .spec import SweepSpec
+from .spec import SweepSpec, runs_in_words
 
 DRIVER, WORKER = 160e6, 190e6  # bytes of a process before its first batch: `python benchmarks/sweep_memory.py`
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -81,7 +81,7 @@ def sweep(
     total, own = bytes_of(memory), planning.memory_of_plan(spec)
     if own > total / 2:
         raise ValueError(
-            f"memory = {memory!r}: the plan of {spec.size:,} points and {spec.n_runs:,} runs alone takes about "
+            f"memory = {memory!r}: the plan of {spec.size:,} points and {spec.n_results:,} results alone takes about "
             f"{own / 1e6:,.0f} MB, more than half of it; give more, or split the sweep"
         )
     with Workers(scheduler, jobs, total - own) as workers:
@@ -128,14 +128,14 @@ class Clock:
     """Counts runs and estimates what is left from the work that is done."""
 
     def __init__(self, total, pending, jobs, progress):
-        self.done = total - sum(len(batch.runs) for batch in pending)
+        self.done = total - sum(batch.n_runs for batch in pending)
         self.total, self.jobs, self.progress = total, jobs, progress
         self.left, self.batches = sum(batch.work for batch in pending), len(pending)
         self.worked, self.took = 0.0, 0.0  # work that is back, and what workers needed for it
         self.begin = time.perf_counter()
 
     def __call__(self, batch, took):
-        self.done += len(batch.runs)
+        self.done += batch.n_runs
         self.batches -= 1
         self.worked += batch.work
         self.took += took
@@ -223,16 +223,17 @@ def bytes_of(memory) -> float:
 def describe(planned: planning.Plan, workers: Workers, pending, archive: Archive) -> list[str]:
     """The plan in lines."""
     spec, total = planned.spec, planned.n_runs
-    seeds, left = spec.base["n_seeds"], sum(len(batch.runs) for batch in pending)
+    seeds, left = spec.base["n_seeds"], sum(batch.n_runs for batch in pending)
     lines = [f"{spec.title}: {spec.design} of {spec.size:,} points x {seeds} seeds, {' and '.join(spec.training)} "
-             f"training, engine {spec.engine}: {total:,} runs"]  # fmt: skip
+             f"training, engine {spec.engine}: {runs_in_words(total, spec.engine)}"]  # fmt: skip
     for name, axis in spec.axes.items():
         held = axis.values
         text = f"{axis.low:g} to {axis.high:g}, {axis.scale}" if axis.low is not None else ", ".join(map(str, held[:8]))
         count = "" if held is None else f"{len(held)}: "
         lines.append(f"  {name}  {count}{text}{' ...' if held and axis.low is None and len(held) > 8 else ''}")
     largest = max((len(batch.runs) for batch in planned.batches), default=0)
-    lines.append(f"  {len(planned.batches)} batches of at most {largest} runs, {planned.shapes} different shapes")
+    each = " of each engine" if spec.engine == "both" else ""
+    lines.append(f"  {len(planned.batches)} batches of at most {largest} runs{each}, {planned.shapes} different shapes")
     lines.append(f"  {workers.jobs} workers ({workers.scheduler}), {workers.threads} threads and "
                  f"{workers.budget / 1e6:,.0f} MB for a batch each")  # fmt: skip
     if planned.skipped:

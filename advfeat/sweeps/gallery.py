@@ -14,6 +14,7 @@ from .drawing import short
 from .figures import draw
 from .results import Results, load
 from .selection import Selection, check, name_of
+from .spec import runs_in_words
 
 MOST_LISTED = 200  # skipped points on the page; sweep.json has all
 
@@ -92,12 +93,11 @@ def _told(axis: dict) -> list[str]:
 
 def _body(results: Results, shown: list[dict], place: Path) -> str:
     spec, left_out = results.spec, len(results.skipped)
-    n = results.n_points - left_out
     head = (
         f"{spec['design'].capitalize()} design, {results.n_points:,} points"
         + (f", {left_out:,} of them impossible and skipped" if left_out else "")
         + f"; {len(results.seeds)} seeds, {' and '.join(spec['training'])} training, engine: {spec['engine']}; "
-        f"{n * len(results.seeds) * len(spec['training']):,} runs."
+        f"{runs_in_words(results.n_runs, spec['engine'])}."
     )
     settings = [[key, ", ".join(value) if isinstance(value, list) else str(value)]
                 for key, value in spec.items() if key not in ("base", "axes", "plots")]  # fmt: skip

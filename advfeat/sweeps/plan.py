@@ -12,7 +12,7 @@ import numpy as np
 from .. import store
 from ..config import Figure3Config
 from .catalogue import CLAIMS, METRICS
-from .spec import SweepSpec
+from .spec import SweepSpec, count_runs, engines_of
 
 LARGEST_BATCH = 256  # runs; more gain nothing on a CPU and are lost together when a sweep is stopped
 CONTEXT = 600_000_000  # bytes of GPU memory that a process takes before its first array
@@ -27,6 +27,7 @@ RISEN = {("recursion", "adversarial", "cross_entropy"): 2}
 @dataclass(frozen=True, slots=True)
 class Run:
     """One training of one seed, evaluated at one or several radii: points that differ in `eps_test` alone share it.
+    With engine "both" it is done twice, by a network and by a recursion, and counts as two runs (`spec.count_runs`).
 
     `eps_test` ascends; one key per radius names its result.
     """
@@ -62,6 +63,11 @@ class Batch:
         return [key for run in self.runs for key in run.keys]
 
     @property
+    def n_runs(self) -> int:
+        """Trainings done: two for each of `runs` with engine "both"."""
+        return len(self.runs) * engines_of(self.task.engine)
+
+    @property
     def name(self) -> str:
         """Twenty hex digits that name exactly these results."""
         return hashlib.sha256("".join(self.keys).encode()).hexdigest()[:20]
@@ -93,7 +99,8 @@ class Plan:
 
     @property
     def n_runs(self) -> int:
-        return sum(len(batch.runs) for batch in self.batches)
+        spec = self.spec
+        return count_runs(self.points.values(), spec.axes, spec.base["n_seeds"], len(spec.training), spec.engine)
 
 
 def look_every(config: Figure3Config, n_looks: int) -> int:
@@ -174,8 +181,8 @@ def _fit_device(config: Figure3Config, task: Task, workers: int) -> int:
 
 
 def memory_of_plan(spec: SweepSpec) -> float:
-    """Bytes of the plan itself, in the driver: measured per point and per run."""
-    return 2500.0 * spec.size + 280.0 * spec.n_runs
+    """Bytes of the plan itself, in the driver: measured per point and per result."""
+    return 2500.0 * spec.size + 280.0 * spec.n_results
 
 
 def results_version(config: Figure3Config, task: Task) -> str:

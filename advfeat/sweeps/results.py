@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from .. import checks, store
 from ..theory import density_ratio
 from .catalogue import METRICS
+from .spec import count_runs
 
 #: Derived axes: a quotient of two fields each; `density_ratio` (c of Assumption 2.3, exponent q) beside them.
 RATIOS = {
@@ -91,6 +92,13 @@ class Results:
             first = self._base["first_seed"]
             return list(range(first, first + self._base["n_seeds"]))
         return sorted({int(s) for batch in self._batches("seed") for s in np.unique(batch["seed"].to_numpy())})
+
+    @property
+    def n_runs(self) -> int:
+        """Runs as `spec.count_runs` has them."""
+        points = zip(*(self.field(name)[~self.skipped_points].tolist() for name in self.axes))
+        trainings = len(self.spec["training"])
+        return count_runs(points, self.axes, self._base["n_seeds"], trainings, self.spec["engine"])
 
     @cached_property
     def measured(self) -> dict[tuple[str, str, str], list[int]]:

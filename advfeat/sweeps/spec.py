@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -23,6 +23,27 @@ SWEEP_KEYS = (
     "title", "engine", "training", "design", "n_points", "design_seed", "on_invalid", "metrics", "n_looks",
     "certificate", "max_nodes", "start",
 )  # fmt: skip
+
+
+def count_runs(points: Iterable[tuple], axes: Iterable[str], n_seeds: int, n_trainings: int, engine: str) -> int:
+    """The runs of a sweep's possible points (their values of `axes`).
+
+    A run is one training of one seed that is done, by a network or by a recursion: points that differ in `eps_test`
+    alone, or not at all, share theirs, and engine "both" does two.
+    """
+    kept = [i for i, name in enumerate(axes) if name != "eps_test"]
+    return len({tuple(point[i] for i in kept) for point in points}) * n_seeds * n_trainings * engines_of(engine)
+
+
+def engines_of(engine: str) -> int:
+    """How many engines train every run of a sweep's `engine`."""
+    return len(ENGINES) if engine == "both" else 1
+
+
+def runs_in_words(n_runs: int, engine: str) -> str:
+    """As "18,432 runs (recursions)"; "1,152 runs (576 networks, 576 recursions)"."""
+    each = ", ".join(f"{n_runs // len(ENGINES):,} {name}s" for name in ENGINES)
+    return f"{n_runs:,} runs ({each if engine == 'both' else f'{engine}s'})"
 
 
 @dataclass(frozen=True)
@@ -208,8 +229,15 @@ class SweepSpec:
         return self.n_points or math.prod(len(axis.values) for axis in self.axes.values())
 
     @property
-    def n_runs(self) -> int:
+    def n_results(self) -> int:
+        """Points x seeds x trainings: what the plan holds a key of."""
         return self.size * self.base["n_seeds"] * len(self.training)
+
+    @property
+    def n_runs(self) -> int:
+        """At most so many runs (`count_runs`), known before the points are made: all points possible and different."""
+        shared = len(self.axes["eps_test"].values) if self.design == "grid" and "eps_test" in self.axes else 1
+        return self.n_results // shared * engines_of(self.engine)
 
     def check_size(self, yes: bool = False) -> None:
         """Raise ValueError for more than MOST_RUNS runs, unless `yes`."""
@@ -217,8 +245,8 @@ class SweepSpec:
             axes = " x ".join(f"{name} {len(axis.values)}" for name, axis in self.axes.items() if axis.values)
             what = f"{self.size:,} points" + (f" ({axes})" if self.design == "grid" else "")
             raise ValueError(
-                f"{what} x {self.base['n_seeds']} seeds x {len(self.training)} trainings = {self.n_runs:,} runs: more "
-                f"than {MOST_RUNS:,} only with --yes (yes=True)"
+                f"{what}, {self.base['n_seeds']} seeds, {len(self.training)} trainings, engine {self.engine}: "
+                f"{runs_in_words(self.n_runs, self.engine)}, more than {MOST_RUNS:,} only with --yes (yes=True)"
             )
 
     def points(self) -> Iterator[tuple]:
