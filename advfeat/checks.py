@@ -33,12 +33,49 @@ def number(name: str, value, *, above: float | None = None, low: float | None = 
     return float(value)
 
 
-def per_run(name: str, value, n_runs: int, *, above: float | None = None, low: float | None = None) -> np.ndarray:
-    """One number, or one per run -> float64 (R,)."""
+def per_run(name: str, value, n_runs: int, *, above: float | None = None, low: float | None = None, dtype=None):
+    """One number, or one per run -> float64 (R,); with a `dtype`, numbers that `in_dtype` takes."""
     values = np.atleast_1d(np.asarray(value, dtype=object))
     if values.shape not in ((1,), (n_runs,)):
         raise ValueError(f"{name} has shape {values.shape}: must be one number or one per run ({n_runs},)")
-    return np.broadcast_to([number(name, v, above=above, low=low) for v in values.tolist()], (n_runs,)).copy()
+    held = [number(name, v, above=above, low=low) for v in values.tolist()]
+    if dtype is not None:
+        for one in held:
+            in_dtype(name, one, dtype, above=above)
+    return np.broadcast_to(held, (n_runs,)).copy()
+
+
+def in_dtype(name: str, value: float, dtype, *, above: float | None = None) -> None:
+    """Refuse a number that is infinite in `dtype`, or that must be > 0 (`above` = 0) and is 0 there."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.dtype(dtype).type(value)
+    if not np.isfinite(held):
+        raise ValueError(f"{name} = {value!r}: must be at most {np.finfo(dtype).max:.3g} in magnitude in {held.dtype}")
+    if above == 0 and held <= 0:
+        rule = f"at least {np.finfo(dtype).smallest_subnormal:.3g}"
+        raise ValueError(f"{name} = {value!r}: must be > 0 in {held.dtype}, {rule}")
+
+
+def floats(name: str, value) -> np.ndarray:
+    """An array of float32 or float64; TypeError for any other dtype (integers, complex numbers, objects)."""
+    held = np.asarray(value)
+    if held.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} has dtype {held.dtype}: must be float32 or float64")
+    return held
+
+
+def cast(name: str, value: np.ndarray, dtype) -> np.ndarray:
+    """A contiguous array of `dtype`, every entry finite there; ValueError where one is not, or was not before."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.ascontiguousarray(value, dtype)
+    if not np.isfinite(held).all():
+        if not np.isfinite(value).all():
+            what = "weight" if name == "W" else "entry"
+            raise ValueError(f"{name} holds NaN or infinite values: every {what} must be finite")
+        first = np.asarray(value)[~np.isfinite(held)].ravel()[0]
+        limit = f"at most {np.finfo(dtype).max:.3g} in magnitude in {held.dtype}"
+        raise ValueError(f"{name} holds {first:.6g}: every entry must be {limit}")
+    return held
 
 
 def seeds(value, n_runs: int, name: str = "seed") -> list[int]:
@@ -103,10 +140,8 @@ def features(pair, k: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inputs(X, n_runs: int, batched: bool, d: int, dtype) -> np.ndarray:
-    """X (N, P, d), or with a batched network also (R, N, P, d) -> contiguous (1 or R, N, P, d) of `dtype`."""
-    X = np.asarray(X)
-    if X.dtype not in (np.float32, np.float64):
-        raise TypeError(f"X has dtype {X.dtype}: must be float32 or float64")
+    """X (N, P, d), or with a batched network also (R, N, P, d) -> contiguous (1 or R, N, P, d) of `dtype`, finite."""
+    X = floats("X", X)
     if X.ndim == 3:
         X = X[None]
     elif X.ndim != 4 or not batched or len(X) not in (1, n_runs):
@@ -116,9 +151,7 @@ def inputs(X, n_runs: int, batched: bool, d: int, dtype) -> np.ndarray:
         raise ValueError(f"X has shape {X.shape}: its last axis must be the network's patch_dim = {d}")
     if 0 in X.shape:
         raise ValueError(f"X has shape {X.shape}: no axis may be empty")
-    if not np.isfinite(X).all():
-        raise ValueError("X holds NaN or infinite values: every entry must be finite")
-    return np.ascontiguousarray(X, dtype)
+    return cast("X", X, dtype)
 
 
 def labels(y, X: np.ndarray, n_classes: int) -> np.ndarray:

@@ -81,13 +81,21 @@ class Figure3Config:
         SmoothedReLU(self.q, self.rho)
         checks.integer("n_neurons", self.n_neurons, 1)
         checks.number("init_std", self.init_std, low=0)
+        for name in ("alpha", "beta", "rho", "lr", "ascent_lr"):
+            checks.in_dtype(name, getattr(self, name), self.dtype, above=0)
+        for name in ("noise_std", "init_std", "eps"):
+            checks.in_dtype(name, getattr(self, name), self.dtype)
         get_engine(self.backend)
 
     # -------------------------------------------------------------- from users
     @classmethod
-    def build(cls, path=None, pairs=(), **given) -> Figure3Config:
-        """Defaults, then the TOML file `path`, then `pairs` ("key=value"), then `given` (None: not given)."""
-        values = {}
+    def build(cls, path=None, pairs=(), fixed=None, **given) -> Figure3Config:
+        """Defaults, then the TOML file `path`, then `pairs` ("key=value"), then `given` (None: not given).
+
+        `fixed` are values that stand already, as q and rho of given weights: they replace defaults, and a value given
+        here that differs from them is refused.
+        """
+        values, fixed = {}, fixed or {}
         if path is not None:
             try:
                 values |= tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -139,9 +147,11 @@ class Figure3Config:
         if weights is None:
             rngs = [stream(seed, "init") for seed in (self.seeds if seeds is None else seeds)]
             return PatchCNN.init(*shape, rng=rngs, init_std=self.init_std, dtype=self.dtype, **options)
+        weights = checks.floats("W", weights)
         if weights.shape not in (shape, (self.n_seeds, *shape)):
             raise ValueError(f"weights have shape {weights.shape}: must be {shape} or {(self.n_seeds, *shape)}")
-        return PatchCNN(np.broadcast_to(weights, (self.n_seeds, *shape)).astype(self.dtype), **options)
+        W = checks.cast("W", weights, self.dtype)
+        return PatchCNN(np.broadcast_to(W, (self.n_seeds, *shape)), **options)
 
     def training(self, adversarial: bool) -> TrainConfig:
         extra = {"ascent_lr": self.ascent_lr, "eps": self.eps} if adversarial else {}

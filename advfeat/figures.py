@@ -157,7 +157,7 @@ def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: in
             shown = features @ X.T
             image = axis.imshow(shown, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
             if net is not None and classified:
-                predicted = int(net.predict(X[None].astype(net.dtype))[0])
+                predicted = int(net.predict(X[None])[0])
                 title += f": predicted {'nothing (a tie)' if predicted < 0 else f'class {predicted}'}"
             axis.set_title(title, loc="left")
             axis.set_yticks([(k - 1) / 2, k + (k - 1) / 2], ["robust $u_i$", "non-robust $v_i$"])

@@ -45,20 +45,18 @@ class PatchCNN:
         The engine (:func:`advfeat.kernels.get_engine`).
 
     Inputs ``X`` are (N, P, d), shared by all runs, or (R, N, P, d); labels ``y`` (N,) or (R, N).  Every method raises
-    ValueError or TypeError for wrong shapes, dtypes, labels out of range or NaN, before any work.
+    ValueError or TypeError for wrong shapes, dtypes, labels out of range, and numbers that are not finite in W's dtype
+    (in float32 1e60 is not), before any work.
     """
 
     def __init__(self, W, q: int = 3, rho: float = 1.0, backend: str = "numba"):
-        W = np.array(W)
-        if W.dtype not in (np.float32, np.float64):
-            raise TypeError(f"W has dtype {W.dtype}: must be float32 or float64")
+        W = checks.floats("W", np.array(W))
         if W.ndim not in (3, 4) or 0 in W.shape or W.shape[-3] < 2:
             raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
-        if not np.isfinite(W).all():
-            raise ValueError("W holds NaN or infinite values: every weight must be finite")
+        self.W = checks.cast("W", W, W.dtype)
         self.activation = SmoothedReLU(q, rho)
+        checks.in_dtype("rho", float(rho), W.dtype, above=0)
         self.q, self.rho, self.backend = int(q), float(rho), backend
-        self.W = np.ascontiguousarray(W)
         self.engine = get_engine(backend)
 
     # -------------------------------------------------------------- constructors
@@ -84,8 +82,9 @@ class PatchCNN:
             checks.integer("patch_dim", patch_dim, 1),
         )
         init_std = patch_dim**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
+        checks.in_dtype("init_std", init_std, dtype)
         W = init_std * np.stack([one.standard_normal(shape) for one in checks.generators(rng)])
-        return cls((W if isinstance(rng, checks.SEQUENCES) else W[0]).astype(dtype), **kwargs)
+        return cls(checks.cast("W", W if isinstance(rng, checks.SEQUENCES) else W[0], dtype), **kwargs)
 
     @classmethod
     def _minimum(cls, vectors, gamma, n_neurons, kwargs):
@@ -135,7 +134,8 @@ class PatchCNN:
         return PatchCNN(W, self.q, self.rho, self.backend)
 
     def astype(self, dtype) -> PatchCNN:
-        return self.with_weights(self.W.astype(dtype))
+        """The same network in another dtype; ValueError where a weight or rho is infinite there, or rho is 0."""
+        return self.with_weights(checks.cast("W", self.W, dtype))
 
     def run(self, r: int) -> PatchCNN:
         """Run `r` of a batch as a network of its own."""
@@ -213,13 +213,37 @@ class PatchCNN:
     @classmethod
     def load(cls, path, q: int | None = None, rho: float | None = None, backend: str = "numba") -> PatchCNN:
         """A network from an .npz with ``W`` (k, m, d) or (R, k, m, d), and ``q``, ``rho`` unless given here."""
-        from .store import load_npz
-
-        held = load_npz(path)
-        if "W" not in held:
-            raise ValueError(f"{path}: holds {sorted(held)}, but no array 'W' with the weights")
-        for name, value in (("q", q), ("rho", rho)):
-            if value is None and name not in held:
+        W, held = read_weights(path)
+        held |= {name: value for name, value in (("q", q), ("rho", rho)) if value is not None}
+        for name in ("q", "rho"):
+            if name not in held:
                 raise ValueError(f"{path}: has no {name!r}, so {name} must be given")
-        q = int(held["q"]) if q is None else q
-        return cls(held["W"], q, float(held["rho"]) if rho is None else rho, backend)
+        return cls(W, **held, backend=backend)
+
+
+def read_weights(path) -> tuple[np.ndarray, dict]:
+    """The array ``W`` of an .npz, and those of "q" and "rho" that it holds (`PatchCNN.save` writes all three).
+
+    Raises
+    ------
+    FileNotFoundError, CheckpointError
+        See `store.load_npz`.
+    ValueError, TypeError
+        No ``W``, or one that is neither float32 nor float64; a q or rho that no activation can have.
+    """
+    from .store import load_npz
+
+    held = load_npz(path)
+    if "W" not in held:
+        raise ValueError(f"{path}: holds {sorted(held)}, but no array 'W' with the weights")
+    try:
+        numbers = {name: held[name].item() for name in ("q", "rho") if name in held and held[name].size == 1}
+        for name in ("q", "rho"):
+            if name in held and name not in numbers:
+                raise ValueError(f"{name} has shape {held[name].shape}: must be one number")
+        if isinstance(numbers.get("q"), float) and numbers["q"].is_integer():
+            numbers["q"] = int(numbers["q"])
+        SmoothedReLU(**numbers)
+        return checks.floats("W", held["W"]), numbers
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from None

@@ -26,6 +26,8 @@ SEGMENT_SECONDS = 0.25  # how long the engine works between two looks at Ctrl-C 
 class TrainConfig:
     """How to train.  ``lr``, ``ascent_lr``, ``eps`` and ``seed`` are one value, or one per run of a batch.
 
+    ``lr``, ``ascent_lr`` and ``eps`` must be finite, and the rates > 0, in the network's dtype too: `train` checks it.
+
     Attributes
     ----------
     lr : learning rate eta > 0.
@@ -165,9 +167,11 @@ class _Trainer:
         R, N = net.n_runs, self.X.shape[1]
         if config.batch_size is not None and config.batch_size > N:
             raise ValueError(f"batch_size = {config.batch_size}: must be <= the number of samples {N}")
-        self.lr = checks.per_run("lr", config.lr, R, above=0)
-        self.step = checks.per_run("ascent_lr", config.ascent_lr if config.adversarial else 0, R, low=0)
-        self.eps = checks.per_run("eps", config.eps if config.adversarial else 0, R, low=0)
+        self.lr = checks.per_run("lr", config.lr, R, above=0, dtype=net.dtype)
+        self.step, self.eps = np.zeros(R), np.zeros(R)
+        if config.adversarial:
+            self.step = checks.per_run("ascent_lr", config.ascent_lr, R, above=0, dtype=net.dtype)
+            self.eps = checks.per_run("eps", config.eps, R, low=0, dtype=net.dtype)
         self.seeds = checks.seeds(config.seed, R)
         self.every = config.record_every or max(config.n_iter // 20, 1)
         self.iteration, self.records = 0, []

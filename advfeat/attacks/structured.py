@@ -39,9 +39,9 @@ def one_step_ascent(
     X's shape, with a leading runs axis for a batch; the network's dtype.
     """
     checks.choice("objective", objective, checks.OBJECTIVES)
-    eps = checks.per_run("eps", eps, net.n_runs, low=0)
+    eps = checks.per_run("eps", eps, net.n_runs, low=0, dtype=net.dtype)
     norm = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
-    lr = checks.per_run("lr", lr, net.n_runs, low=0)
+    lr = checks.per_run("lr", lr, net.n_runs, low=0, dtype=net.dtype)
     batch = net.pack(*net.check(X, y))
     n_steps = checks.integer("n_steps", n_steps, 1)
     J = checks.OBJECTIVES[objective]
