@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from . import __version__, checks, store
 from .config import DTYPES, Figure3Config, parse_value
+from .data import PatchData
 from .kernels import BACKENDS
+from .network import read_weights
 from .training import DivergenceError, TrainingInterrupted
 
 PLOT_OPTIONS = {
@@ -40,19 +42,11 @@ def _add_config(parser, seeds=True):
     parser.add_argument("--weights", metavar="FILE.npz", help="your own weights: array W (k, m, d) or (S, k, m, d)")
 
 
-def _config(args) -> Figure3Config:
-    seeds = getattr(args, "seeds", None)
-    given = {"n_seeds": seeds, "backend": args.backend, "dtype": args.dtype}
-    return Figure3Config.build(args.config, args.set, **given)
-
-
-def _weights(args):
-    if args.weights is None:
-        return None
-    held = store.load_npz(args.weights)
-    if "W" not in held:
-        raise ValueError(f"{args.weights}: holds {sorted(held)}, but no array 'W' with the weights")
-    return held["W"]
+def _config(args) -> tuple[Figure3Config, np.ndarray | None]:
+    """The configuration, with q and rho of the weights' file where it holds them, and the weights or None."""
+    weights, held = (None, {}) if args.weights is None else read_weights(args.weights)
+    given = {"n_seeds": getattr(args, "seeds", None), "backend": args.backend, "dtype": args.dtype}
+    return Figure3Config.build(args.config, args.set, held, **given), weights
 
 
 def _print_table(head, rows):
@@ -65,7 +59,7 @@ def reproduce(args) -> int:
     """Both trainings, figure3.png and .pdf, history.npz, report.html."""
     from . import experiment
 
-    config, weights = _config(args), _weights(args)
+    config, weights = _config(args)
     out = Path(args.out or f"advfeat-runs/figure3-{config.digest(weights)}")
     bars = {}
 
@@ -136,12 +130,12 @@ def evaluate(args) -> int:
         raise ValueError("evaluate: give either a run folder or --weights FILE.npz")
     if args.run is not None:
         if args.config or args.set or args.backend or args.dtype:
-            raise ValueError("evaluate RUN: the configuration is the run's own; only --eps and --weights change it")
+            raise ValueError("evaluate RUN: the configuration is the run's own; only --eps changes it")
         run = store.load(args.run)
         config, nets = Figure3Config.build(**_known(run, args.run)), run.nets
     else:
-        config = _config(args)
-        nets = {"weights": config.network(_weights(args))}
+        config, weights = _config(args)
+        nets = {"weights": config.network(weights)}
     eps = config.eps_test if args.eps is None else checks.number("eps", args.eps, low=0)
     test, rows = config.data("test"), []
     for name, net in nets.items():
@@ -315,10 +309,10 @@ def info(args) -> int:
     ]
     _print_table(("part", "state"), rows)
     if args.plan:
-        config = _config(args)
-        net, data = config.network(), config.data("train")
+        config, weights = _config(args)
+        net, data = config.network(weights), config.data("train")
         print(f"\nPlan for {config.n_seeds} seeds:")
-        batch = net.engine.pack(data.X.astype(net.dtype), data.y, config.n_seeds)
+        batch = net.pack(*net.check(data.X, data.y))
         _print_table(("choice", config.backend), net.engine.plan(net.weights, batch))
     return 0
 

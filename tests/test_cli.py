@@ -130,6 +130,61 @@ def test_own_weights_go_into_every_command(tmp_path, capsys):
     assert np.array_equal(start, np.full((2, 3, 4), 9.0))
 
 
+def robust_file(path, **arrays):
+    """A file of robust minima with q = 2 and rho = 1, at which they are robust; `arrays` replace some."""
+    u = Figure3Config.build(None, SMALL).distribution().features[0]
+    held = {"W": 9.0 * np.repeat(u[:, None], 4, axis=1), "q": 2, "rho": 1.0} | arrays
+    np.savez(path, **{name: value for name, value in held.items() if value is not None})
+    return str(path)
+
+
+def test_the_q_and_rho_of_a_weights_file_hold(tmp_path, capsys):
+    """At 0.6 these minima are robust in the polynomial part of the default's q = 3, rho = 100 (edge 1.0), and beyond
+    q = 2, rho = 1 they are not (edge 0.33)."""
+    file, config = robust_file(tmp_path / "w.npz"), [pair for pair in SMALL if not pair.startswith("rho")]
+    changed = ["q=2", "rho=1"]
+
+    def said(*command):
+        assert main([*command, "--seeds", "1", "--eps", "0.6", "--set", *config]) == 0
+        return capsys.readouterr().out
+
+    plain = robust_file(tmp_path / "plain.npz", q=None, rho=None)
+    own, default = said("evaluate", "--weights", file), said("evaluate", "--weights", plain)
+    assert main(["evaluate", "--weights", plain, "--seeds", "1", "--eps", "0.6", "--set", *config, *changed]) == 0
+    assert own == capsys.readouterr().out
+    columns = [re.search(r"^weights +0 +(\S+) +(\S+)", text, re.M).groups() for text in (own, default)]
+    assert columns == [("1.00", "0.00"), ("1.00", "1.00")]
+    out = tmp_path / "run"
+    assert main(["reproduce", "--seeds", "1", "--weights", file, "--out", str(out), "--set", *config]) == 0
+    run = advfeat.load(out)
+    assert (run.config["q"], run.config["rho"]) == (2, 1.0)
+    assert (run.nets["standard"].q, run.nets["standard"].rho) == (2, 1.0)
+
+
+@pytest.mark.parametrize("command", ["reproduce", "data", "evaluate"])
+def test_a_value_against_the_weights_file_is_refused(command, tmp_path, capsys):
+    config = [pair for pair in SMALL if not pair.startswith("rho")]
+    toml = tmp_path / "c.toml"
+    toml.write_text("q = 3\n")  # the default too, but said
+    file = robust_file(tmp_path / "w.npz")
+    for more, message in (
+        (["--set", "rho=10"], "rho = 10: contradicts the given weights, which hold rho = 1.0"),
+        (["--config", str(toml)], "q = 3: contradicts the given weights, which hold q = 2"),
+    ):
+        assert main([command, "--weights", file, "--set", *config, *more]) == 2
+        assert message in capsys.readouterr().err
+    assert Figure3Config.build(None, ["rho=1"], {"rho": 1.0}).rho == 1.0
+
+
+def test_a_run_folders_name_knows_the_activation_of_its_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = [*TINY, "n_iter=4", "n_records=1"]
+    tiny.remove("rho=10")
+    for i, rho in enumerate((1.0, 2.0)):
+        assert main(["reproduce", "--weights", robust_file(tmp_path / f"{i}.npz", rho=rho), *tiny]) == 0
+    assert len(list((tmp_path / "advfeat-runs").iterdir())) == 2
+
+
 def test_evaluate_reads_a_run(folder, capsys):
     assert main(["evaluate", str(folder), "--eps", "0"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith(("standard", "adv"))]
@@ -208,6 +263,11 @@ def test_wrong_weights_are_named(tmp_path, capsys):
         ({"V": np.zeros(3)}, "holds ['V'], but no array 'W'"),
         ({"W": np.zeros((5, 20, 99))}, "weights have shape (5, 20, 99): must be (5, 20, 100) or (4, 5, 20, 100)"),
         ({"W": np.full((5, 20, 100), np.nan)}, "W holds NaN"),
+        ({"W": np.ones((5, 20, 100), complex)}, "W has dtype complex128: must be float32 or float64"),
+        ({"W": np.ones((5, 20, 100), int)}, "W has dtype int64: must be float32 or float64"),
+        ({"W": np.full((5, 20, 100), 1e60)}, "W holds 1e+60: every entry must be at most 3.4e+38 in magnitude in flo"),
+        ({"W": np.ones((5, 20, 100)), "q": 2.5}, "w.npz: q = 2.5: must be an integer >= 2"),
+        ({"W": np.ones((5, 20, 100)), "rho": [1.0, 2.0]}, "w.npz: rho has shape (2,): must be one number"),
     ):
         np.savez(tmp_path / "w.npz", **arrays)
         assert main(["evaluate", "--weights", str(tmp_path / "w.npz")]) == 2
