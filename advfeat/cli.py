@@ -93,30 +93,22 @@ def reproduce(args) -> int:
 
 def data(args) -> int:
     """Assumption 2.3 and the window of a configuration's data, and Figure 2."""
+    from .experiment import predicted_strength
     from .figures import figure2, save
+    from .report import data_rows
 
-    config, weights = _config(args), _weights(args)
-    law = config.distribution()
-    density, strength = law.assumption_2_3(config.q)
-    low, high = config.window()
-    sample = config.data("test")
-    X, y = sample.X[0], sample.y[0]
-    gaps = np.abs(X[:, None] - X[None]).max(axis=(2, 3))[y[:, None] != y[None]]
-    rows = [
-        ("density ratio c = P_R alpha^q / (P_NR beta^q)", f"{density:.4g}", f"{'' if density < 1 else 'NOT '}denser"),
-        ("strength ratio alpha / beta", f"{strength:.4g}", f"{'' if strength > 1 else 'NOT '}stronger"),
-        ("window of eps_test (diagonal networks)", f"({low:.4g}, {high:.4g})", "" if low < high else "empty"),
-        ("eps_test", f"{config.eps_test:g}", "inside" if low < config.eps_test < high else "outside the window"),
-    ]
-    if len(gaps):
-        verdict = "holds" if gaps.min() >= 2 * config.eps else "does not hold"
-        rows.append(("smallest |X - X'|_inf between labels (Sec. 2.5)", f"{gaps.min():.4g}", f">= 2 eps {verdict}"))
-    _print_table(("quantity", "value", ""), rows)
+    config, weights = _config(args)
+    sample = config.data("test", config.seeds[:1])
+    first = PatchData(sample.X[0], sample.y[0], sample.robust[0], sample.strength[0], sample.features)
+    strength = predicted_strength(config, weights) if config.norm == "linf" else None
+    _print_table(*data_rows(config, first, config.window(strength)))
+    if strength is not None:
+        print(f"\nA: the largest <w, u> of adversarial training at iteration {config.n_iter}, as the noiseless recursion "
+              "predicts it.")  # fmt: skip
     net = None if weights is None else config.network(weights).run(0)
     if net is not None:
-        print(f"\naccuracy of the given weights on {len(y)} samples: {net.accuracy(X, y):.2f}")
+        print(f"\naccuracy of the given weights on {len(first)} samples: {net.accuracy(first.X, first.y):.2f}")
     out = store.make_folder(args.out)
-    first = type(sample)(X, y, sample.robust[0], sample.strength[0], sample.features)
     save(figure2(first, config.eps, net), out / "figure2")
     print(f"\nFigure 2: {out / 'figure2.png'}")
     return 0

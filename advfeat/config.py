@@ -15,7 +15,7 @@ from .data import PatchData, PatchDistribution
 from .kernels import get_engine
 from .network import PatchCNN, SmoothedReLU
 from .rng import stream
-from .theory import plateau, robust_window
+from .theory import Window, find_window, plateau
 from .training import TrainConfig
 
 DTYPES = ("float32", "float64")
@@ -26,7 +26,7 @@ class Figure3Config:
     """Both trainings of Figure 3.  Defaults: the measured setting in which the paper's story is seen whole.
 
     The paper leaves most numbers of its Sec. 6.1 open; these keep its conditions (robust is stronger, non-robust is
-    denser, sigma_0 = 1/sqrt(d), eps = beta) and a test radius inside the window of `advfeat.theory.robust_window`.
+    denser, sigma_0 = 1/sqrt(d), eps = beta) and a test radius inside the window of `advfeat.theory.find_window`.
     """
 
     n_classes: int = 5
@@ -170,8 +170,12 @@ class Figure3Config:
         return step // 5 if step % 5 == 0 else step
 
     # -------------------------------------------------------------- predictions
-    def window(self) -> tuple[float, float]:
-        return robust_window(self.alpha, self.beta, self.n_patches, self.n_robust, self.q)
+    def window(self, strength: float | None = None, norm: str | None = None) -> Window:
+        """`theory.find_window` of this data, for balls of `norm` (default: the configuration's) and, where it is known,
+        the largest <w_{i,s}, u_i> that adversarial training ends with."""
+        names = ("alpha", "beta", "n_patches", "n_robust", "q", "rho")
+        numbers = (getattr(self, name) for name in names)
+        return find_window(*numbers, norm=self.norm if norm is None else norm, strength=strength)
 
     def plateau(self) -> float:
         return plateau(self.beta, self.q, self.rho, self.ascent_lr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,8 +109,10 @@ def run(
     return result
 
 
-def recursions(config: Figure3Config, weights: np.ndarray | None = None) -> dict[str, Recursion]:
-    """Both trainings by the exact noiseless recursion, from the networks' own initial weights, classes and strengths.
+def recursions(
+    config: Figure3Config, weights: np.ndarray | None = None, trainings: Sequence[str] = TRAININGS
+) -> dict[str, Recursion]:
+    """The trainings by the exact noiseless recursion, from the networks' own initial weights, classes and strengths.
 
     Beyond a saturation it goes on as an approximation (`Recursion.exact` says where).  Empty for minibatches, which the
     recursion does not know.
@@ -124,7 +126,23 @@ def recursions(config: Figure3Config, weights: np.ndarray | None = None) -> dict
     ascent = {name: getattr(config, name) for name in ("ascent_lr", "eps", "objective", "norm", "n_ascent")}
     ascent |= {"after_saturation": "continue"}
     extra = {"standard": {}, "adversarial": ascent}
-    return {name: simulate(state, types, **common, **extra[name]) for name in TRAININGS}
+    return {name: simulate(state, types, **common, **extra[name]) for name in trainings}
+
+
+def final_strength(history: dict) -> float:
+    """The largest <w_{i,s}, u_i> that a history ends with, over runs, classes and neurons; NaN where a run diverged."""
+    return float(np.max(history["A"][-1]))
+
+
+def predicted_strength(config: Figure3Config, weights: np.ndarray | None = None) -> float | None:
+    """`final_strength` of adversarial training as the exact recursion predicts it for the first seed, without training.
+
+    None for minibatches, which the recursion does not know.
+    """
+    first = replace(config, n_seeds=1)
+    held = weights[:1] if np.ndim(weights) == 4 else weights
+    found = recursions(first, held, ("adversarial",))
+    return final_strength({"A": found["adversarial"].A}) if found else None
 
 
 def deviation(history: dict, recursion: Recursion) -> np.ndarray:

@@ -41,6 +41,27 @@ def correlations(net: PatchCNN, features) -> dict[str, np.ndarray]:
     return {name: net.answer(value) for name, value in out.items()}
 
 
+def smallest_gap(X: np.ndarray, y: np.ndarray, block: int = 1 << 22) -> float:
+    """min |X - X'|_inf over pairs of samples (n, P, d) with different labels (Sec. 2.5); inf where there is no pair.
+
+    A pair is at least as far apart as at the largest coordinate of either of its samples.  Pairs are looked at in the
+    order of this bound, in blocks of about `block` numbers, until it reaches the smallest gap found: n^2 + `block`
+    numbers of memory, where all pairs at once take n^2 P d.
+    """
+    X = X.reshape(len(X), -1)
+    there = X[:, np.abs(X).argmax(axis=1)]  # (n, n): sample i at the largest coordinate of sample j
+    bound = np.abs(there - there.diagonal())
+    i, j = np.nonzero(np.triu(y[:, None] != y))
+    bound = np.maximum(bound[i, j], bound[j, i])
+    order, found, step = np.argsort(bound), np.inf, max(block // X.shape[1], 1)
+    for first in range(0, len(order), step):
+        chosen = order[first : first + step]
+        if bound[chosen[0]] >= found:
+            break
+        found = min(found, np.abs(X[i[chosen]] - X[j[chosen]]).max(axis=1).min())
+    return float(found)
+
+
 def strongest(C: np.ndarray) -> np.ndarray:
     """max_s of correlations (..., k, m) -> (..., k)."""
     return C.max(axis=-1)

@@ -10,8 +10,12 @@ import numpy as np
 
 from . import store
 from .config import Figure3Config
-from .experiment import TAKE_OFF, TRAININGS, deviation, summary
-from .metrics import ATTACKS
+from .data import PatchData
+from .experiment import TAKE_OFF, TRAININGS, deviation, final_strength, summary
+from .metrics import ATTACKS, smallest_gap
+from .theory import Window
+
+MOST_COMPARED = 2000  # samples whose pairwise distances `data_rows` takes: they need 32 MB, and 10,000 would need 800
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -77,6 +81,25 @@ def outcome_rows(run: store.Run, config: Figure3Config, theory: dict) -> tuple[l
             until = [spread(theory[t].saturated_at, 0) for t in TRAININGS]
             rows.append(["recursion exact until (then an axis saturates)", *until])
     return ["median (range) over seeds", *TRAININGS], rows
+
+
+def data_rows(config: Figure3Config, data: PatchData, window: Window) -> tuple[list[str], list[list[str]]]:
+    """What `advfeat data` says of a configuration and of one run's samples: Assumption 2.3, window, separation."""
+    density, strength = config.distribution().assumption_2_3(config.q)
+    ends = f"({window.low:.4g}, {window.high:.4g})" if window.stands else "none"
+    rows = [
+        ["density ratio c = P_R alpha^q / (P_NR beta^q)", f"{density:.4g}", f"{'' if density < 1 else 'NOT '}denser"],
+        ["strength ratio alpha / beta", f"{strength:.4g}", f"{'' if strength > 1 else 'NOT '}stronger"],
+        ["window of eps_test (diagonal networks)", ends, window.failed or window.premise],
+        ["eps_test", f"{config.eps_test:g}", window.place(config.eps_test)],
+    ]
+    n = min(len(data), MOST_COMPARED)
+    gap = smallest_gap(data.X[:n], data.y[:n])
+    if np.isfinite(gap):
+        part = "" if n == len(data) else f", the first {n:,} of {len(data):,} samples"
+        verdict = "holds" if gap >= 2 * config.eps else "does not hold"
+        rows.append([f"smallest |X - X'|_inf between labels (Sec. 2.5){part}", f"{gap:.4g}", f">= 2 eps {verdict}"])
+    return ["quantity", "value", ""], rows
 
 
 def _class_tables(run, config) -> str:
@@ -151,8 +174,7 @@ def _about_theory(config, theory) -> str:
 def write_report(run: store.Run, config: Figure3Config, figure: Path, path: Path, theory: dict) -> None:
     """Write the report of a finished run; `figure` is the PNG to embed, `theory` the recursions drawn in it."""
     picture = base64.b64encode(Path(figure).read_bytes()).decode()
-    low, high = config.window()
-    inside = "inside" if low < config.eps_test < high else "outside"
+    window = config.window(final_strength(run.histories["adversarial"]))
     head, rows = outcome_rows(run, config, theory)
     body = f"""
 <h1>Feature learning in standard and adversarial training</h1>
@@ -168,8 +190,7 @@ below, by branch and bound (intervals alone: the thin dotted line); the truth li
 alone, the paper's metric, can be masked and is drawn apart. {_about_theory(config, theory)}</p>
 <h2>Outcome at iteration {config.n_iter}</h2>
 {table(head, rows)}
-<p class="note">Theory: the test radius {config.eps_test:g} lies {inside} the window ({low:.3f}, {high:.3f}) in which
-the two trainings can be told apart; density ratio c =
+<p class="note">Theory: {escape(window.sentence(config.eps_test))}; density ratio c =
 {config.distribution().assumption_2_3(config.q)[0]:.3f} (&lt; 1: the non-robust feature is denser); predicted plateau
 B* = {config.plateau():.3f}.</p>
 <h2>What varies over seeds and classes</h2>

@@ -35,13 +35,13 @@ def _lines(axis, x, values, color, label, style="-", **options):
     axis.plot(x, np.median(values, axis=1), style, color=color, label=label, **options)
 
 
-def robustness_figure(found: dict[str, Sandwich], config: Figure3Config) -> Figure:
+def robustness_figure(found: dict[str, Sandwich], config: Figure3Config, strength: float | None = None) -> Figure:
     """Accuracy against eps for each network of a run (columns).
 
     Top: both bounds, the gap between them shaded, counted from every sample's two radii and so drawn at every eps; the
     interval certificate beside them; inset: the fall alone.  Middle: each attack alone, at the radii of the
     grid.  Bottom: what the bounds leave open, in percentage points.  Lines are medians over seeds, bands their range;
-    the window of `advfeat.theory.robust_window` is shaded (l_inf only).
+    the window of `advfeat.theory.find_window` is shaded where it stands, by the `strength` that it takes.
     """
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -54,10 +54,10 @@ def robustness_figure(found: dict[str, Sandwich], config: Figure3Config) -> Figu
             _enlarge(column[0], s)
             _alone(column[1], s)
             _gaps(column[2], s)
-            low, high = config.window()
+            window = config.window(strength, s.norm)
             for axis in column:
-                if s.norm == "linf" and low < high:
-                    axis.axvspan(low, high, color="0.5", alpha=0.16, lw=0, label="window of $\\epsilon$ (theory)")
+                if window.stands:
+                    axis.axvspan(window.low, window.high, color="0.5", alpha=0.16, lw=0, label="window of $\\epsilon$ (theory)")
                 axis.margins(x=0.02)
             column[-1].set_xlabel(rf"radius $\epsilon$ ({NORMS[s.norm]})")
         for axis, label in zip(axes[:, 0], ("accuracy", "accuracy under one attack", "undecided samples, %")):

@@ -12,6 +12,7 @@ from . import store
 from .config import Figure3Config
 from .data import PatchData
 from .figures import save
+from .metrics import correlations
 from .report import PAGE, table
 from .robustness import SHARE, Sandwich, per_class, summary
 from .robustness_figures import ATTACKS, robustness_figure, worst_example
@@ -24,14 +25,18 @@ def write(
 ) -> Path:
     """Write everything into the folder `out`; returns the page's path."""
     out = Path(out)
-    save(robustness_figure(found, config), out / "robustness")
+    trained = nets.get("adversarial")
+    strength = None if trained is None else float(correlations(trained, data.features)["A"].max())
+    save(robustness_figure(found, config, strength), out / "robustness")
     save(worst_example(found, nets, data, seeds), out / "worst_example")
     arrays = {f"{name}/{key}": a for name, s in found.items() for key, a in _arrays(s).items()}
     store.save_npz(out / "robustness.npz", seeds=seeds, **arrays)
     numbers = {name: _numbers(s, seeds, config) for name, s in found.items()}
     head = {"format": store.FORMAT, "environment": environment, "config": config.as_dict(), "seeds": list(seeds)}
-    store.save_json(out / "robustness.json", head | {"window": list(config.window()), "networks": numbers})
-    page = PAGE.format(title="advfeat: robust accuracy", body=_body(found, seeds, config, out, environment))
+    window = config.window(strength, next(iter(found.values())).norm)
+    head |= {"window": window.ends, "window_premise": window.failed or window.premise}
+    store.save_json(out / "robustness.json", head | {"networks": numbers})
+    page = PAGE.format(title="advfeat: robust accuracy", body=_body(found, seeds, config, window, out, environment))
     store.write(out / "robustness.html", lambda file: file.write(page), "w")
     return out / "robustness.html"
 
@@ -139,13 +144,11 @@ def _verdict(name, s, seeds) -> str:
     )
 
 
-def _body(found, seeds, config, out, environment) -> str:
+def _body(found, seeds, config, window, out, environment) -> str:
     def picture(name, alt):
         return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode((out / name).read_bytes()).decode()}">'
 
     first = next(iter(found.values()))
-    low, high = config.window()
-    window = f" The window of radii in which the two trainings can be told apart is ({low:.4f}, {high:.4f})."
     classes = "".join(
         f"<h3>{name.capitalize()} training</h3>{_class_table(s, config)}" for name, s in found.items()
     )
@@ -164,7 +167,7 @@ network err.</p>
 sample, the largest certified and the smallest broken one; a certificate holds at every smaller radius, an adversarial
 example at every larger one. Best attack is the worst, sample by sample, of all attacks and of the search of branch and
 bound. In the middle every attack is run at each radius of the grid, on all samples that are not certified
-there.{window if first.norm == "linf" else ""}</p>
+there. {escape(window.sentence(config.eps_test))}.</p>
 <ul>{"".join(f"<li>{escape(_verdict(name, s, seeds))}</li>" for name, s in found.items())}</ul>
 <h2>Radii</h2>
 {table(*radii_rows(found, seeds))}

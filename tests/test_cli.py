@@ -116,6 +116,31 @@ def test_data_prints_the_window_and_draws_figure_2(tmp_path, capsys):
     assert (tmp_path / "figure2.pdf").exists()
 
 
+WINDOWS = {
+    "l2": (["norm=l2"], ("none  ", "it is one of l_inf balls, and norm = 'l2'", "no window")),
+    "large A": (["rho=0.1"], ("none  ", "> rho = 0.1, the robust feature leaves the", "= 0.3333 are sure", "no window")),
+    "any A": (["rho=0.1", "n_robust=3"], ("(0.4609, 0.8182)  A (alpha", "> rho = 0.1: at any A only radii", "inside")),
+    "unknown": (["batch_size=3"], ("as long as A (alpha - eps_lo) <= rho; A is not known",)),
+    "empty": (["alpha=1"], ("none  ", "it is empty, eps_lo = 0.4889 >= eps_hi = 0.333", "no window")),
+}
+
+
+@pytest.mark.parametrize(("pairs", "parts"), WINDOWS.values(), ids=WINDOWS)
+def test_data_says_which_premise_of_the_window_fails(pairs, parts, tmp_path, capsys):
+    assert main(["data", "--out", str(tmp_path), "--set", *SMALL, "init_std=0.5", "lr=0.1", *pairs]) == 0
+    text = capsys.readouterr().out
+    for part in parts:
+        assert part in text, text
+
+
+def test_data_compares_a_stated_part_of_many_samples(tmp_path, capsys):
+    few = ["n_classes=2", "n_neurons=2", "patch_dim=4", "n_patches=2", "n_train=4", "n_iter=2", "n_records=1"]
+    assert main(["data", "--out", str(tmp_path), "--set", *few, "n_test=2001"]) == 0
+    assert "(Sec. 2.5), the first 2,000 of 2,001 samples" in capsys.readouterr().out
+    assert main(["data", "--out", str(tmp_path), "--set", *few, "n_test=20"]) == 0
+    assert "(Sec. 2.5)  " in capsys.readouterr().out
+
+
 def test_own_weights_go_into_every_command(tmp_path, capsys):
     config = Figure3Config.build(None, SMALL, n_seeds=2)
     net = advfeat.PatchCNN.robust_minimum(9.0, config.distribution().features, n_neurons=4, q=3, rho=10.0)

@@ -216,7 +216,7 @@ def test_the_figure_shows_both_bounds_and_the_window(found):
     figure = robustness_figure(found, CONFIG)
     figure.draw_without_rendering()
     axes = np.array(figure.axes[:6]).reshape(3, 2)
-    low, high = CONFIG.window()
+    low, high = CONFIG.window().ends
     for column, s in zip(axes.T, found.values()):
         lines = {line.get_label(): line for line in column[0].lines}
         for label, curve in (("best attack", s.robust_accuracy), ("certified", s.certified_accuracy)):

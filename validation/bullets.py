@@ -45,7 +45,7 @@ def setting(config: Figure3Config) -> dict:
     density, strength = config.distribution().assumption_2_3(config.q)
     names = ("n_classes", "beta", "eps", "eps_test", "noise_std", "n_iter")
     return {
-        "density": density, "strength": strength, "window": list(config.window()),
+        "density": density, "strength": strength, "window": config.window().ends,
         **{name: getattr(config, name) for name in names},
     }  # fmt: skip
 

@@ -91,7 +91,7 @@ class Window:
             "measured": found[..., 0],
             "certificate": found[..., 1],
             "density": np.array([density_ratio(*numbers) for numbers in settings]),
-            "default": np.array([*c.window(), c.eps_test]),
+            "default": np.array([*c.window().ends, c.eps_test]),
             "beta": c.beta,
         }
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..theory import robust_window
 from .catalogue import CLAIMS
 from .claims import claim_shares, share_of_points
 from .drawing import short
-from .predictions import AT_EPS_TEST, WORDS, curve, predicted_metric
+from .predictions import AT_EPS_TEST, WORDS, curve, predicted_metric, window_ends
 from .selection import EVERY, NEVER, NO_VALUE, SKIPPED, Selection, predicted_centre
 
 NAMES = {
@@ -94,16 +93,15 @@ def _winner(selection):
 
 
 def _window(selection):
-    """Accuracies at eps_test inside and outside the window, for eps >= beta."""
-    if selection.metric not in AT_EPS_TEST or set(selection.field("norm")) != {"linf"}:
+    """Accuracies at eps_test inside and outside the window, and where there is none, for eps >= beta and below."""
+    if selection.metric not in AT_EPS_TEST:
         return
-    names, value = ("alpha", "beta", "n_patches", "n_robust", "q"), selection.centre
-    low, high = np.vectorize(robust_window, otypes=[float, float])(*(selection.field(name) for name in names))
-    above, beyond = selection.field("eps_test") - low, selection.field("eps_test") - high
+    fields, value, eps_test = _AtPoints(selection), selection.centre, selection.field("eps_test")
+    low, high = window_ends(fields, selection.strength)
     stopped = selection.field("eps") >= selection.field("beta")
     parts = {
-        "inside the window": (above > 0) & (beyond < 0), "below the window": (above <= 0) & (low < high),
-        "above the window": (beyond >= 0) & (low < high), "where the window is empty": low >= high,
+        "inside the window": (low < eps_test) & (eps_test < high), "below the window": eps_test <= low,
+        "above the window": eps_test >= high, "where there is no window": np.isnan(low),
     }  # fmt: skip
     for where, some in parts.items():
         for eps, chosen in (("eps >= beta", stopped), ("eps < beta", ~stopped)):
@@ -113,6 +111,22 @@ def _window(selection):
                     f"{where[0].upper()}{where[1:]}, {eps}: median over {len(held)} points {short(np.median(held))} "
                     f"({short(held.min())} to {short(held.max())})."
                 )
+    yield from _premises(selection, fields, low)
+
+
+def _premises(selection, fields, low):
+    """Why there is no window, where there is none, and whether its premise on A was measured."""
+    shown = np.isfinite(selection.centre)
+    other, plain = selection.field("norm") != "linf", window_ends(fields)[0]
+    reasons = {
+        "it is one of l_inf balls": other, "eps_lo >= eps_hi": np.isnan(plain) & ~other,
+        "A (alpha - eps_lo) > rho": np.isnan(low) & ~np.isnan(plain),
+    }  # fmt: skip
+    told = [f"{reason} at {int((some & shown).sum())}" for reason, some in reasons.items() if (some & shown).any()]
+    if told:
+        yield f"No window at {int((np.isnan(low) & shown).sum())} of {int(shown.sum())} points: {', '.join(told)}."
+    if selection.strength is None and (~np.isnan(low) & shown).any():
+        yield "The window holds where A (alpha - eps_lo) <= rho; A (A_max of adversarial training) was not measured."
 
 
 def _ratio(selection):

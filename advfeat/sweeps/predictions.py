@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..theory import density_ratio, plateau, robust_window
+from ..theory import density_ratio, find_window, plateau
 from .catalogue import METRICS
 from .results import RATIOS
 
@@ -23,13 +23,14 @@ class Fields:
     ----------
     drawn : axis (a field or a derived axis) -> its values on the mesh
     constant : field -> its value, for every field that is not swept, or fixed in the plot
+    strength : the measured size A of the robust feature after adversarial training, on the mesh; None: not measured
 
     ``fields[name]`` is the mesh of an axis drawn, a constant, or what follows from them: a derived axis of known
     fields, and a field of a derived axis drawn whose other half is constant.  Raises `Unknown` for all others.
     """
 
-    def __init__(self, drawn: dict[str, np.ndarray], constant: dict):
-        self.drawn, self.constant = drawn, constant
+    def __init__(self, drawn: dict[str, np.ndarray], constant: dict, strength: np.ndarray | None = None):
+        self.drawn, self.constant, self.strength = drawn, constant, strength
 
     def __getitem__(self, name: str):
         if name in self.drawn:
@@ -56,16 +57,26 @@ def _log_density(f):
         return np.log(np.vectorize(density_ratio, otypes=[float])(f["strength_ratio"], 1.0, 1.0, share, f["q"]))
 
 
-def _window(side):
-    def value(f):
-        if f["norm"] != "linf":
-            raise Unknown("norm")
-        P, n = np.asarray(f["n_patches"]), np.asarray(f["n_robust"])
-        n = np.where((n >= 0) & (n <= P), n, np.nan)
-        bounds = np.vectorize(robust_window, otypes=[float, float])(f["alpha"], f["beta"], P, n, f["q"])
-        return f["eps_test"] - bounds[side]
+def window_ends(fields, strength=None) -> tuple[np.ndarray, np.ndarray]:
+    """eps_lo and eps_hi of `theory.find_window`, field by field; NaN where there is no window.
 
-    return value
+    `fields[name]` as in `Fields`; `strength` broadcasts against them, None where it was not measured.
+    """
+    P, n = np.asarray(fields["n_patches"]), np.asarray(fields["n_robust"])
+    n = np.where((n >= 0) & (n <= P), n, np.nan)  # cells reach beyond the values at their centres
+
+    def ends(*numbers):
+        *numbers, norm, size = numbers
+        return tuple(find_window(*numbers, norm=norm, strength=size).ends or (np.nan, np.nan))
+
+    rho = np.nan if strength is None else fields["rho"]  # without A it does not matter
+    numbers = (fields["alpha"], fields["beta"], P, n, fields["q"], rho, fields["norm"], strength)
+    with np.errstate(invalid="ignore"):  # comparisons with NaN
+        return np.vectorize(ends, otypes=[float, float])(*numbers)
+
+
+def _window(side):
+    return lambda f: f["eps_test"] - window_ends(f, f.strength)[side]
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,12 @@ BOUNDARIES = (
     ),
     Boundary(
         "eps_lo", r"window, $\epsilon_{test} = \epsilon_{lo}$",
-        "eps_test = eps_lo, from which on networks of the non-robust features break",
+        "eps_test = eps_lo, from which on networks of the non-robust features break (drawn where there is a window)",
         "--", _window(0), AT_EPS_TEST,
     ),
     Boundary(
         "eps_hi", r"window, $\epsilon_{test} = \epsilon_{hi}$",
-        "eps_test = eps_hi, up to which networks of the robust features can hold",
+        "eps_test = eps_hi, up to which networks of the robust features of size A hold if A (alpha - eps_lo) <= rho",
         (0, (6, 1.5, 1, 1.5)), _window(1), AT_EPS_TEST,
     ),
     Boundary(
@@ -135,8 +146,9 @@ def boundaries(metric: str, training: str, fields: Fields) -> list[tuple[Boundar
 
 
 def crossings(x: np.ndarray, value: np.ndarray) -> list[float]:
-    """The zeros of `value` along x, between neighbouring points linearly."""
-    at = np.flatnonzero((value[:-1] < 0) != (value[1:] < 0))
+    """The zeros of `value` along x, between neighbouring points linearly; none beside a NaN."""
+    known = ~np.isnan(value[:-1]) & ~np.isnan(value[1:])
+    at = np.flatnonzero(((value[:-1] < 0) != (value[1:] < 0)) & known)
     with np.errstate(invalid="ignore"):
         share = value[at] / (value[at] - value[at + 1])
     return [float(z) for z in x[at] + np.where(np.isfinite(share), share, 0.5) * (x[at + 1] - x[at])]

@@ -161,11 +161,39 @@ class Selection:
         constant = {name: value for name, value in self.results.spec["base"].items() if name not in axes}
         constant |= {name: axis["values"][0] for name, axis in axes.items() if len(axis.get("values", ())) == 1}
         constant |= self.request.get("at", {})
+        strength = self._strength_near(drawn, panel)
         if self.facet in axes:
             constant[self.facet] = panel
         elif self.facet is not None:
             drawn = drawn | {self.facet: panel}
-        return Fields(drawn, constant)
+        return Fields(drawn, constant, strength)
+
+    @cached_property
+    def strength(self) -> np.ndarray | None:
+        """A_max at the end of adversarial training (mean over classes, median over seeds), (n,); None: not measured."""
+        ways = [engine for training, engine in self.results.ways("A_max") if training == "adversarial"]
+        if not ways:
+            return None
+        engine = self.engine if self.engine in ways else ways[0]
+        return centre(self.results.values("A_max", "adversarial", engine)[self.points], "number")
+
+    def _strength_near(self, drawn: dict, panel) -> np.ndarray | None:
+        """`strength` of the panel's point that is nearest in the axes drawn, on their mesh."""
+        index = next((index for value, index in self.panels if value == panel), [])
+        if self.strength is None or not len(index):
+            return None
+        from scipy.spatial import KDTree
+
+        mesh, points = [], []
+        for name, values in drawn.items():
+            at, values = self.field(name)[index].astype(float), np.asarray(values, float)
+            if self.is_log(name):
+                at, values = np.log(at), np.log(values)
+            unit = np.ptp(at) or 1.0
+            mesh.append(values / unit)
+            points.append(at / unit)
+        nearest = KDTree(np.transpose(points)).query(np.stack(mesh, axis=-1))[1]
+        return self.strength[index][nearest]
 
 
 def _at(name, value, column):

@@ -6,7 +6,7 @@ from .patch_types import empirical_types, population_types, standard_error
 from .plateau import phase_two_started, plateau
 from .recursion import Recursion, State, simulate
 from .timing import flow_time, growth_rate
-from .window import contradiction, density_ratio, robust_window
+from .window import Window, contradiction, density_ratio, find_window, robust_window
 
 __all__ = [
     "Decomposition",
@@ -14,10 +14,12 @@ __all__ = [
     "NoiseUpdate",
     "Recursion",
     "State",
+    "Window",
     "contradiction",
     "decompose",
     "density_ratio",
     "empirical_types",
+    "find_window",
     "flow_time",
     "growth_rate",
     "noise_update",

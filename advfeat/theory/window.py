@@ -11,10 +11,14 @@ and a network of the non-robust features, w_{i,s} = B v_i, loses it iff P_NR (be
 
 Between the two, a test radius tells the trainings apart; as P / P_R grows at a fixed density ratio c (Assumption 2.3),
 the window tends to (beta/2, c^(1/q) beta).  For large A the first condition becomes P_R (alpha - e) > P e (equality
-suffices where P_NR > 0).
+suffices where P_NR > 0), and at any A this is enough: a smaller window, or none.  `find_window` says which holds.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
 
 from .. import checks
 
@@ -34,6 +38,84 @@ def robust_window(alpha: float, beta: float, n_patches: int, n_robust: int, q: i
     low = beta / (1 + (n_patches / others) ** (1 / q)) if others else 0.0
     high = alpha / (1 + (n_patches / n_robust) ** (1 / q)) if n_robust else 0.0
     return low, high
+
+
+@dataclass(frozen=True)
+class Window:
+    """The open interval (low, high) of test radii, or why there is none.
+
+    Attributes
+    ----------
+    low, high : eps_lo and the upper end, in the units of alpha and beta; NaN where `failed` leaves them without meaning
+    failed : the premise that fails, with its numbers; "" where the window stands
+    premise : the premise on the size of the robust features as far as it is known; "" where it is not met by anything
+    """
+
+    low: float
+    high: float
+    failed: str = ""
+    premise: str = ""
+
+    @property
+    def stands(self) -> bool:
+        return not self.failed
+
+    @property
+    def ends(self) -> list[float] | None:
+        """[low, high], or None where there is no window."""
+        return [self.low, self.high] if self.stands else None
+
+    def place(self, eps: float) -> str:
+        """Where a radius lies: "inside", "below", "above", or "no window"."""
+        if not self.stands:
+            return "no window"
+        return "below" if eps <= self.low else "above" if eps >= self.high else "inside"
+
+    def sentence(self, eps: float) -> str:
+        """The window and a test radius in words, without a full stop."""
+        if not self.stands:
+            return f"There is no window of test radii in which diagonal networks tell the trainings apart: {self.failed}"
+        return (
+            f"The test radius {eps:g} lies {self.place(eps)} the window ({self.low:.4g}, {self.high:.4g}) in which "
+            f"diagonal networks tell the trainings apart ({self.premise})"
+        )
+
+
+def find_window(
+    alpha: float, beta: float, n_patches: int, n_robust: int, q: int, rho: float, *, norm: str = "linf", strength=None
+) -> Window:
+    """The window of test radii where its premises hold, else the first premise that fails, with its numbers.
+
+    Its premises, in this order (docs/robust-window.md): balls of the norm l_inf; eps_lo < eps_hi; and a robust feature
+    of size A = `strength` in the polynomial part, A (alpha - e) <= rho for every e of the window, that is
+    A (alpha - eps_lo) <= rho (then A e < rho too, since eps_hi <= alpha / 2).  Where only the last one fails, radii up
+    to alpha P_R / (P + P_R) are left, at which P_R (alpha - e) > P e holds at any A; eps_lo needs no such premise.
+    Constant strengths, features parallel to the axes and diagonal networks are the caller's part.
+
+    Parameters
+    ----------
+    alpha, beta, n_patches, n_robust, q, rho : numbers, as in `robust_window`; not checked
+    strength : the largest <w_{i,s}, u_i>, measured or predicted, in the units of a weight; NaN for a training that
+        diverged; None where it is not known, and then the window holds under that premise
+    """
+    if norm != "linf":
+        return Window(np.nan, np.nan, f"it is one of l_inf balls, and norm = {norm!r}")
+    low, high = robust_window(alpha, beta, n_patches, n_robust, q)
+    if not low < high:
+        return Window(low, high, f"it is empty, eps_lo = {low:.4g} >= eps_hi = {high:.4g}")
+    if strength is None:
+        return Window(low, high, premise="as long as A (alpha - eps_lo) <= rho; A is not known")
+    if not np.isfinite(strength):
+        return Window(low, high, f"the robust feature's A = {strength:g}, the training diverged")
+    reach = f"A (alpha - eps_lo) = {strength * (alpha - low):.4g}"
+    if strength * (alpha - low) <= rho:
+        return Window(low, high, premise=f"{reach} <= rho = {rho:g}")
+    left, every = f"{reach} > rho = {rho:g}", alpha * n_robust / (n_patches + n_robust)
+    sure = f"at any A only radii below alpha P_R / (P + P_R) = {every:.4g} are sure"
+    if low < every:
+        return Window(low, every, premise=f"{left}: {sure}")
+    return Window(low, high, f"{left}, the robust feature leaves the activation's polynomial part; {sure}, and eps_lo = "
+                             f"{low:.4g}")  # fmt: skip
 
 
 def contradiction(alpha: float, beta: float, eps: float, n_patches: int, n_robust: int, q: int = 3) -> bool:
