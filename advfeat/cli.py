@@ -103,8 +103,7 @@ def data(args) -> int:
     strength = predicted_strength(config, weights) if config.norm == "linf" else None
     _print_table(*data_rows(config, first, config.window(strength)))
     if strength is not None:
-        print(f"\nA: the largest <w, u> of adversarial training at iteration {config.n_iter}, as the noiseless recursion "
-              "predicts it.")  # fmt: skip
+        print(f"\nA: the largest <w, u> of adversarial training at iteration {config.n_iter}, by the exact recursion")
     net = None if weights is None else config.network(weights).run(0)
     if net is not None:
         print(f"\naccuracy of the given weights on {len(first)} samples: {net.accuracy(first.X, first.y):.2f}")

@@ -115,7 +115,8 @@ class Figure3Config:
                 raise ValueError(f"{key}: unknown configuration key; {checks.nearest(key, known)}")
         for key, value in fixed.items():
             if values.setdefault(key, value) != value:
-                raise ValueError(f"{key} = {values[key]!r}: contradicts the given weights, which hold {key} = {value!r}")
+                given = f"{key} = {values[key]!r}"
+                raise ValueError(f"{given}: contradicts the given weights, which hold {key} = {value!r}")
         return cls(**values)
 
     def as_dict(self) -> dict:

@@ -57,7 +57,8 @@ def robustness_figure(found: dict[str, Sandwich], config: Figure3Config, strengt
             window = config.window(strength, s.norm)
             for axis in column:
                 if window.stands:
-                    axis.axvspan(window.low, window.high, color="0.5", alpha=0.16, lw=0, label="window of $\\epsilon$ (theory)")
+                    label = r"window of $\epsilon$ (theory)"
+                    axis.axvspan(*window.ends, color="0.5", alpha=0.16, lw=0, label=label)
                 axis.margins(x=0.02)
             column[-1].set_xlabel(rf"radius $\epsilon$ ({NORMS[s.norm]})")
         for axis, label in zip(axes[:, 0], ("accuracy", "accuracy under one attack", "undecided samples, %")):

@@ -118,8 +118,8 @@ def test_data_prints_the_window_and_draws_figure_2(tmp_path, capsys):
 
 WINDOWS = {
     "l2": (["norm=l2"], ("none  ", "it is one of l_inf balls, and norm = 'l2'", "no window")),
-    "large A": (["rho=0.1"], ("none  ", "> rho = 0.1, the robust feature leaves the", "= 0.3333 are sure", "no window")),
-    "any A": (["rho=0.1", "n_robust=3"], ("(0.4609, 0.8182)  A (alpha", "> rho = 0.1: at any A only radii", "inside")),
+    "large A": (["rho=0.1"], ("none  ", "> rho = 0.1, the robust feature leaves", "(P + P_R) = 0.3333", "no window")),
+    "any A": (["rho=0.1", "n_robust=3"], ("(0.4609, 0.8182)  A (", "> rho = 0.1: what is left at any A", "inside")),
     "unknown": (["batch_size=3"], ("as long as A (alpha - eps_lo) <= rho; A is not known",)),
     "empty": (["alpha=1"], ("none  ", "it is empty, eps_lo = 0.4889 >= eps_hi = 0.333", "no window")),
 }

@@ -7,8 +7,8 @@ import pytest
 from scipy.integrate import quad, solve_ivp
 
 from advfeat import PatchCNN, PatchDistribution, one_step_ascent
-from advfeat.theory import density_ratio, phase_two_started, plateau
-from advfeat.theory.leading_order import LeadingOrder
+from advfeat.theory import State, density_ratio, phase_two_started, plateau, population_types, simulate
+from advfeat.theory.leading_order import LATE, LeadingOrder
 from advfeat.theory.timing import flow_time, growth_rate
 
 FLOW = 1e-8  # the flow's tolerance is 1e-10 in log x and log t; a few dozen steps and the factor q - 2 add to it
@@ -298,3 +298,90 @@ def test_bad_input_is_named(message):
         for value in values:
             with pytest.raises(ValueError, match=f"^{name} = .*: must be"):
                 adversarial(**{name: value})
+
+
+# ------------------------------------------------------------------ what is left out
+def test_the_premise_sees_all_that_is_not_the_classs_own():
+    """d = 2k: no orthogonal part, and Phase II comes late where the other features are too long for q = 5."""
+    k, q, rho, rate, std = 5, 5, 0.3, 20.0, 0.04
+    start = State.draw(k, 10, 2 * k, rng=list(range(8)), init_std=std)
+    assert not start.gram.any()
+    law = theory(n_classes=k, alpha=1.5, n_nonrobust=15, q=q, rho=rho, lr=0.013, ascent_lr=rate, eps=1.0)
+    types = population_types(k, 16, 1, 1.5, 1.0)
+    run = simulate(start, types, q=q, rho=rho, lr=0.013, n_iter=6000, record_every=10, ascent_lr=rate, eps=1.0)
+    begun = phase_two_started(run.B, 1.0, q, rho, rate)
+    assert begun[-1].mean() > 0.5
+    measured = np.where(begun.any(axis=0), run.iteration[begun.argmax(axis=0)], np.nan)
+    predicted = np.stack([law.phase_two_time(run.A[0, :, i], run.B[0, :, i], rtol=1e-6) for i in range(k)], axis=-1)
+    left_out = law.neglected(start.phi, start.gram)
+    late, seen = 1 - predicted / measured, np.isfinite(measured) & (run.B[0].max(axis=-1) > 0.2 * std)
+    wrong = seen & ~left_out.small
+    assert np.median(late[wrong]) > 0.18  # a prediction that is 18% off, and the premise is not met
+    assert (late[seen & left_out.small] < LATE).all()
+    assert (seen & left_out.small).sum() >= 4 < wrong.sum()
+    assert (late[seen] <= left_out.late[seen] + 0.02).all()
+    assert np.corrcoef(late[seen], left_out.late[seen])[0, 1] > 0.8
+    bare = State(np.where(own(k), start.phi, 0), start.gram, 0)  # without the others it is on time
+    run = simulate(bare, types, q=q, rho=rho, lr=0.013, n_iter=6000, record_every=10, ascent_lr=rate, eps=1.0)
+    begun = phase_two_started(run.B, 1.0, q, rho, rate)
+    measured = np.where(begun.any(axis=0), run.iteration[begun.argmax(axis=0)], np.nan)
+    assert np.nanmedian(np.abs(1 - predicted / measured)) < 0.02
+
+
+def own(k):
+    """Where in (k, m, 2k) a class's own features stand, (k, 1, 2k)."""
+    return np.concatenate([np.eye(k), np.eye(k)], axis=1).astype(bool)[:, None]
+
+
+@pytest.mark.parametrize("rho", [0.2, 5.0])
+@pytest.mark.parametrize("rates", [{}, {"ascent_lr": 2.0, "eps": 1.0}])
+def test_rivals_are_what_the_softmax_holds_beside_the_own_logit(rho, rates):
+    k, q, m = 4, 3, 5
+    data = PatchDistribution(n_classes=k, patch_dim=11, n_patches=9, n_robust=2, alpha=1.5, beta=0.8).sample(
+        k, 0, balanced=True
+    )
+    net = PatchCNN.init(k, m, 11, rng=3, init_std=0.3, q=q, rho=rho)
+    state = State.from_weights(net.W, data.features)
+    law = LeadingOrder(k, 1.5, 0.8, 2, 7, q, rho, 0.3, **rates)
+    found = law.neglected(state.phi[0], state.gram[0])
+    F = net.logits(data.X)[np.argsort(data.y)]
+    rest = np.exp(F).sum(axis=1) - np.exp(F).diagonal()
+    np.testing.assert_allclose((k - 1) * np.exp(found.rivals), rest, rtol=1e-12)
+    if not rates:
+        assert found.rest.sum() == found.late.sum() == 0  # standard training has no ascent that moves a patch
+        return
+    W, v = net.W, data.features[1]
+    lead = np.einsum("ism,im->is", W, v).argmax(axis=1)
+    w = W[np.arange(k), lead]
+    length = np.linalg.norm(w - (w * v).sum(axis=1, keepdims=True) * v, axis=1)
+    np.testing.assert_allclose(found.rest, length / plateau(0.8, q, rho, 2.0), rtol=1e-12)
+
+
+def test_late_is_the_integral_of_its_formula():
+    phi = np.zeros((2, 1, 4))
+    phi[:, 0, 2], phi[:, 0, 3] = (0.02, 0.1), (0.07, 0.02)  # B of class 0 and of class 1, and each other's
+    law = LeadingOrder(2, 1.0, 0.9, 1, 3, 4, 0.5, 0.1, ascent_lr=3.0, eps=1.0)
+    star = plateau(0.9, 4, 0.5, 3.0)
+    for i, (B, off) in enumerate(((0.02, 0.07), (0.02, 0.1))):
+        r = off / star
+        times = [quad(lambda y, r=r: 1 / (y**3 * (1 - y**4) * (1 - y**4 - r * r * y**2) ** 3), B / star,
+                      0.5**0.25)[0] for r in (0, r)]  # fmt: skip
+        assert law.neglected(phi).rest[i] == pytest.approx(r)
+        assert law.neglected(phi).late[i] == pytest.approx(1 - times[0] / times[1], abs=1e-4)
+    still = law.neglected(np.where(own(2), phi, 0))
+    assert (still.rest, still.late, still.rivals) == (pytest.approx(0), pytest.approx(0), pytest.approx(0))
+    assert law.neglected(30 * np.abs(phi) + star).late.tolist() == [0, 0]  # Phase II has begun
+    phi[:, 0, 0] = 2 * star
+    assert law.neglected(phi).late.tolist() == [1, 1]  # it never comes
+
+
+@pytest.mark.parametrize(("phi", "gram", "message"), [
+    (np.zeros((2, 3, 5)), None, r"phi has shape \(2, 3, 5\): must be \(\.\.\., k, m, 2k\), k = n_classes = 2"),
+    (np.zeros((3, 3, 6)), None, r"phi has shape \(3, 3, 6\): must be"),
+    (np.zeros(4), None, r"phi has shape \(4,\): must be"),
+    (np.full((2, 3, 4), np.nan), None, "phi = nan: must be"),
+    (np.zeros((2, 3, 4)), np.zeros((5, 5)), r"gram has shape \(5, 5\): must be \(6, 6\)"),
+])  # fmt: skip
+def test_correlations_that_do_not_fit_are_named(phi, gram, message):
+    with pytest.raises(ValueError, match=message):
+        theory(n_classes=2).neglected(phi, gram)

@@ -8,7 +8,7 @@ from ..figures import NON_ROBUST, PAPER, ROBUST
 from ..metrics import q_sum
 from ..network import SmoothedReLU
 from ..theory import State, phase_two_started, plateau, population_types, simulate
-from ..theory.leading_order import LeadingOrder
+from ..theory.leading_order import LATE, RIVALS, LeadingOrder, Neglected
 from ..theory.window import density_ratio
 from .lab import SMALL_RHO, Scaling, first_record
 from .ledger import Assumption, Judgement, entry
@@ -41,9 +41,10 @@ def one_leader(A: np.ndarray, B: np.ndarray) -> np.ndarray:
     return A.argmax(axis=-1) == B.argmax(axis=-1)
 
 
-def orthogonal_length(c: dict) -> float:
-    """|w_orth| at the start, sigma_0 sqrt(d - 2k)."""
-    return c["init_std"] * (c["patch_dim"] - 2 * c["n_classes"]) ** 0.5
+def left_out(c: dict, seeds: int = 16) -> Neglected:
+    """What the leading order neglects in a setting's drawn starts, (seeds, k)."""
+    start = State.draw(c["n_classes"], c["n_neurons"], c["patch_dim"], rng=list(range(seeds)), init_std=c["init_std"])
+    return leading_order(c).neglected(start.phi, start.gram)
 
 
 def density(c: dict) -> float:
@@ -57,12 +58,17 @@ def premises(settings: list[dict]) -> list[Assumption]:
     ball = min(c["eps"] / c["beta"] for c in settings)
     stops = [plateau(c["beta"], c["q"], c["rho"], c["ascent_lr"]) for c in settings]
     poly = max(c["beta"] * stop / c["rho"] for c, stop in zip(settings, stops))
-    orthogonal = max(orthogonal_length(c) / stop for c, stop in zip(settings, stops))
+    parts = [left_out(c) for c in settings]
+    late, rivals = (max(getattr(part, name).max() for part in parts) for name in ("late", "rivals"))
+    small = all(part.small.all() for part in parts)
     return [
         Assumption("non-robust is denser: c", f"{denser:.3g}", "< 1", denser < 1),
         Assumption("eps / beta", f"{ball:.3g}", ">= 1", ball >= 1),
         Assumption("plateau in the polynomial part: beta B* / rho", f"{poly:.3g}", "<= 1", poly <= 1),
-        Assumption("|w_orth| / B*, see 5.2 (orthogonal)", f"{orthogonal:.3g}", "<= 0.5", orthogonal <= 0.5),
+        Assumption(
+            "neglected by the leading order: Phase II late by (all of w but B, see 5.2 (orthogonal)); rivals' logits",
+            f"{late:.3g}; {rivals:.3g}", f"<= {LATE:g}; <= {RIVALS:g}", small,
+        ),
     ]
 
 

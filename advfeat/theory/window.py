@@ -74,7 +74,7 @@ class Window:
     def sentence(self, eps: float) -> str:
         """The window and a test radius in words, without a full stop."""
         if not self.stands:
-            return f"There is no window of test radii in which diagonal networks tell the trainings apart: {self.failed}"
+            return f"There is no window of test radii, where diagonal networks tell the trainings apart: {self.failed}"
         return (
             f"The test radius {eps:g} lies {self.place(eps)} the window ({self.low:.4g}, {self.high:.4g}) in which "
             f"diagonal networks tell the trainings apart ({self.premise})"
@@ -89,7 +89,8 @@ def find_window(
     Its premises, in this order (docs/robust-window.md): balls of the norm l_inf; eps_lo < eps_hi; and a robust feature
     of size A = `strength` in the polynomial part, A (alpha - e) <= rho for every e of the window, that is
     A (alpha - eps_lo) <= rho (then A e < rho too, since eps_hi <= alpha / 2).  Where only the last one fails, radii up
-    to alpha P_R / (P + P_R) are left, at which P_R (alpha - e) > P e holds at any A; eps_lo needs no such premise.
+    to alpha P_R / (P + P_R) are left, at which P_R (alpha - e) > P e holds at any A; eps_lo needs no such premise: from
+    it on networks of the non-robust features break at any size.
     Constant strengths, features parallel to the axes and diagonal networks are the caller's part.
 
     Parameters
@@ -110,12 +111,32 @@ def find_window(
     reach = f"A (alpha - eps_lo) = {strength * (alpha - low):.4g}"
     if strength * (alpha - low) <= rho:
         return Window(low, high, premise=f"{reach} <= rho = {rho:g}")
-    left, every = f"{reach} > rho = {rho:g}", alpha * n_robust / (n_patches + n_robust)
-    sure = f"at any A only radii below alpha P_R / (P + P_R) = {every:.4g} are sure"
-    if low < every:
-        return Window(low, every, premise=f"{left}: {sure}")
-    return Window(low, high, f"{left}, the robust feature leaves the activation's polynomial part; {sure}, and eps_lo = "
-                             f"{low:.4g}")  # fmt: skip
+    left, sure = f"{reach} > rho = {rho:g}", alpha * n_robust / (n_patches + n_robust)
+    if low < sure:
+        return Window(low, sure, premise=f"{left}: what is left at any A, e < alpha P_R / (P + P_R)")
+    edge = diagonal_edge(alpha, n_patches, n_robust, q, rho, strength)
+    return Window(
+        low, high, f"{left}, the robust feature leaves the activation's polynomial part; networks of this A hold up to "
+        f"{edge:.4g}, of a larger one less, down to alpha P_R / (P + P_R) = {sure:.4g}",
+    )  # fmt: skip
+
+
+def diagonal_edge(alpha: float, n_patches: int, n_robust: int, q: int, rho: float, strength: float) -> float:
+    """The radius e up to which networks w_{i,s} = A u_i, A = `strength` > 0, keep their predictions: where
+    P_R sigma(A (alpha - e)) = P sigma(A e), by bisection to 1e-9 alpha.
+
+    eps_hi while A (alpha - eps_hi) <= rho; beyond that it falls with A, to alpha P_R / (P + P_R).
+    """
+
+    def sigma(z):  # numbers, not arrays: a map of a sweep asks for tens of thousands
+        return z - (1 - 1 / q) * rho if z > rho else rho / q * (max(z, 0.0) / rho) ** q
+
+    low, high = 0.0, alpha / 2
+    for _ in range(30):
+        e = (low + high) / 2
+        holds = n_robust * sigma(strength * (alpha - e)) > n_patches * sigma(strength * e)
+        low, high = (e, high) if holds else (low, e)
+    return low
 
 
 def contradiction(alpha: float, beta: float, eps: float, n_patches: int, n_robust: int, q: int = 3) -> bool:
