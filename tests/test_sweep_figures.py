@@ -10,6 +10,7 @@ from matplotlib.contour import ContourSet
 from sweep_examples import certified, plateaus, sobol, take_off, winner
 from sweep_folders import folder
 
+from advfeat.sweeps import predictions
 from advfeat.sweeps.captions import caption, numbers
 from advfeat.sweeps.claims import claim_shares, share_of_points
 from advfeat.sweeps.drawing import Drawn
@@ -104,6 +105,50 @@ def test_certified_accuracy_against_the_window(tmp_path):
     told = numbers(chosen)
     assert any(line.startswith("Inside the window, eps >= beta: median over 4 points 0.98") for line in told)
     assert any(line.startswith("Inside the window, eps < beta: median over 3 points 0 ") for line in told)
+
+
+def radii(path, base=None, sizes=None, **axes):
+    """Certified accuracy over (eps_test, rho), and A_max where `sizes` give one for every rho."""
+    axes = {"eps_test": [0.45, 0.52, 0.58, 0.65], "rho": [50.0, 100.0, 200.0]} | axes
+
+    def rule(f, seed):
+        known = {} if sizes is None else {("A_max", "adversarial", "network", None): sizes[f["rho"]]}
+        return {("certified_accuracy", "adversarial", "network", None): 0.5} | known
+
+    return folder(path, axes, rule, engine="network", base=base)
+
+
+def test_captions_claim_no_window_where_a_premise_fails(tmp_path):
+    request = {"x": "eps_test", "y": "rho", "metric": "certified_accuracy"}
+    chosen = select(radii(tmp_path, {"norm": "l2"}), **request)
+    told = numbers(chosen)
+    assert told[1:] == ["Where there is no window, eps >= beta: median over 12 points 0.5 (0.5 to 0.5).",
+                        "No window at 12 of 12 points: it is one of l_inf balls at 12."]  # fmt: skip
+    assert "eps_lo" not in caption(chosen, said(draw(chosen)))
+    chosen = select(radii(tmp_path), **request)
+    assert "A (A_max of adversarial training) was not measured." in numbers(chosen)[-1]
+    assert "if A (alpha - eps_lo) <= rho" in caption(chosen, said(draw(chosen)))
+    # A (alpha - eps_lo) = 75 <= rho at two of three
+    chosen = select(radii(tmp_path, sizes=dict.fromkeys((50.0, 100.0, 200.0), 30.0)), **request)
+    told = numbers(chosen)
+    assert told[1].startswith("Inside the window, eps >= beta: median over 4 points")
+    assert told[4].startswith("Where there is no window, eps >= beta: median over 4 points")
+    assert told[5] == "No window at 4 of 12 points: A (alpha - eps_lo) > rho at 4."
+    assert len(told) == 6
+    low, high = zero_lines(draw(chosen).axes[0])[:2]
+    for line, edge in zip((low, high), robust_window(3.0, 1.0, 64, 1, 3)):
+        np.testing.assert_allclose(line[:, 0], edge, atol=1e-6)
+        assert line[:, 1].min() == pytest.approx(75, abs=2)  # to the middle between the points at 50 and at 100
+
+
+def test_a_facet_has_its_own_sizes(tmp_path):
+    """Vertical lines along eps_test: drawn for the rho whose A is in the polynomial part, not for the other."""
+    radii(tmp_path, sizes={50.0: 30.0, 100.0: 30.0}, rho=[50.0, 100.0])
+    chosen = select(tmp_path, x="eps_test", metric="certified_accuracy", facet="rho")
+    for value, there in ((50.0, False), (100.0, True)):
+        fields = chosen.fields({"eps_test": np.linspace(0.4, 0.7, 7)}, value)
+        assert set(fields.strength) == {30.0}
+        assert np.isfinite(predictions.window_ends(fields, fields.strength)[0]).all() == there
 
 
 def test_missing_cells_say_why(tmp_path):
@@ -333,4 +378,16 @@ def test_the_page_lists_skipped_points_and_says_when_there_is_no_figure(tmp_path
     assert "No figure yet" in page
     assert "sigma is &lt;too&gt; small" in page
     assert "9 points, 1 of them impossible and skipped; 3 seeds" in page
-    assert "24 runs" in page
+    assert "24 runs (recursions)" in page
+
+
+@pytest.mark.parametrize(("engine", "said"), [("network", "6 runs (networks)"), ("recursion", "6 runs (recursions)"),
+                                              ("both", "12 runs (6 networks, 6 recursions)")])  # fmt: skip
+def test_the_page_counts_trainings_as_the_plan_does(engine, said, tmp_path):
+    """Two of three alphas are possible, three radii share a training: 2 x 3 seeds."""
+    axes = {"alpha": [1.0, 2.0, 3.0], "eps_test": [0.3, 0.4, 0.5]}
+    folder(tmp_path, axes, lambda f, s: {("A", "adversarial", "network", None): 1.0}, engine=engine,
+           skipped=dict.fromkeys((0, 1, 2), "too small"))  # fmt: skip
+    plot(tmp_path)
+    assert f"; {said}." in (tmp_path / "index.html").read_text()
+    assert load(tmp_path).n_runs == int(said.split()[0])

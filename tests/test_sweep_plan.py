@@ -2,6 +2,7 @@
 
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from advfeat.config import Figure3Config
 from advfeat.sweeps import SweepSpec, plan
+from advfeat.sweeps.spec import runs_in_words
 from advfeat.sweeps.work import Work
 
 SMALL = {"n_classes": 2, "n_neurons": 3, "patch_dim": 8, "n_patches": 4, "n_train": 4, "n_test": 4, "n_iter": 20,
@@ -51,6 +53,34 @@ def test_points_that_differ_in_the_test_radius_share_a_training():
     keys = found.keys["standard"]
     first = next(run for run in runs if run.config.alpha == 2.0 and run.seed == 0)
     assert [keys[i][0] for i in (2, 4, 0)] == list(first.keys)  # points 0, 2, 4 have alpha = 2
+
+
+@pytest.mark.parametrize(("engine", "each"), [("network", 1), ("recursion", 1), ("both", 2)])
+@pytest.mark.parametrize("training", ["standard", ["standard", "adversarial"]])
+def test_a_run_is_a_training_that_is_done(engine, each, training):
+    """Counted before the plan, by the plan, and as its batches do them."""
+    trainings = 1 if training == "standard" else 2
+    alpha = {"alpha": [2.0, 3.0, 4.0]}
+    for axes, different in ((alpha, 3), ({"eps_test": [0.5, 0.2]} | alpha, 3), ({"eps_test": [1, 2]}, 1)):
+        found = make(axes, engine=engine, training=training)
+        wanted = different * SMALL["n_seeds"] * trainings * each
+        assert wanted == found.n_runs == found.spec.n_runs == sum(batch.n_runs for batch in found.batches)
+        assert wanted == len([run for batch in found.batches for run in batch.runs]) * each
+    found = make({"n_robust": [1, 2, 9]}, engine=engine, training=training, on_invalid="skip")
+    assert (found.n_runs, found.spec.n_runs) == (4 * trainings * each, 6 * trainings * each)
+
+
+EXAMPLES = {
+    "sensitivity": "512 runs (networks)", "take-off": "768 runs (recursions)", "window": "52 runs (networks)",
+    "winner": "18,432 runs (recursions)", "winner-network": "1,152 runs (576 networks, 576 recursions)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_runs_are_those_of_the_readme(name):
+    spec = SweepSpec.build(Path(__file__).parent.parent / "examples" / f"{name}.toml")
+    assert runs_in_words(plan.make(spec, 1e9, 2).n_runs, spec.engine) == EXAMPLES[name]
+    assert runs_in_words(spec.n_runs, spec.engine) == EXAMPLES[name]
 
 
 def test_every_result_is_made_once():

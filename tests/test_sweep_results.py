@@ -262,6 +262,30 @@ def test_window_and_eps_is_beta_over_the_radii():
     assert boundaries("loss", "adversarial", fields) == []
 
 
+def test_the_window_is_drawn_where_its_premises_hold():
+    """By the size A on the mesh: beyond the polynomial part on the right half, diverged in a corner."""
+    x, y = np.linspace(0.4, 1.6, 31), np.linspace(0.3, 0.8, 51)
+    X, Y = np.meshgrid(x, y)
+    strength = np.where(X < 1.01, 30.0, 50.0)
+    strength[:5, :5] = np.nan
+    fields = Fields({"eps": X, "eps_test": Y}, without("eps", "eps_test"), strength)
+    found = {one.name: value for one, value in boundaries("certified_accuracy", "adversarial", fields)}
+    for name, edge in zip(("eps_lo", "eps_hi"), robust_window(3.0, 1.0, 64, 1, 3)):
+        assert np.array_equal(np.isnan(found[name]), (X >= 1.01) | np.isnan(strength))
+        assert crossings(y, found[name][:, 7]) == pytest.approx([edge])
+    beyond = Fields({"eps": X, "eps_test": Y}, without("eps", "eps_test"), np.full(X.shape, 50.0))
+    assert [one.name for one, _ in boundaries("certified_accuracy", "adversarial", beyond)] == ["eps_is_beta"]
+    P = Fields({"n_robust": np.arange(1.0, 33)}, without("n_robust") | {"eps_test": 0.9}, np.full(32, 50.0))
+    (_, value), = (one for one in boundaries("certified_accuracy", "adversarial", P) if one[0].name == "eps_hi")
+    at, = crossings(P["n_robust"], value)  # what any A holds: alpha P_R / (P + P_R)
+    assert 3 * at / (64 + at) == pytest.approx(0.9, rel=1e-3)
+
+
+def test_no_crossing_beside_a_gap():
+    value = np.array([-1.0, -1.0, np.nan, 1.0, -1.0, np.inf])
+    assert crossings(np.arange(6.0), value) == [3.5, 4.0]
+
+
 @pytest.mark.filterwarnings("error")
 def test_predictions_beyond_the_patches_there_are_have_no_value():
     x = np.linspace(0, 70, 141)
