@@ -194,7 +194,7 @@ def test_a_version_that_rises_is_computed_again_and_the_others_stay(copy, capsys
     folder, held = copy("sweep"), rows(HELD / "sweep")
     monkeypatch.setitem(plan.RISEN, ("recursion", "adversarial", "neg_label_logit"), 2)
     assert sweep(folder) == 0
-    assert "4 runs are there already, 4 in 2 batches to do" in capsys.readouterr().out
+    assert "8 runs are there already, 8 in 2 batches to do" in capsys.readouterr().out
     same_values(rows(folder), held)
 
 
