@@ -133,10 +133,10 @@ class NumbaEngine(NumpyEngine):
         return held
 
     def _prepare(self, W, batch, q, rho):
-        """The network with every neuron's weights in whole blocks, an odd number of 64-byte lines long."""
+        """The network with every neuron's weights in whole blocks and lines, an odd number of 64-byte lines long."""
         R, k, m, d = W.shape
-        block, line = BLOCK_BYTES // W.itemsize, LINE_BYTES // W.itemsize
-        row = (-(-d // block) * block // line | 1) * line
+        whole, line = max(BLOCK_BYTES, LINE_BYTES) // W.itemsize, LINE_BYTES // W.itemsize
+        row = (-(-d // whole) * whole // line | 1) * line
         weights = lines(R * k * m * row, W.dtype).reshape(R, k * m, row)
         weights[..., :d] = W.reshape(R, k * m, d)
         with np.errstate(over="ignore", divide="ignore"):
