@@ -19,6 +19,8 @@ from advfeat.sweeps import SweepInterrupted, distribute, sweep
 from advfeat.sweeps import plan as planning
 from advfeat.sweeps.distribute import SweepFailed
 
+pytestmark = pytest.mark.timeout(240)  # under the five minutes after which loky's idle workers end by themselves
+
 MANY = spec({"alpha": {"low": 1.0, "high": 3.0, "n": 25}, "beta": {"low": 0.5, "high": 2.0, "n": 20}})
 ONE = {"jobs": 1, "largest_batch": 1}
 
@@ -28,7 +30,7 @@ def family(process):
 
 
 def gone(processes):
-    """Whether all of them end, before loky's would by themselves: after five minutes, more than the runner waits."""
+    """Whether all of them end."""
     until(lambda: all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes))
     return True
 
