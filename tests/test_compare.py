@@ -88,8 +88,8 @@ def test_every_engine_training_and_dtype_has_a_group():
         wanted += [f"recursion/{name}/{start}/{engine}" for start in ("weights", "drawn") for name in
                    ("standard", *trainings[-6:])]  # fmt: skip
         balls = ("linf/patch", "l2/patch", "l2/global", "l1/patch", "l1/global")
-        wanted += [f"{what}/{ball}/{engine}" for what in ("attacks", "certificate", "radius") for ball in balls]
-        wanted += [f"{what}/{engine}" for what in ("suite", "sweep", "attacks/threats")]
+        wanted += [f"{what}/{ball}/{engine}" for what in ("attacks", "certificate") for ball in balls]
+        wanted += [f"{what}/{engine}" for what in ("suite", "sweep", "attacks/threats", "radius/linf/patch")]
         assert set(wanted) <= set(compare_bits.GROUPS)
 
 
