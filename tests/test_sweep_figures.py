@@ -128,26 +128,30 @@ def test_captions_claim_no_window_where_a_premise_fails(tmp_path):
     chosen = select(radii(tmp_path), **request)
     assert "A (A_max of adversarial training) was not measured." in numbers(chosen)[-1]
     assert "if A (alpha - eps_lo) <= rho" in caption(chosen, said(draw(chosen)))
-    # A (alpha - eps_lo) = 75 <= rho at two of three
-    chosen = select(radii(tmp_path, sizes=dict.fromkeys((50.0, 100.0, 200.0), 30.0)), **request)
+    # A (alpha - eps_lo) = 75 > 50, 75 <= 100 and 150 <= 200
+    chosen = select(radii(tmp_path, sizes={50.0: 30.0, 100.0: 30.0, 200.0: 60.0}), **request)
     told = numbers(chosen)
     assert told[1].startswith("Inside the window, eps >= beta: median over 4 points")
     assert told[4].startswith("Where there is no window, eps >= beta: median over 4 points")
     assert told[5] == "No window at 4 of 12 points: A (alpha - eps_lo) > rho at 4."
     assert len(told) == 6
-    low, high = zero_lines(draw(chosen).axes[0])[:2]
-    for line, edge in zip((low, high), robust_window(3.0, 1.0, 64, 1, 3)):
+    axis = draw(chosen).axes[0]
+    for line, edge in zip(zero_lines(axis)[:2], robust_window(3.0, 1.0, 64, 1, 3)):
         np.testing.assert_allclose(line[:, 0], edge, atol=1e-6)
-        assert line[:, 1].min() == pytest.approx(75, abs=2)  # to the middle between the points at 50 and at 100
+        gap = (line[:, 1] > 142) & (line[:, 1] < 149)  # A = 60 from the middle between rho = 100 and 200 on: rho >= 150
+        assert not gap.any()
+        assert line[:, 1].min() == pytest.approx(75.0, abs=2)
+        assert (line[:, 1] > 155).any()
 
 
 def test_a_facet_has_its_own_sizes(tmp_path):
     """Vertical lines along eps_test: drawn for the rho whose A is in the polynomial part, not for the other."""
-    radii(tmp_path, sizes={50.0: 30.0, 100.0: 30.0}, rho=[50.0, 100.0])
+    sizes = {50.0: 30.0, 100.0: 35.0}
+    radii(tmp_path, sizes=sizes, rho=list(sizes))
     chosen = select(tmp_path, x="eps_test", metric="certified_accuracy", facet="rho")
     for value, there in ((50.0, False), (100.0, True)):
         fields = chosen.fields({"eps_test": np.linspace(0.4, 0.7, 7)}, value)
-        assert set(fields.strength) == {30.0}
+        assert set(fields.strength) == {sizes[value]}
         assert np.isfinite(predictions.window_ends(fields, fields.strength)[0]).all() == there
 
 
