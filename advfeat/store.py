@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import platform
@@ -49,7 +50,9 @@ def _umask() -> int:
 
 
 def save_npz(path, **arrays) -> None:
-    write(path, lambda file: np.savez(file, **arrays))
+    held = io.BytesIO()  # stays open: a ZipFile that Ctrl-C leaves half done writes its end when it is collected
+    np.savez(held, **arrays)
+    write(path, lambda file: file.write(held.getbuffer()))
 
 
 def load_npz(path) -> dict[str, np.ndarray]:

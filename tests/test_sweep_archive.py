@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import gc
 import itertools
 import shutil
+import sys
 import tempfile
 
 import numpy as np
@@ -275,3 +277,19 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, worked):
     with pytest.raises(PermissionError, match="Read-only file system"):
         sweep(spec(), tmp_path / "out", **ONE)
     assert not worked
+
+
+def test_ctrl_c_between_two_arrays_leaves_neither_a_file_nor_a_traceback(tmp_path, monkeypatch):
+    """A ZipFile that is left half done is closed when it is collected, after its file."""
+
+    class Pressed:
+        def __array__(self, *_, **__):
+            raise KeyboardInterrupt
+
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with pytest.raises(KeyboardInterrupt):
+        store.save_npz(tmp_path / "arrays.npz", first=np.ones(3), second=Pressed())
+    gc.collect()
+    assert not said
+    assert not list(tmp_path.iterdir())
