@@ -7,6 +7,18 @@ import pytest
 from advfeat.kernels import gpu, numba_engine
 from engines import DEVICES, device_of
 
+# Files whose minutes are in few tests: xdist hands out whole files, those of many tests first, and would end with them
+LONG = ("test_figure3", "test_sweep_dask", "test_sweep_driver", "test_cuda_sources", "test_cli", "test_robustness")
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # not in the oldest xdist, which keeps the order as it is
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(params=DEVICES)
 def cupy(request, monkeypatch):

@@ -76,7 +76,7 @@ def test_another_configuration_is_refused_and_nothing_lost(folder, capsys):
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == kept
 
 
-LONG = ["--seeds", "2", "--set", *SMALL, "n_iter=12000", "n_records=40"]
+LONG = ["--seeds", "2", "--set", *SMALL, "n_iter=6000", "n_records=40"]
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def connected(cluster, n):
 def test_one_of_two_workers_is_killed(cluster, tmp_path):
     """Nothing lost, nothing doubled, the rows of a sweep on this machine; and no connection left behind."""
     connected(cluster, 2)
-    tables, done = slow(12), []
+    tables, done = slow(12, n_iter=1_500), []
 
     def kill(state):
         done.append(state.done)
@@ -106,7 +106,7 @@ def test_a_batch_fails_there(cluster, tmp_path):
 def test_interrupted(cluster, tmp_path):
     """Ctrl-C reaches the driver alone: 130, no traceback, and the workers go on to the next sweep."""
     connected(cluster, 1)
-    out, given = tmp_path / "out", write_toml(tmp_path / "given.toml", slow(20))
+    out, given = tmp_path / "out", write_toml(tmp_path / "given.toml", slow(20, n_iter=2_000))
     driver = start("sweep", given, "--out", out, "--scheduler", f"dask={cluster.address}", "--largest-batch", 1)
     until(lambda: finished(out) >= 2)
     driver.send_signal(signal.SIGINT)
@@ -176,7 +176,7 @@ def test_a_second_ctrl_c_does_not_wait_for_dask():
 )
 def test_all_are_lost(victims, message, tmp_path, monkeypatch):
     """An error that says so, not a wait without end; what is done is kept."""
-    monkeypatch.setattr(distribute, "ALONE", 3)
+    monkeypatch.setattr(distribute, "ALONE", 1)
     own = Cluster(tmp_path, workers=1)
     try:
         connected(own, 1)

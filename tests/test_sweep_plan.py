@@ -188,7 +188,7 @@ def test_a_batch_takes_no_more_memory_than_planned(options):
     assert planned / 4 < peak < planned
 
 
-@pytest.mark.parametrize(("n", "seeds"), [(3000, 1), (300, 20)])
+@pytest.mark.parametrize(("n", "seeds"), [pytest.param(3000, 1, marks=pytest.mark.slow), (300, 20)])
 def test_a_plan_takes_no_more_memory_than_said(n, seeds):
     spec = SweepSpec.build({"sweep": {"training": "standard"}, "base": SMALL | {"n_seeds": seeds},
                             "axes": {"alpha": {"low": 1.0, "high": 5.0, "n": n}}})  # fmt: skip
