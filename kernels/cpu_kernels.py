@@ -1,4 +1,4 @@
-"""The hot loops of the Numba CPU engine, compiled for the vector width of this machine.
+"""The hot loops of the Numba CPU engine, compiled for the target's vector width.
 
 Layout (private to the engine).  A patch is a *lane*.  Lanes are kept in blocks of ``B = 2 V`` (two SIMD registers of V
 numbers); a block of inputs is stored ``(d, B)``, a block of preactivations ``(K, B)``, so that preactivations and input
