@@ -123,7 +123,7 @@ def test_minibatches_visit_every_sample_once_per_epoch():
 @pytest.mark.parametrize("batch_size", [None, 9])
 def test_divergence_names_the_iteration_and_keeps_what_was_recorded(batch_size, threads, tmp_path, monkeypatch):
     monkeypatch.setattr(numba_engine, "_threads", threads)
-    config = TrainConfig(lr=[0.1, 1e39, 0.1], n_iter=30, record_every=10, batch_size=batch_size)
+    config = TrainConfig(lr=[0.1, 3e38, 0.1], n_iter=30, record_every=10, batch_size=batch_size)
     with pytest.raises(DivergenceError, match=r"iteration \d+ in run 1: the loss or a weight is not finite") as error:
         train(NET, DATA, config, run_dir=tmp_path)
     assert error.value.runs == [1]
@@ -135,8 +135,9 @@ def test_divergence_names_the_iteration_and_keeps_what_was_recorded(batch_size, 
 
 
 def test_weights_that_diverge_in_the_last_iteration_are_not_returned():
+    X = (1e10 * DATA.X).astype(np.float32)  # the gradient's size: the largest lr that float32 holds is not enough
     with pytest.raises(DivergenceError, match="iteration 1 in run 0"):
-        train(NET, DATA, TrainConfig(lr=[1e300, 0.1, 0.1], n_iter=1))
+        train(NET, (X, DATA.y), TrainConfig(lr=[3e38, 1e-30, 1e-30], n_iter=1))
 
 
 def test_history_says_what_the_network_says():
