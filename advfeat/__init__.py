@@ -6,7 +6,7 @@ gradients, attacks, certificates and measurements.  One run or ten thousand: run
 
 from pathlib import Path as _Path
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # `kernels/` and `validation/` stand beside this folder and install inside it.  In a checkout (its root on sys.path)
 # they are found where they stand; an installed package has them inside and is left alone.
