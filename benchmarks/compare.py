@@ -78,9 +78,9 @@ class Version:
         options = {"text": True, "cwd": self.folder} | options
         return subprocess.Popen(command, env=self.environment(width), **options)
 
-    def says(self, *arguments, width=None) -> str | None:
-        """What such a process prints, or None where it fails."""
-        process = self.start(*arguments, width=width, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    def says(self, *arguments, width=None, errors=subprocess.DEVNULL) -> str | None:
+        """What such a process prints, or None where it fails; `errors` is where its error messages go."""
+        process = self.start(*arguments, width=width, stdout=subprocess.PIPE, stderr=errors)
         text = process.communicate()[0]
         return None if process.returncode else text
 
@@ -325,9 +325,9 @@ def chosen(names, parts, default) -> list[str]:
 def names_of(version: Version, args) -> tuple[list[str], list[str]]:
     """The groups or jobs that are compared by default, and all there are."""
     script = BENCHMARKS / ("compare_bits.py" if args.bits else "compare_times.py")
-    told = version.says(script, "--names")
+    told = version.says(script, "--names", errors=None)
     if told is None:
-        raise SystemExit(f"{version.label}: {script.name} cannot be imported: python {script} --names")
+        raise SystemExit(f"{version.label}: {script.name} cannot name its work")
     every = dict(line.split() for line in told.splitlines())  # name -> when
     return [name for name, when in every.items() if when == "always" or (when == "slow" and not args.quick)], [*every]
 
