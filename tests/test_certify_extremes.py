@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from advfeat.kernels import L1, L2, LINF
-from engines import CUPY, engine_of
+from engines import ENGINES, engine_of
 from extreme_certificates import exactly_inside, faults, is_inside, least_margin, random_case, trial
 from global_search import exact_margin, exact_sigma, fractions
 
@@ -19,27 +19,25 @@ METHODS = ("interval", "linear", "tangents", "branch_and_bound")
 
 
 # ------------------------------------------------------------------ exact arithmetic
-@pytest.mark.parametrize(("n_problems", "ordinary"), [(80, False), (20, True)])
-def test_nothing_is_wrong_in_exact_arithmetic(n_problems, ordinary):
+ONCE_WRONG = (11, 115, 216, 446, 458, 566, 644, 696)  # seeds: 19 of 32 samples were certified and broken
+
+
+@pytest.mark.parametrize(("seeds", "ordinary"), [(range(80), False), (range(20), True)])
+def test_nothing_is_wrong_in_exact_arithmetic(seeds, ordinary):
     """Of four samples each none is certified and broken, and no bound, margin or perturbation is off."""
-    found = trial(range(n_problems), ordinary)
+    found = trial(seeds, ordinary)
     assert not faults(found)
-    assert found["certified"] > n_problems
-    assert found["broken"] > n_problems / 2
+    assert found["certified"] > len(seeds)
+    assert found["broken"] > len(seeds) / 2
 
 
-def test_the_reference_engine_is_right_too():
-    found = trial(range(400, 415), backend="numpy")
-    assert not faults(found)
-    assert found["certified"] > 20
-
-
-@pytest.mark.parametrize("backend", CUPY)
-def test_the_gpu_engine_is_right_too(backend, monkeypatch):
+@pytest.mark.parametrize("backend", ENGINES)
+def test_what_was_wrong_is_not(backend, monkeypatch):
+    """X_adv outside its ball, lower > upper, certified and broken: in every engine."""
     monkeypatch.setattr("advfeat.network.get_engine", lambda name: engine_of(backend))
-    found = trial(range(500, 506))
+    found = trial(ONCE_WRONG)
     assert not faults(found)
-    assert found["certified"] > 5
+    assert found["certified"] > 0
 
 
 @pytest.mark.parametrize("budget", ["patch", "global"])
@@ -75,7 +73,6 @@ def test_intervals_never_pass_the_exact_margin():
 
 
 # ------------------------------------------------------------------ the engines alone, without a change of scale
-ENGINES = ["numpy", "numba", *CUPY]
 EFFORTS = [(0, 0, 1), (2, 0, 1), (6, 2, 5)]
 
 
