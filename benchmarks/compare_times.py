@@ -106,9 +106,9 @@ JOBS = {
     "recursion/adversarial/K100": partial(recursion, 20, True),
     "process/info": partial(process, "info"),
     "process/reproduce": partial(process, "reproduce", "--seeds", 2, "--out", "run", *settings(**SMALL_RUN)),
-    "process/reproduce-full": partial(process, "reproduce", "--out", "run"),
+    "process/figure3": partial(process, "reproduce", "--out", "run"),
 }
-RARE = ("process/reproduce-full",)  # minutes a round: only where it is asked for
+RARE = ("process/figure3",)  # minutes a round: only where it is asked for
 #: Not with --quick: jobs that differ little from another one, and `reproduce`.
 SLOW = (
     *(f"training/{name}/float32" for name in ("W1/standard", "W3/standard", "minibatches")),

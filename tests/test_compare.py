@@ -188,6 +188,14 @@ def test_versions_take_turns_and_every_other_round_backwards():
     assert [repeats for _, repeats in asked] == [1] * 3 + [100] * 6
 
 
+@pytest.mark.parametrize(("seconds", "said", "n"), [((2, 1), "same", 6), ((2, 2), "slower", 6), ((1, 2), "same", 3)])
+def test_what_looks_slower_is_measured_once_more_and_longer(monkeypatch, seconds, said, n):
+    tree = iter(seconds)
+    monkeypatch.setattr(compare, "rounds_of", lambda _, __, rounds: np.tile([1.0, next(tree), 1.0], (rounds, 1)))
+    found = compare.judged([], "job", 3)
+    assert (found[1], len(found[0])) == (said, n)
+
+
 def test_a_worker_answers_with_seconds_or_with_what_went_wrong():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import compare_times as c\n"
