@@ -1,11 +1,19 @@
-"""Fixtures that several files use."""
+"""Fixtures that several files use, and each xdist worker's share of the cores."""
 
-from functools import cache
+import os
 
-import numba
-import pytest
-from advfeat.kernels import gpu, numba_engine
-from engines import DEVICES, device_of
+# Before anything reads them.  Threads in step spin while they wait for each other: with a thread a core in every worker
+# that takes four times as long as with a worker a core.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, str(max((os.cpu_count() or 1) // workers, 1)))
+
+from functools import cache  # noqa: E402
+
+import numba  # noqa: E402
+import pytest  # noqa: E402
+from advfeat.kernels import gpu, numba_engine  # noqa: E402
+from engines import DEVICES, device_of  # noqa: E402
 
 # Files whose minutes are in few tests: xdist hands out whole files, those of many tests first, and would end with them
 LONG = ("test_figure3", "test_sweep_dask", "test_sweep_driver", "test_cuda_sources", "test_cli", "test_robustness")
@@ -16,7 +24,12 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks choose
 def pytest_collection_modifyitems(items):
+    for item in items:
+        long = getattr(item.module, "LONG_EMULATED", ())
+        if "emulated" in item.name and any(shape in item.name for shape in long):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 

@@ -37,6 +37,9 @@ SHARING = {  # one X for all runs, one y for all runs, some samples active
 }
 CASES = [(shape, "all per run") for shape in SHAPES]
 CASES += [(shape, sharing) for shape in list(SHAPES)[-3:] for sharing in list(SHARING)[1:]]
+#: Seconds each where CUDA kernels run on the CPU: the slow tier's there
+LONG_EMULATED = ("one neuron, one number", "passes over depth and neurons", "samples longer than a chunk",
+                 "several chunks")  # fmt: skip
 J = list(OBJECTIVES.values())
 METHODS = [name for name, value in vars(NumpyEngine).items() if inspect.isfunction(value) and name[0] != "_"]
 

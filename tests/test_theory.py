@@ -108,8 +108,10 @@ def test_propositions_3_1_and_3_2():
     data = law.sample(12, 0, balanced=True)
     for minimum in (PatchCNN.robust_minimum, PatchCNN.nonrobust_minimum):
         losses = [minimum(g, law.features, q=3, rho=1.0).loss(data.X, data.y) for g in (0.2, 0.5, 1.0, 8.0)]
-        assert losses[0] > losses[1] > losses[2] > losses[3] or losses[3] == 0
-        assert losses[3] < 1e-30
+        assert losses[0] > losses[1] > losses[2] > losses[3]
+        n, strength = (2, 9.0) if minimum == PatchCNN.robust_minimum else (8, 1.0)
+        F = n * (8.0 * strength - 2 / 3)  # in the linear part
+        assert losses[3] == pytest.approx(np.log1p(2 * np.exp(-F)), rel=1e-12, abs=0)
     swapped = feature_swap(data, eps=1.0)
     assert PatchCNN.nonrobust_minimum(16.0, law.features).accuracy(swapped, data.y) == 0
     robust = PatchCNN.robust_minimum(16.0, law.features)
