@@ -2,18 +2,18 @@
 
 import os
 
-# Before anything reads them.  Threads in step spin while they wait for each other: with a thread a core in every worker
-# that takes four times as long as with a worker a core.
+# Before anything reads them.  Threads in step spin while they wait for each other, so with more threads than cores,
+# counted over all workers, most of the time is spent waiting.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, str(max((os.cpu_count() or 1) // workers, 1)))
 
-from functools import cache  # noqa: E402
+from functools import cache
 
-import numba  # noqa: E402
-import pytest  # noqa: E402
-from advfeat.kernels import gpu, numba_engine  # noqa: E402
-from engines import DEVICES, device_of  # noqa: E402
+import numba
+import pytest
+from advfeat.kernels import gpu, numba_engine
+from engines import DEVICES, device_of
 
 # Files whose minutes are in few tests: xdist hands out whole files, those of many tests first, and would end with them
 LONG = ("test_figure3", "test_sweep_dask", "test_sweep_driver", "test_cuda_sources", "test_cli", "test_robustness")

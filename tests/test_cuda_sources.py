@@ -14,6 +14,11 @@ from emulated_gpu import kernels
 FILES = sorted(path.stem for path in gpu.SOURCES.glob("*.cu"))
 NVCC = shutil.which("nvcc")
 DTYPES, ARCHITECTURES = ("float32", "float64"), ("sm_80", "sm_90")
+ONCE = {("float32", "sm_90"), ("float64", "sm_80")}  # each precision and each architecture
+COMPILATIONS = [
+    pytest.param(file, dtype, arch, marks=() if (dtype, arch) in ONCE else pytest.mark.slow)
+    for file in FILES for dtype in DTYPES for arch in ARCHITECTURES
+]  # fmt: skip
 
 
 def compiled(file, dtype, arch, folder, text=None):
@@ -29,9 +34,7 @@ def compiled(file, dtype, arch, folder, text=None):
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc: CUDA files cannot be compiled")
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("file", "dtype", "arch"), COMPILATIONS)
 def test_it_compiles(file, dtype, arch, tmp_path):
     done, binary = compiled(file, dtype, arch, tmp_path)
     assert done.returncode == 0, done.stderr
@@ -50,15 +53,8 @@ def nvrtc():
     return ctypes.CDLL(str(found[0].locate())) if found else None
 
 
-ONCE = {("float32", "sm_90"), ("float64", "sm_80")}  # each precision and each architecture
-AS_CUPY = [
-    pytest.param(file, dtype, arch, marks=() if (dtype, arch) in ONCE else pytest.mark.slow)
-    for file in FILES for dtype in DTYPES for arch in ARCHITECTURES
-]  # fmt: skip
-
-
 @pytest.mark.skipif(nvrtc() is None, reason="no NVRTC (package nvidia-cuda-nvrtc)")
-@pytest.mark.parametrize(("file", "dtype", "arch"), AS_CUPY)
+@pytest.mark.parametrize(("file", "dtype", "arch"), COMPILATIONS)
 def test_it_compiles_as_cupy_does(file, dtype, arch):
     """NVRTC knows fewer names than nvcc: no headers of the C library."""
     library, program, size = nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()

@@ -115,7 +115,10 @@ def test_the_same_call_gives_the_same_bits(device, regime):
 
 
 @devices
-@pytest.mark.parametrize(("regime", "n_iter", "n_seeds"), [("products", 200, 1), ("persistent", 200, 1)])
+@pytest.mark.parametrize(("regime", "n_iter", "n_seeds"), [
+    *(pytest.param(regime, n, 1, marks=marks) for regime in ("products", "persistent")
+      for n, marks in ((40, ()), (200, pytest.mark.slow))),
+])  # fmt: skip
 def test_default_run_follows_the_cpu(device, regime, n_iter, n_seeds):
     """float64, relative 1e-9 after 200 iterations: one seed on the CPU, every seed on a GPU."""
     if device == "gpu":
