@@ -45,7 +45,7 @@ class Net:
         R, self.k, self.m, self.d = W.shape
         self.gpu, self.R, self.K, self.dtype = gpu, R, self.k * self.m, W.dtype
         with np.errstate(over="ignore", divide="ignore"):
-            inverse = 1 / W.dtype.type(rho)
+            inverse = W.dtype.type(1) / W.dtype.type(rho)
         if not np.finfo(W.dtype).tiny <= inverse < np.inf:  # CuPy compiles for denormals that are 0
             raise ValueError(f"rho = {rho}: 1/rho must be a finite, normal {W.dtype} number")
         self.W = gpu.upload(W.reshape(R, self.K, self.d))

@@ -140,7 +140,7 @@ class NumbaEngine(NumpyEngine):
         weights = lines(R * k * m * row, W.dtype).reshape(R, k * m, row)
         weights[..., :d] = W.reshape(R, k * m, d)
         with np.errstate(over="ignore", divide="ignore"):
-            inverse = 1 / W.dtype.type(rho)
+            inverse = W.dtype.type(1) / W.dtype.type(rho)
         if not np.isfinite(inverse):
             raise ValueError(f"rho = {rho}: 1/rho must be a finite {W.dtype} number")
         net = Net(weights.reshape(R, -1), k, m, d, row, q, W.dtype.type(rho), inverse)
