@@ -1,6 +1,9 @@
 """Fixtures that several files use, and each xdist worker's share of the cores."""
 
 import os
+import signal
+import subprocess
+import sys
 
 # Before anything reads them.  Threads in step spin while they wait for each other, so with more threads than cores,
 # counted over all workers, most of the time is spent waiting.
@@ -8,6 +11,10 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(name, str(max((os.cpu_count() or 1) // workers, 1)))
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C, which tests press
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+from collections import Counter
 from functools import cache
 
 import numba
@@ -24,12 +31,24 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist starts its workers, each of which would compile every kernel for itself
+def pytest_sessionstart(session):
+    if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
+        subprocess.run([sys.executable, "-m", "advfeat", "warmup"], stdout=subprocess.DEVNULL, check=True)
+
+
 @pytest.hookimpl(tryfirst=True)  # before marks choose
 def pytest_collection_modifyitems(items):
+    seen = Counter()
     for item in items:
         long = getattr(item.module, "LONG_EMULATED", ())
         if "emulated" in item.name and any(shape in item.name for shape in long):
             item.add_marker(pytest.mark.slow)
+        if share := item.get_closest_marker("one_in"):
+            test = item.module, item.originalname
+            if seen[test] % share.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 

@@ -35,6 +35,7 @@ def magnitude(net, X, eps):
 
 
 # ------------------------------------------------------------------ sampling and enumeration
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize(("norm", "budget"), SETS)
 def test_a_million_points_per_sample_never_pass_below_a_bound(norm, budget):
     rng = np.random.default_rng([len(norm), len(budget)])

@@ -73,6 +73,7 @@ def test_the_constants_are_the_formulas():
     assert bounds == (str(cupy_search.MOST_WARPS * cupy_search.WARP), str(cupy_search.BLOCKS))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("norm", "penalty"), CASES)
 @pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "long"])

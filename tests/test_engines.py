@@ -208,6 +208,7 @@ def test_pull_back(engine, case):
 
 
 @norms
+@pytest.mark.one_in(3)
 def test_ascend(engine, case, norm):
     for objective in J:
         args = "ascend", objective, "step", "eps", norm, 2
@@ -217,6 +218,7 @@ def test_ascend(engine, case, norm):
 
 
 @norms
+@pytest.mark.one_in(3)
 def test_pgd(engine, case, norm):
     """Engines may keep different iterates where those tie to rounding: the margins must agree, and be X_adv's own."""
     X, _ = case.inputs()
@@ -251,6 +253,7 @@ def test_loss_and_grad(engine, whole):
 
 @norms
 @pytest.mark.parametrize("n_steps", [0, 2])
+@pytest.mark.one_in(3)
 def test_train(trainer, whole, n_steps, norm):
     for objective in J if n_steps else J[:1]:
         args = "train", "rate", 3, objective, "step", "eps", norm, n_steps

@@ -193,6 +193,7 @@ assert compiled() == warm, (warm, compiled())
 """
 
 
+@pytest.mark.slow
 def test_warming_up_leaves_nothing_to_compile():
     """Every method, with shared samples and without; the kernels are those that the other tests use."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_NUM_THREADS": "2"}

@@ -226,7 +226,8 @@ def test_the_figure_shows_both_bounds_and_the_window(found):
         np.testing.assert_array_equal(alone.get_ydata(), np.median(s.under("pgd_margin"), axis=1))
         for axis in column:
             shaded = [p for p in axis.patches if str(p.get_label()).startswith("window")]
-            assert [(p.get_x(), p.get_x() + p.get_width()) for p in shaded] == [pytest.approx((low, high))]
+            ends = [tuple(p.get_path().get_extents(p.get_patch_transform()).intervalx) for p in shaded]
+            assert ends == [pytest.approx((low, high))]
     for axis in axes[:, -1]:
         assert axis.get_legend().get_window_extent().x0 > axis.get_window_extent().x1
     figures.plt.close(figure)

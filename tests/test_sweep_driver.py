@@ -21,7 +21,8 @@ from advfeat.sweeps.distribute import SweepFailed
 
 pytestmark = pytest.mark.timeout(240)  # under the five minutes after which loky's idle workers end by themselves
 
-MANY = spec({"alpha": {"low": 1.0, "high": 3.0, "n": 25}, "beta": {"low": 0.5, "high": 2.0, "n": 20}})
+MANY = spec({"alpha": {"low": 1.0, "high": 3.0, "n": 25}, "beta": {"low": 0.5, "high": 2.0, "n": 8}})
+N_MANY = 25 * 8  # batches, one a run
 ONE = {"jobs": 1, "largest_batch": 1}
 
 
@@ -44,18 +45,18 @@ def whole(tmp_path_factory):
 
 
 # ------------------------------------------------------------------ kill -9
-@pytest.mark.parametrize("times", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_again_and_again(times, tmp_path):
-    """At random moments of 500 batches, from the first import to the table: the same rows and bytes, no orphans."""
+    """At random moments of 200 batches, from the first import to the table: the same rows and bytes, no orphans."""
     given, out, rng = write_toml(tmp_path / "many.toml", MANY), tmp_path / "out", np.random.default_rng(0)
     command = ["sweep", given, "--out", out, "--jobs", 2, "--largest-batch", 1]
-    # a number of stored batches each, and up to half a second more; 500: between the last batch and the table's end
-    moments = sorted([0, 0, 500, *rng.integers(1, 500, times - 3).tolist()])
+    # a number of stored batches each, and up to half a second more; the last: between the last batch and the end
+    moments = sorted([0, N_MANY, *rng.integers(1, N_MANY, times - 2).tolist()])
     workers, codes = [], []
     for moment in moments:
         driver = start(*command)
         until(lambda at=moment: finished(out) >= at or driver.poll() is not None)  # noqa: B023
-        time.sleep(rng.uniform(0, 0.5 if moment < 500 else 0.1))
+        time.sleep(rng.uniform(0, 0.5 if moment < N_MANY else 0.1))
         if driver.poll() is None:
             workers += family(driver)
         driver.kill()
@@ -69,7 +70,7 @@ def test_killed_again_and_again(times, tmp_path):
     sweep(MANY, tmp_path / "undisturbed", **ONE)
     assert rows(out).equals(rows(tmp_path / "undisturbed"))
     assert (out / "results.parquet").read_bytes() == (tmp_path / "undisturbed" / "results.parquet").read_bytes()
-    assert finished(out) == 500
+    assert finished(out) == N_MANY
     assert not [path for path in out.rglob(".*") if path.name != ".lock"]  # no temporaries
     assert len(workers) >= times // 2
     assert gone(workers)
@@ -96,7 +97,7 @@ def test_interrupted(tmp_path, jobs, group, scheduler):
     assert not [word for word in ("Traceback", "Warning") if word in errors], errors
     assert gone(workers)
     kept = finished(out)
-    assert 2 <= kept < (500 if tables is MANY else 8)
+    assert 2 <= kept < (N_MANY if tables is MANY else 8)
     if tables is MANY and jobs == 1:
         sweep(given, out, jobs=1)
         sweep(given, tmp_path / "undisturbed", **ONE)

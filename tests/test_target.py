@@ -83,6 +83,7 @@ def at(bits, cache, *dtypes, **variables):
     return json.loads(done.stdout), set(cache.rglob("scale*.kernel")) - before
 
 
+@pytest.mark.slow
 def test_another_width_agrees_and_has_kernels_of_its_own(tmp_path):
     """Engine, LLVM's vectoriser and cache follow the switch; so they do Numba's own variables."""
     whole, first = at(None, tmp_path)
