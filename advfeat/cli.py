@@ -309,13 +309,13 @@ def info(args) -> int:
 
 
 def warmup(args) -> int:
-    """Compile every CPU kernel for both precisions, so that later commands start at once."""
-    from .kernels.numba_engine import warm_up
+    """Compile every CPU kernel, so that later commands start at once."""
+    from .kernels.numba_engine import WARM_UPS, warm_up
 
     start = time.perf_counter()
-    with ProcessPoolExecutor(len(DTYPES), multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(warm_up, DTYPES))
-    print(f"{' and '.join(DTYPES)}: ready after {time.perf_counter() - start:.1f} s")
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(WARM_UPS)), multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(warm_up, WARM_UPS))
+    print(f"{', '.join(WARM_UPS)}: ready after {time.perf_counter() - start:.1f} s")
     return 0
 
 

@@ -287,9 +287,29 @@ class NumbaEngine(NumpyEngine):
         return lower, upper, delta, nodes
 
 
-def warm_up(dtype) -> None:
-    """Compile every kernel for a dtype, or load it from the cache, by calling each method on a few numbers."""
-    engine, R = NumbaEngine(), 1 + _threads
+WARM_UPS = ("search", "float64", "float32", "recursion")  # of about a minute to ten seconds, longest first
+
+
+def warm_up(part) -> None:
+    """Compile a part of the kernels, or load it from the cache, by calling its methods on a few numbers.
+
+    "float32" and "float64" are a network's; recursion and search know float64 alone.
+    """
+    engine, one = NumbaEngine(), np.ones(1)
+    if part == "recursion":
+        kinds = np.ones((1, 1, 1))
+        types = Types(np.zeros((1, 1), np.int64), kinds[0], np.zeros((1, 1, 1), np.int64), kinds, kinds)
+        watch = Watch(np.ones((1, 2, 1)), one, one, 1.0, False)
+        engine.recursion(np.ones((1, 2, 4)), np.ones((1, 2, 2)), types, watch, 2, one, one, 1, 0, one, one, 0, 1)
+    elif part == "search":
+        rows, numbers = np.array([[0, 0, 0, 1]]), np.ones((1, 3))
+        engine.search(np.ones((1, 2, 1, 2)), np.ones((1, 2)), rows, numbers, 0, 2, 1.0, 1, 1, 1)
+    else:
+        _warm_up_network(engine, part)
+
+
+def _warm_up_network(engine, dtype):
+    R = 1 + _threads
     W, X, y = np.ones((R, 2, 1, 2), dtype), np.ones((R, 2, 1, 2), dtype), np.zeros((R, 2), np.int64)
     one = np.ones(R)
     batch, alone = engine.pack(X, y, R), engine.pack(X[:1], y[:1], 1)
@@ -304,10 +324,3 @@ def warm_up(dtype) -> None:
     for net, samples in ((W[:1], alone), (W[:_threads], engine.pack(X[:_threads], y[:_threads], _threads))):
         rate = one[: len(net)]
         engine.train(net, samples, 2, 1.0, rate, 1, 0, rate, rate, 0, 1)
-    if W.dtype == np.float64:  # recursion and search know no other
-        kinds = np.ones((1, 1, 1))
-        types = Types(np.zeros((1, 1), np.int64), kinds[0], np.zeros((1, 1, 1), np.int64), kinds, kinds)
-        rows, numbers = np.array([[0, 0, 0, 1]]), np.ones((1, 3))
-        engine.search(W, X[0, 0], rows, numbers, 0, 2, 1.0, 1, 1, 1)
-        watch, ascent = Watch(np.ones((1, 2, 1)), np.ones(1), np.ones(1), 1.0, False), (0, one[:1], one[:1], 0, 1)
-        engine.recursion(np.ones((1, 2, 4)), np.ones((1, 2, 2)), types, watch, 2, one[:1], one[:1], 1, *ascent)

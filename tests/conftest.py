@@ -1,5 +1,6 @@
 """Fixtures that several files use, and each xdist worker's share of the cores."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,12 +16,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background jo
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numba
 import pytest
 from advfeat.kernels import gpu, numba_engine
+from emulated_gpu import FILES, build, compiler
 from engines import DEVICES, device_of
+from tolerances import PARITY
 
 # Files whose minutes are in few tests: xdist hands out whole files, those of many tests first, and would end with them
 LONG = ("test_figure3", "test_sweep_dask", "test_sweep_driver", "test_cuda_sources", "test_cli", "test_robustness")
@@ -35,6 +39,9 @@ def pytest_configure(config):
 def pytest_sessionstart(session):
     if getattr(session.config.option, "numprocesses", None) and not hasattr(session.config, "workerinput"):
         subprocess.run([sys.executable, "-m", "advfeat", "warmup"], stdout=subprocess.DEVNULL, check=True)
+        if compiler():
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                list(pool.map(build, *zip(*itertools.product(FILES, PARITY))))
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks choose

@@ -23,6 +23,7 @@ import numpy as np
 from advfeat.kernels import gpu
 
 HEADER = Path(__file__).parent / "cuda_on_cpu.h"
+FILES = sorted(path.stem for path in gpu.SOURCES.glob("*.cu"))
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(')
 PAGE, BEFORE = mmap.PAGESIZE, 64  # bytes before an array that nobody may change
 _libc = ctypes.CDLL(None, use_errno=True)

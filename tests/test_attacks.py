@@ -86,6 +86,7 @@ def beyond(X, norm, budget):
 @attacks
 @sets
 @pytest.mark.parametrize("boxed", [False, True])
+@pytest.mark.one_in(5)
 def test_attacks_stay_in_ball_and_box_and_report_their_best_point(attack, norm, budget, boxed):
     box = (DATA.X.min() - 0.05, DATA.X.max() + 0.02) if boxed else None
     limits = model(norm, budget, box=box)
@@ -110,6 +111,7 @@ def test_attacks_stay_in_ball_and_box_and_report_their_best_point(attack, norm, 
 
 @attacks
 @sets
+@pytest.mark.one_in(5)
 def test_radius_zero_is_the_identity(attack, norm, budget):
     data = replace(DATA, X=np.where(np.abs(DATA.X) < 0.02, -0.0, DATA.X))
     for eps in (0, np.where(np.arange(7) % 2, 0.0, model(norm, budget).eps) + np.zeros((3, 1))):
@@ -121,6 +123,7 @@ def test_radius_zero_is_the_identity(attack, norm, budget):
 
 @attacks
 @sets
+@pytest.mark.one_in(5)
 def test_a_run_in_a_batch_is_the_run_alone_and_a_sample_among_others_itself(attack, norm, budget):
     limits = model(norm, budget)
     found = attack(NET, DATA, limits, SEEDS)

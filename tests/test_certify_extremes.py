@@ -86,6 +86,7 @@ def exact_value(W, x, delta, row, penalty, norm, q, rho):
 
 @pytest.mark.parametrize("backend", ENGINES)
 @pytest.mark.parametrize(("norm", "priced"), [(LINF, 0), (L2, 0), (L2, 1), (L1, 0), (L1, 1)])
+@pytest.mark.one_in(4)
 def test_a_search_is_sound_where_squares_underflow(backend, norm, priced):
     """Weights, inputs, radii, thresholds and multipliers between 1e-170 and 1, and slopes far below 1."""
     rng, engine, name = np.random.default_rng([norm, priced]), engine_of(backend), ("linf", "l2", "l1")[norm]

@@ -199,6 +199,7 @@ def mixed(shape, norm, every=1):
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", MIXED)
+@pytest.mark.one_in(2)
 def test_bits_do_not_depend_on_the_order_of_threads(shape, norm):
     given = mixed(shape, norm)
     truth = cupy_search.search(EmulatedGpu(0), **given)

@@ -41,6 +41,7 @@ def regime_of(engine, case):
 @devices
 @pytest.mark.parametrize("call", TRAIN, ids=lambda call: "-".join(map(str, call)))
 @pytest.mark.parametrize("shape", ["nothing divides anything", "several chunks"])
+@pytest.mark.one_in(3)
 def test_persistent_run_in_a_batch_is_the_run_alone(device, shape, call, dtype):
     engine, case = CupyEngine(device_of(device), "persistent"), Case(shape, dtype=dtype)
     assert regime_of(engine, case).startswith("persistent")
@@ -54,6 +55,7 @@ def dtype(request):
 
 @on_the_cpu
 @pytest.mark.parametrize("call", [TRAIN[0], TRAIN[3]], ids=["neg_label_logit", "margin-l2"])
+@pytest.mark.one_in(3)
 def test_persistent_bits_do_not_depend_on_the_team(call, dtype):
     """One block per run keeps the gradient in shared memory; teams of two and of all chunks leave it by chunk."""
     case, found, cuts = Case("several chunks", dtype=dtype), [], []
@@ -73,6 +75,7 @@ def test_persistent_bits_do_not_depend_on_the_team(call, dtype):
 
 @on_the_cpu
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join(map(str, call)))
+@pytest.mark.one_in(3)
 def test_the_order_of_threads_does_not_matter(call, dtype):
     """A barrier that is missing shows here."""
     case = Case("nothing divides anything", dtype=dtype)
@@ -207,6 +210,7 @@ def test_labels_of_nearly_equal_counts_are_one_product(norm, dtype):
 # ------------------------------------------------------------------ memory
 @on_the_cpu
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: "-".join(map(str, call)))
+@pytest.mark.one_in(3)
 def test_no_method_needs_more_memory_than_planned(call):
     for shape in ("several chunks", "samples straddle blocks", "one of everything"):
         case = Case(shape, dtype="float32")

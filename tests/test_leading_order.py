@@ -172,6 +172,7 @@ def test_where_nothing_moves_all_ends():
 @pytest.mark.parametrize("q", [2, 3, 5, 10])
 @pytest.mark.parametrize("x0", [0.05, 1e-4, 1e-12, 1e-25])
 @pytest.mark.parametrize("feature", ["A", "B"])
+@pytest.mark.one_in(5)
 def test_the_flow_of_one_neuron_is_the_closed_form(q, x0, feature):
     law = LeadingOrder(10**9, 1.0, 1.0, 2, 3, q, 10.0, 0.1)  # F stays below 1e-8 k: the logit is held at 1/k
     state = ([x0, -1.0], [-2.0, -x0]) if feature == "A" else ([-x0, 0.0], [-1.0, x0])
@@ -190,6 +191,7 @@ def test_the_flow_of_one_neuron_is_the_closed_form(q, x0, feature):
 @pytest.mark.parametrize("q", [2, 3, 5])
 @pytest.mark.parametrize("rates", [{}, {"ascent_lr": 5.0, "eps": 0.8}, {"ascent_lr": 5.0, "eps": 4.0}])
 @pytest.mark.parametrize("polynomial", [True, False])
+@pytest.mark.one_in(3)
 def test_the_flow_against_plain_integration(q, rates, polynomial):
     """`rates` integrated as they stand, in t and x: two formulas and two integrators."""
     law = theory(q=q, rho=0.8, **rates, polynomial=polynomial)

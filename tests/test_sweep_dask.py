@@ -213,13 +213,13 @@ def test_a_result_that_dies_with_its_worker_is_waited_for_again(monkeypatch):
 
 
 def test_nobody_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(distribute, "CONNECT", 2)
+    monkeypatch.setattr(distribute, "CONNECT", 1)
     with pytest.raises(ValueError, match=r"'dask=tcp://127.0.0.1:9': cannot be reached"):
         sweep(spec(), tmp_path / "out", scheduler="dask=tcp://127.0.0.1:9")
     own = Cluster(tmp_path, workers=0)
     try:
         until(lambda: _answers(own.address))
-        with pytest.raises(ValueError, match=r"has no workers after 2 s; start some with `dask worker tcp://"):
+        with pytest.raises(ValueError, match=r"has no workers after 1 s; start some with `dask worker tcp://"):
             sweep(spec(), tmp_path / "out", scheduler=f"dask={own.address}")
     finally:
         own.stop()

@@ -171,6 +171,7 @@ HEAVY = {
 
 
 @pytest.mark.parametrize("options", HEAVY.values(), ids=HEAVY)
+@pytest.mark.one_in(4)
 def test_a_batch_takes_no_more_memory_than_planned(options):
     base = {"n_iter": 10, "n_records": 1, "lr": 1.0, "n_seeds": 4, "n_train": 10, "n_test": 10, "rho": 10.0}
     head = {name: value for name, value in options.items() if name != "base"}

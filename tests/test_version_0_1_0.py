@@ -98,6 +98,7 @@ def test_a_runs_networks_are_evaluated(capsys):
         assert float(robust) == pytest.approx(held[name]["robust_accuracy"][-1][int(seed)], abs=0.0051)
 
 
+@pytest.mark.slow
 def test_robustness_finds_the_radii_again(copy, capsys):
     folder = copy("run")
     held = store.load_npz(folder / "robustness" / "robustness.npz")
