@@ -90,14 +90,16 @@ def by_joblib(tasks: Iterable, threads: int, backend: str, jobs: int) -> Iterato
                 "a worker process was killed, perhaps because memory ran out (fewer jobs or smaller batches need less)"
             ) from None
         finally:
-            with warnings.catch_warnings():
+            # a second Ctrl-C in the middle would make joblib's tracker of temporary folders print a traceback
+            with _deaf(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that a sweep that is stopped leaves results unused
                 results.close()
 
 
 @contextmanager
 def _deaf():
-    """Worker processes that start in here ignore Ctrl-C from their first instruction on: the driver ends them."""
+    """Ctrl-C is ignored in here; by worker processes that start in here from their first instruction on: the driver
+    ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
