@@ -5,11 +5,11 @@ test:
 
 # parity of the engine, its bits, resuming; then memory errors and races in a small run, where compute-sanitizer exists
 test-gpu:
-	@python -c "from advfeat.kernels import gpu; gpu.device()"
+	@python -c "from advfeat.kernels.gpu import device; device.connect()"
 	python -m pytest -m gpu
 	@for tool in memcheck racecheck; do \
 		if command -v compute-sanitizer > /dev/null; then \
-			compute-sanitizer --tool $$tool --error-exitcode 9 python -m pytest -m gpu tests/test_engines.py -k "nothing" || exit 1; \
+			compute-sanitizer --tool $$tool --error-exitcode 9 python -m pytest -m gpu tests/kernels/test_engines.py -k "nothing" || exit 1; \
 		else echo "compute-sanitizer is not installed: no $$tool"; fi; done
 
 lint:
@@ -22,6 +22,7 @@ bench:
 	python benchmarks/recursion.py
 	python benchmarks/reproduce.py
 	python benchmarks/sweep.py
+	python benchmarks/image_attacks.py
 
 bench-quick:
 	python benchmarks/run.py --quick

@@ -6,8 +6,6 @@ gradients, attacks, certificates and measurements.  One run or ten thousand: run
 
 from pathlib import Path as _Path
 
-__version__ = "0.2.0.dev0"
-
 # `kernels/` and `validation/` stand beside this folder and install inside it.  In a checkout (its root on sys.path)
 # they are found where they stand; an installed package has them inside and is left alone.
 _root = _Path(__file__).resolve().parent.parent
@@ -16,27 +14,23 @@ if not (_root / "advfeat" / "kernels").exists() and all(
 ):
     __path__.append(str(_root))
 
-from .attacks import (  # noqa: E402
-    APGD,
-    FGSM,
-    PGD,
-    Aligned,
-    AttackResult,
-    AttackSuite,
-    FeatureSwap,
-    OneStepAscent,
-    Rescue,
-    Square,
-    ThreatModel,
-    feature_swap,
-    one_step_ascent,
-)
-from .certify import certify, interval_margin, robust_radius  # noqa: E402
-from .data import PatchData, PatchDistribution  # noqa: E402
-from .metrics import correlations, feature_learning_accuracy, robust_accuracy  # noqa: E402
-from .network import PatchCNN, SmoothedReLU  # noqa: E402
-from .store import CheckpointError, load  # noqa: E402
-from .training import DivergenceError, TrainConfig, TrainingInterrupted, TrainResult, train  # noqa: E402
+from . import attacks  # noqa: E402
+from .attacks import APGD, FGSM, PGD, AttackResult, OneStepAscent, Square, ThreatModel  # noqa: E402
+from .core._version import __version__ as __version__  # noqa: E402
+from .core.store import CheckpointError  # noqa: E402
+from .patches.attacks import Aligned, FeatureSwap, Rescue, feature_swap, one_step_ascent  # noqa: E402
+from .patches.certify import certify, interval_margin, robust_radius  # noqa: E402
+from .patches.data import PatchData, PatchDistribution  # noqa: E402
+from .patches.features import correlations, feature_learning_accuracy  # noqa: E402
+from .patches.network import PatchCNN, SmoothedReLU  # noqa: E402
+from .robustness.evaluate import robust_accuracy  # noqa: E402
+from .robustness.suite import AttackSuite, SuiteResult  # noqa: E402
+from .training.loop import DivergenceError, TrainConfig, TrainingInterrupted, TrainResult, train  # noqa: E402
+from .training.run_folder import load  # noqa: E402
+
+for _attack in (Aligned, FeatureSwap, Rescue, feature_swap, one_step_ascent, AttackSuite, SuiteResult):
+    setattr(attacks, _attack.__name__, _attack)  # `advfeat.attacks` has all of them, whatever room they need
+    attacks.__all__.append(_attack.__name__)
 
 __all__ = [
     "APGD",

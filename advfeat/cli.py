@@ -1,7 +1,5 @@
 """The command line: advfeat reproduce | data | evaluate | robustness | sweep | plot | validate | info | warmup."""
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import os
@@ -13,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__, checks, store
-from .config import DTYPES, Figure3Config, parse_value
-from .data import PatchData
+from .core import checks, store
+from .core._version import __version__
+from .experiments.configuration import DTYPES, Figure3Config, parse_value
 from .kernels import BACKENDS
-from .network import read_weights
-from .training import DivergenceError, TrainingInterrupted
+from .patches.data import PatchData
+from .patches.network import read_weights
+from .training import run_folder
+from .training.loop import DivergenceError, TrainingInterrupted
 
 PLOT_OPTIONS = {
     "x": "swept field (or strength_ratio, robust_share, density_ratio ...) across",
@@ -57,7 +57,7 @@ def _print_table(head, rows):
 
 def reproduce(args) -> int:
     """Both trainings, figure3.png and .pdf, history.npz, report.html."""
-    from . import experiment
+    from .experiments import figure3 as experiment
 
     config, weights = _config(args)
     out = Path(args.out or f"advfeat-runs/figure3-{config.digest(weights)}")
@@ -80,8 +80,9 @@ def reproduce(args) -> int:
     finally:
         for bar in bars.values():
             bar.close()
-    from .figures import figure3, save
-    from .report import outcome_rows, write_report
+    from .reporting.figures import figure3
+    from .reporting.run_page import outcome_rows, write_report
+    from .reporting.style import save
 
     theory = experiment.recursions(config, weights)
     save(figure3(run.histories, config, theory), out / "figure3")
@@ -93,9 +94,10 @@ def reproduce(args) -> int:
 
 def data(args) -> int:
     """Assumption 2.3 and the window of a configuration's data, and Figure 2."""
-    from .experiment import predicted_strength
-    from .figures import figure2, save
-    from .report import data_rows
+    from .experiments.figure3 import predicted_strength
+    from .reporting.figures import figure2
+    from .reporting.run_page import data_rows
+    from .reporting.style import save
 
     config, weights = _config(args)
     sample = config.data("test", config.seeds[:1])
@@ -115,14 +117,14 @@ def data(args) -> int:
 
 def evaluate(args) -> int:
     """Accuracy, robust accuracy by attack and certificate of a run's networks or of given weights."""
-    from .experiment import bounds
+    from .experiments.figure3 import bounds
 
     if (args.run is None) == (args.weights is None):
         raise ValueError("evaluate: give either a run folder or --weights FILE.npz")
     if args.run is not None:
         if args.config or args.set or args.backend or args.dtype:
             raise ValueError("evaluate RUN: the configuration is the run's own; only --eps changes it")
-        run = store.load(args.run)
+        run = run_folder.load(args.run)
         config, nets = Figure3Config.build(**_known(run, args.run)), run.nets
     else:
         config, weights = _config(args)
@@ -144,10 +146,11 @@ def evaluate(args) -> int:
 
 def robustness(args) -> int:
     """Robust accuracy against the radius, certificates below and attacks above, for a run's networks."""
-    from .robustness import EPS_GRID, grid, samples_of, sandwich
-    from .robustness_report import radii_rows, write
+    from .experiments.figure3 import samples_of
+    from .reporting.robustness_page import radii_rows, write
+    from .robustness.curves import EPS_GRID, grid, sandwich
 
-    run = store.load(args.run)
+    run = run_folder.load(args.run)
     config = Figure3Config.build(**_known(run, args.run))
     eps = EPS_GRID if args.eps_grid is None else grid(_radii(args.eps_grid))
     options = {"max_nodes": checks.integer("max_nodes", args.max_nodes, 1)}
@@ -263,6 +266,7 @@ def _known(run, path):
 def validate(args) -> int:
     """The ledger: every statement of the paper, measured and judged; exit status 1 if a verdict is not the recorded."""
     from .validation import run as ledger
+    from .validation.ledger import count
 
     total = len(ledger.choose(args.only))
     out = store.make_folder(args.out)
@@ -273,7 +277,7 @@ def validate(args) -> int:
         ("label", "verdict", "margin", "statement"),
         [(r.entry.label, r.judgement.verdict, f"{r.judgement.margin:.3g}", r.entry.title) for r in results],
     )
-    print("\n" + ", ".join(f"{n} {verdict}" for verdict, n in ledger.count(results).items()) + f"\nLedger: {page}")
+    print("\n" + ", ".join(f"{n} {verdict}" for verdict, n in count(results).items()) + f"\nLedger: {page}")
     changed = ledger.differences(results)
     if changed:
         print("\nNot the verdicts on record (recorded -> found):", *changed, sep="\n  ")
@@ -284,15 +288,18 @@ def info(args) -> int:
     """Engines, devices, versions, threads; with --plan, what the engine would do for a configuration."""
     from llvmlite.binding import get_host_cpu_name
 
-    from .kernels import cpu_kernels, gpu, numba_engine, target
+    from .kernels import target
+    from .kernels.cpu import engine as cpu_engine
+    from .kernels.cpu import kernels as cpu_kernels
+    from .kernels.gpu import device as gpu_device
 
     cache = getattr(cpu_kernels.train.stats, "cache_path", None)
     fused = "with" if target.FUSED else "without"
     rows = [
-        ("numba engine", f"{target.VECTOR_BITS}-bit vectors, {numba_engine.get_num_threads()} threads"),
+        ("numba engine", f"{target.VECTOR_BITS}-bit vectors, {cpu_engine.get_num_threads()} threads"),
         ("vectors", f"{fused} fused multiply-add; {target.SWITCH} = {', '.join(target.WITHOUT)} for narrower ones"),
         ("numpy engine", "the reference"),
-        ("cupy engine", gpu.missing() or gpu.device().name),
+        ("cupy engine", gpu_device.missing() or gpu_device.connect().name),
         ("cpu", get_host_cpu_name()),
         ("usable cores", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         ("compiled kernels", cache or "not kept: no folder for them can be written"),
@@ -303,14 +310,14 @@ def info(args) -> int:
         config, weights = _config(args)
         net, data = config.network(weights), config.data("train")
         print(f"\nPlan for {config.n_seeds} seeds:")
-        batch = net.pack(*net.check(data.X, data.y))
+        batch = net.prepare(*net.check(data.X, data.y))
         _print_table(("choice", config.backend), net.engine.plan(net.weights, batch))
     return 0
 
 
 def warmup(args) -> int:
     """Compile every CPU kernel, so that later commands start at once."""
-    from .kernels.numba_engine import WARM_UPS, warm_up
+    from .kernels.cpu.engine import WARM_UPS, warm_up
 
     start = time.perf_counter()
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(WARM_UPS)), multiprocessing.get_context("spawn")) as pool:

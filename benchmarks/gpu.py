@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from advfeat.kernels.cupy_engine import CupyEngine
-from advfeat.kernels.gpu import Gpu, missing
+from advfeat.kernels.gpu.device import Gpu, missing
+from advfeat.kernels.gpu.engine import CupyEngine
 from gpu_ceilings import PRECISIONS, QUICK, Effort, Products, ceilings, formula, milliseconds
 from gpu_checks import FEW, Check, CheckFailed, our_job, packed, tf32_errors
 from workloads import ASCENT, Workload

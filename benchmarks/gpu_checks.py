@@ -7,8 +7,8 @@ from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
-from advfeat.kernels import get_engine, reference
-from advfeat.kernels.cupy_engine import CupyEngine
+from advfeat.kernels import formulas, get_engine
+from advfeat.kernels.gpu.engine import CupyEngine
 from workloads import ASCENT, RHO, Q, pgd, train
 
 FEW = 3  # iterations that are checked: the third is the first that a recorded graph works alone
@@ -64,7 +64,7 @@ def truth(load, step):
     W, X = few.W.astype(np.float64), few.X.astype(np.float64)
     engine = get_engine("numpy")
     if step == "logits":
-        return reference.forward(W, X, Q, RHO)
+        return formulas.forward(W, X, Q, RHO)
     if step in ASCENT:
         few.W = W
         return trained(engine, few, engine.pack(X, few.y, len(W)), step, FEW) - W
@@ -84,8 +84,8 @@ def samples(load):
 def margins(load, X):
     """Of some samples, by the float64 reference."""
     some = samples(load)
-    F = reference.forward(load.W.astype(np.float64), X[:, some].astype(np.float64), Q, RHO)
-    return reference.margin(F, load.predicted[:, some])
+    F = formulas.forward(load.W.astype(np.float64), X[:, some].astype(np.float64), Q, RHO)
+    return formulas.margin(F, load.predicted[:, some])
 
 
 class Check:

@@ -6,7 +6,7 @@ import threading
 import time
 
 import numpy as np
-from advfeat.kernels.cpu_vectors import VECTOR_BYTES, Vectors
+from advfeat.kernels.cpu.vectors import VECTOR_BYTES, Vectors
 from numba import njit, types
 from numba.extending import intrinsic
 

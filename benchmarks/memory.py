@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from advfeat.kernels import get_engine
-from advfeat.kernels.numba_engine import warm_up
+from advfeat.kernels.cpu.engine import warm_up
 from workloads import all_workloads, train
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from advfeat.config import Figure3Config
+from advfeat.experiments.configuration import Figure3Config
 from advfeat.theory import State, population_types, simulate
 
 jax.config.update("jax_enable_x64", True)

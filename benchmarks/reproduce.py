@@ -19,8 +19,8 @@ from pathlib import Path
 
 def child(seeds: int, folder: Path, started: float) -> None:
     """One run, with the engine's calls timed."""
-    from advfeat.kernels import cpu_kernels
-    from advfeat.kernels.numba_engine import NumbaEngine
+    from advfeat.kernels.cpu import kernels as cpu_kernels
+    from advfeat.kernels.cpu.engine import NumbaEngine
 
     from advfeat import cli
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from advfeat.kernels import get_engine
-from advfeat.kernels.numba_engine import get_num_threads
+from advfeat.kernels.cpu.engine import get_num_threads
 from llvmlite.binding import get_host_cpu_name
 from machine import copy_bandwidth, multiply_add_peak
 from workloads import ASCENT, RHO, Q, all_workloads, pgd, reference_step, taken_away, train

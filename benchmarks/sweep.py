@@ -21,7 +21,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from advfeat.kernels.numba_engine import get_num_threads
+from advfeat.kernels.cpu.engine import get_num_threads
 from machine import multiply_add_peak
 from run import check, our_job, peer_jobs, seconds
 from workloads import RHO, Q, all_workloads

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from advfeat.kernels import CROSS_ENTROPY, LINF, NEG_LABEL_LOGIT, get_engine, reference
+from advfeat.kernels import CROSS_ENTROPY, LINF, NEG_LABEL_LOGIT, formulas, get_engine
 
 from advfeat import PatchDistribution
 
@@ -83,7 +83,7 @@ class Workload:
     @cached_property
     def predicted(self):
         """PGD's labels: the clean predictions, so that there is something to attack."""
-        return reference.forward(self.W.astype(np.float64), self.X.astype(np.float64), Q, RHO).argmax(axis=-1)
+        return formulas.forward(self.W.astype(np.float64), self.X.astype(np.float64), Q, RHO).argmax(axis=-1)
 
     @cached_property
     def shift(self):
@@ -135,7 +135,7 @@ def taken_away(load, margins=None, X=None):
     R = len(margins if X is None else X)
     W, y = load.W[:R].astype(np.float64), load.predicted[:R]
     clean, *perturbed = (
-        reference.margin(reference.forward(W, inputs.astype(np.float64), Q, RHO), y)
+        formulas.margin(formulas.forward(W, inputs.astype(np.float64), Q, RHO), y)
         for inputs in (load.X[:R], *([] if X is None else [X]))
     )
     return clean - (perturbed[0] if perturbed else margins)

@@ -1,8 +1,7 @@
 """Floor 1: the hot loops, on plain arrays.  One signature, several engines, every one checked against `reference`."""
 
-from __future__ import annotations
-
-from .reference import CROSS_ENTROPY, L1, L2, LINF, MARGIN, NEG_LABEL_LOGIT, NumpyEngine
+from .formulas import CROSS_ENTROPY, L1, L2, LINF, MARGIN, NEG_LABEL_LOGIT
+from .numpy_engine import NumpyEngine
 
 __all__ = ["BACKENDS", "CROSS_ENTROPY", "L1", "L2", "LINF", "MARGIN", "NEG_LABEL_LOGIT", "NumpyEngine", "get_engine"]
 
@@ -23,10 +22,10 @@ def get_engine(backend: str = "numba") -> NumpyEngine:
     if backend == "numpy":
         return NumpyEngine()
     if backend == "numba":
-        from .numba_engine import NumbaEngine
+        from .cpu.engine import NumbaEngine
 
         return NumbaEngine()
-    from . import gpu
-    from .cupy_engine import CupyEngine
+    from .gpu import device as gpu_device
+    from .gpu.engine import CupyEngine
 
-    return CupyEngine(gpu.device(), tf32=backend == "cupy-tf32")
+    return CupyEngine(gpu_device.connect(), tf32=backend == "cupy-tf32")

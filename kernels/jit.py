@@ -19,10 +19,8 @@ from .target import VECTOR_BITS  # which makes Numba's target before anything is
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
-# A compiled kernel holds code from all of these files; Numba's own stamp would be one file's time of change.
-_HERE = Path(__file__).parent
-_NAMES = ("jit", "recursion", "reference", "search", "target")
-_SOURCES = [*sorted(_HERE.glob("cpu_*.py")), *(_HERE / f"{name}.py" for name in _NAMES)]
+# A compiled kernel holds code from these files; Numba's own stamp would be one file's time of change.
+_SOURCES = sorted(Path(__file__).parent.rglob("*.py"))
 _STAMP = (
     hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest(),
     *(numba.__version__, llvmlite.__version__, sys.version, VECTOR_BITS),

@@ -6,13 +6,11 @@ sample types: a type of class y and weight pi has kinds of patches, each `count`
 With sigma_n = 0 a clean patch has z_a = strength Phi_{a,f}, exactly.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 
-from .reference import CROSS_ENTROPY, LINF, objective_gradient, sigma, sigma_prime
+from .formulas import CROSS_ENTROPY, LINF, objective_gradient, sigma, sigma_prime
 
 
 class Types(NamedTuple):

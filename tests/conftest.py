@@ -21,7 +21,8 @@ from functools import cache
 
 import numba
 import pytest
-from advfeat.kernels import gpu, numba_engine
+from advfeat.kernels.cpu import engine as cpu_engine
+from advfeat.kernels.gpu import device as gpu_device
 from emulated_gpu import FILES, build, compiler
 from engines import DEVICES, device_of
 from tolerances import PARITY
@@ -63,18 +64,18 @@ def pytest_collection_modifyitems(items):
 def cupy(request, monkeypatch):
     """backend = "cupy" on the device that is returned: an emulated one, and the real one where there is one."""
     device = device_of(request.param)
-    monkeypatch.setattr(gpu, "device", cache(lambda: device))
+    monkeypatch.setattr(gpu_device, "connect", cache(lambda: device))
     return device
 
 
 @pytest.fixture
 def set_threads(monkeypatch):
     """set_num_threads up to 3, more than this machine may have, on a pool of their own."""
-    before = numba_engine.get_num_threads()
+    before = cpu_engine.get_num_threads()
     with monkeypatch.context() as patch:
         patch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
-        patch.setattr(numba_engine, "_pool", None)
-        yield numba_engine.set_num_threads
-        if numba_engine._pool is not None:
-            numba_engine._pool.shutdown()
-    numba_engine.set_num_threads(before)
+        patch.setattr(cpu_engine, "_pool", None)
+        yield cpu_engine.set_num_threads
+        if cpu_engine._pool is not None:
+            cpu_engine._pool.shutdown()
+    cpu_engine.set_num_threads(before)

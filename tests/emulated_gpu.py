@@ -1,4 +1,4 @@
-"""A stand-in for :class:`advfeat.kernels.gpu.Gpu` that runs the CUDA kernels on the CPU (cuda_on_cpu.h).
+"""A stand-in for :class:`advfeat.kernels.gpu.device.Gpu` that runs the CUDA kernels on the CPU (cuda_on_cpu.h).
 
 What it checks beyond results: kernel arguments have the types that the kernel declares; every array ends at a page that
 may not be touched, new memory is NaN, writes before an array or beyond shared memory are errors, results do not depend
@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from advfeat.kernels import gpu
+from advfeat.kernels.gpu import device as gpu_device
 
 HEADER = Path(__file__).parent / "cuda_on_cpu.h"
-FILES = sorted(path.stem for path in gpu.SOURCES.glob("*.cu"))
+FILES = sorted(path.stem for path in gpu_device.SOURCES.glob("*.cu"))
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(')
 PAGE, BEFORE = mmap.PAGESIZE, 64  # bytes before an array that nobody may change
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,7 +32,7 @@ _libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 
 def kernels(file: str) -> list[str]:
     """The kernels that a family exports."""
-    return KERNEL.findall((gpu.SOURCES / f"{file}.cu").read_text())
+    return KERNEL.findall((gpu_device.SOURCES / f"{file}.cu").read_text())
 
 
 def compiler() -> str | None:
@@ -42,10 +42,11 @@ def compiler() -> str | None:
 
 def build(file: str, dtype) -> ctypes.CDLL:
     """A kernel family as a library of the CPU, kept in a temporary folder by the hash of all it is made of."""
-    text = gpu.source(file) + "\n" + "\n".join(f"EMULATE({name})" for name in kernels(file))
-    options = ["-O2", "-march=native", "-std=c++17", "-fPIC", "-shared", f"-DREAL={gpu.REAL[np.dtype(dtype)]}"]
-    options += ["-w", f"-I{gpu.SOURCES}", "-include", str(HEADER), "-x", "c++"]
-    parts = [text, *options, HEADER.read_text(), *(path.read_text() for path in sorted(gpu.SOURCES.glob("*.cuh")))]
+    text = gpu_device.source(file) + "\n" + "\n".join(f"EMULATE({name})" for name in kernels(file))
+    options = ["-O2", "-march=native", "-std=c++17", "-fPIC", "-shared", f"-DREAL={gpu_device.REAL[np.dtype(dtype)]}"]
+    options += ["-w", f"-I{gpu_device.SOURCES}", "-include", str(HEADER), "-x", "c++"]
+    headers = [HEADER, *sorted(gpu_device.SOURCES.glob("*.cuh"))]
+    parts = [text, *options, *(path.read_text() for path in headers)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     folder = Path(tempfile.gettempdir()) / f"advfeat-cuda-on-cpu-{os.getuid()}"
     folder.mkdir(exist_ok=True)

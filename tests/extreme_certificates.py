@@ -22,7 +22,7 @@ import numpy as np
 from global_search import exact_margin, exact_sigma, fractions
 
 from advfeat import PatchCNN
-from advfeat.certify import certify
+from advfeat.patches.certify import certify
 
 NORMS, BUDGETS = ("linf", "l2", "l1"), ("patch", "global")
 METHODS = ("branch_and_bound", "branch_and_bound", "tangents", "linear", "interval")

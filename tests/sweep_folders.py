@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from advfeat.config import Figure3Config
-from advfeat.store import save_json
+from advfeat.core.store import save_json
+from advfeat.experiments.configuration import Figure3Config
 
 HEAD = {
     "engine": "recursion", "training": ["adversarial"], "design": "grid", "design_seed": 0, "on_invalid": "refuse",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from advfeat import PatchCNN, PatchDistribution, TrainConfig, one_step_ascent, train
-from advfeat.config import Figure3Config
+from advfeat.experiments.configuration import Figure3Config
 
 LAW = PatchDistribution(n_classes=2, patch_dim=6, n_patches=4, n_robust=1, alpha=2.0, beta=1.0)
 DATA = LAW.sample(5, 0)

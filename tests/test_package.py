@@ -1,6 +1,5 @@
 """Packaging: the checkout finds its sub-packages, and the frame of the repository holds."""
 
-import ast
 import configparser
 import shutil
 import subprocess
@@ -53,26 +52,6 @@ def test_setup_cfg_names_every_package():
         for init in folder.rglob("__init__.py"):
             found.add(".".join([name, *init.parent.relative_to(folder).parts]))
     assert named == found
-
-
-def test_imports_go_down_never_up():
-    """The floors: kernels know arrays only, theory no network, PyTorch nobody outside the tests."""
-    floors = {
-        "kernels": {"kernels"},
-        "advfeat/theory": {"theory", "kernels", "checks"},  # checks: of arguments, it knows kernels only
-    }
-    for folder, allowed in floors.items():
-        for file in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.level:
-                    names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-                    assert node.level == 1 or allowed.issuperset(names), f"{file}: from {'.' * node.level} {names}"
-    for folder in ("advfeat", "kernels", "validation", "benchmarks"):
-        for file in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
-                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                assert not any(name.split(".")[0] == "torch" for name in names), file
 
 
 def test_the_public_api():

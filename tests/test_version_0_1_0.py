@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import advfeat as af
-from advfeat import experiment, store
 from advfeat.cli import main
-from advfeat.config import Figure3Config
+from advfeat.core import store
+from advfeat.experiments import figure3 as experiment
+from advfeat.experiments.configuration import Figure3Config
 from advfeat.sweeps import SweepSpec, plan, work
 from advfeat.sweeps.results import load as load_results
 

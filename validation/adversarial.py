@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..figures import NON_ROBUST, PAPER, ROBUST
-from ..metrics import q_sum
-from ..network import SmoothedReLU
+from ..patches.features import q_sum
+from ..patches.network import SmoothedReLU
+from ..reporting.style import NON_ROBUST, PAPER, ROBUST
 from ..theory import State, phase_two_started, plateau, population_types, simulate
 from ..theory.leading_order import LATE, RIVALS, LeadingOrder, Neglected
 from ..theory.window import density_ratio

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..attacks import one_step_ascent
-from ..figures import NON_ROBUST, PAPER, ROBUST
-from ..network import PatchCNN
+from ..patches.attacks import one_step_ascent
+from ..patches.network import PatchCNN
+from ..reporting.style import NON_ROBUST, PAPER, ROBUST
 from .adversarial import GROUP, adversarial_logits, dense, leading_order, premises, settings
 from .lab import SMALL_RHO
 from .ledger import Assumption, Judgement, entry
@@ -96,7 +96,7 @@ def other_bounds(F, tau):
     formula="(k-1)/(k-1+e^F_i) <= 1 - logit_i <= (k-1) e^tau / ((k-1) e^tau + e^F_i), F at the adversarial example",
     rule=f"at every record, violation <= {ROUNDING:g} of the value; margin: decades below that",
 )
-class DiagonalLogit:
+class AdversarialDiagonalLogit:
     measure = logits_at_attacks
 
     def judge(m):
@@ -115,7 +115,7 @@ class DiagonalLogit:
     formula="1/((k-1) e^tau + e^F_i) <= logit_j <= e^tau / (k-2 + e^tau + e^F_i), F at the adversarial example",
     rule=f"at every record, violation <= {ROUNDING:g} of the value; margin: decades below that",
 )
-class OtherLogits:
+class AdversarialOtherLogits:
     measure = logits_at_attacks
 
     def judge(m):
@@ -148,7 +148,7 @@ def off_diagonal(iteration, phi) -> dict:
     rule="in every run, largest entry at any record <= 1.01 times the largest at the start (finite steps), and "
     "smallest >= -3 times it; margin: what is left of the tighter one, as a share",
 )
-class OffDiagonal:
+class AdversarialOffDiagonal:
     def measure(lab):
         pair = dense(lab)
         runs = {"default": off_diagonal(pair.iteration, pair.phi)}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.colors import LogNorm
 
-from ..attacks import one_step_ascent
-from ..config import Figure3Config
-from ..figures import ACCURACY, NON_ROBUST, PAPER, ROBUST
+from ..experiments.configuration import Figure3Config
 from ..kernels import get_engine
 from ..kernels.recursion import Watch
-from ..network import PatchCNN
+from ..patches.attacks import one_step_ascent
+from ..patches.network import PatchCNN
+from ..reporting.style import ACCURACY, NON_ROBUST, PAPER, ROBUST
 from ..theory import State, simulate
 from .adversarial import GROUP, ascended, dense, patch_kinds
 from .lab import beside_recursion, recursion_types
@@ -44,7 +44,7 @@ def transfer(pair, n_iter: int) -> np.ndarray:
     rule="at t = 0, mid-run and end the network's W_orth lies in the span of the initial one and equals M_t "
     f"W_orth(0), both to {EXACT:g} of its largest entry; margin: decades below that",
 )
-class Decomposition:
+class AdversarialDecomposition:
     def measure(lab):
         # 5 neurons a class: 25 orthogonal parts in 90 dimensions; the default's 100 would span all of them
         config = lab.config(noise_std=0.0, dtype="float64", n_seeds=2, n_neurons=5)
@@ -176,7 +176,7 @@ class AdversarialExamples:
     "H <- (1 + Q) H (1 + Q)^T, Q = eta eta~ E[(e sigma'(z~)) gamma^T]",
     rule=f"largest deviation over 41 records <= {EXACT:g} of the largest correlation; margin: decades below that",
 )
-class FeatureLearning:
+class AdversarialFeatureLearning:
     def measure(lab):
         return compared(dense(lab))
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..attacks import feature_swap
-from ..config import Figure3Config
-from ..data import PatchData
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from ..metrics import ATTACKS, robust_accuracy
-from ..network import PatchCNN
+from ..experiments.configuration import Figure3Config
+from ..patches.attacks import feature_swap
+from ..patches.data import PatchData
+from ..patches.network import PatchCNN
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
+from ..robustness.evaluate import MEASURED_BY, robust_accuracy
 from ..theory.window import contradiction
-from ..training import train
+from ..training.loop import train
 from .ledger import Assumption, Judgement
 from .statistics import wilson
 
@@ -71,8 +71,9 @@ def looked_at(net: PatchCNN, data: PatchData, test: PatchData, beta: float, seed
 
 def assault(net: PatchCNN, data: PatchData, eps: float, ascent_lr: float, seeds: Sequence[int]) -> dict:
     """Samples (R, N) that stand against all attacks of radius `eps`, those certified, shares under each attack."""
-    found = robust_accuracy(net, data, eps=eps, ascent_lr=ascent_lr, seed=list(seeds))
-    under = {name: float(np.mean(found.under(name))) for name in ATTACKS[:-1]}
+    options = {"certificate": "interval", "ascent_lr": ascent_lr, "seed": list(seeds)}
+    found = robust_accuracy(net, data, eps=eps, **options)
+    under = {name: float(np.mean(found.under(name))) for name in MEASURED_BY[:-1]}
     return {"eps": eps, "standing": found.standing, "certified": found.certified, "under": under}
 
 
@@ -80,9 +81,9 @@ def curve(net: PatchCNN, data: PatchData, beta: float, seeds: Sequence[int]) -> 
     """Shares over radii, first seeds: standing against swap and aligned attack, certified, right after the swap."""
     fields = (getattr(data, name)[:SHOWN] for name in ("X", "y", "robust", "strength"))
     net, data, seeds = net.with_weights(net.weights[:SHOWN]), PatchData(*fields, data.features), list(seeds)[:SHOWN]
-    rows = []
+    rows, options = [], {"certificate": "interval", "attacks": ("feature_swap", "aligned"), "seed": seeds}
     for eps in RADII * beta:
-        found = robust_accuracy(net, data, eps=eps, attacks=("feature_swap", "aligned"), seed=seeds)
+        found = robust_accuracy(net, data, eps=eps, **options)
         rows.append([np.mean(found.standing), np.mean(found.certified), np.mean(found.under("feature_swap"))])
     return {"eps": RADII * beta, **dict(zip(("standing", "certified", "swap"), np.transpose(rows)))}
 
@@ -193,7 +194,7 @@ def share(right: np.ndarray) -> str:
 def assaulted(found: dict) -> str:
     """What attacks and certificate say at one radius."""
     return (
-        f"at eps = {found['eps']:g} worst of {len(ATTACKS)} attacks {share(found['standing'])}; "
+        f"at eps = {found['eps']:g} worst of {len(MEASURED_BY)} attacks {share(found['standing'])}; "
         f"certified {found['certified'].mean():.3f}"
     )
 
@@ -246,7 +247,7 @@ def draw_radius(axis, m):
         axis.plot(c["eps"], c["swap"], "--", color=color, lw=1.1, label=f"{name}: swap alone")
         axis.plot(c["eps"], c["certified"], ":", color=CERTIFIED, lw=1.7, label=f"{name}: certified")
     for found in m["attacked"]:
-        label = f"worst of {len(ATTACKS)} attacks" if found is m["attacked"][0] else None
+        label = f"worst of {len(MEASURED_BY)} attacks" if found is m["attacked"][0] else None
         axis.plot(found["eps"], np.mean(found["standing"]), "D", color=ACCURACY, ms=4.5, label=label, zorder=5)
     axis.set_xlabel(r"radius $\epsilon$ of the perturbation ($\ell_\infty$)")
     share_axis(axis)
@@ -263,7 +264,7 @@ def draw_attacks(axis, m):
         axis.bar(x, values, width, color=color, label=rf"$\epsilon$ = {found['eps']:g}")
         for xx, v in zip(x, values):
             axis.text(xx, v + 0.015, f"{v:.2f}", ha="center", va="bottom", fontsize=6.5, color=color)
-    names = [*NAMES.values(), f"worst of {len(ATTACKS)}", "certified"]
+    names = [*NAMES.values(), f"worst of {len(MEASURED_BY)}", "certified"]
     axis.set_xticks(range(len(names)), names, fontsize=8)
     axis.set_axisbelow(True)
     axis.grid(visible=False, axis="x")

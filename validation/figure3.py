@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import experiment, store
-from ..config import Figure3Config
-from ..experiment import at_records, first_time, took_off
-from ..metrics import q_sum
+from ..experiments import figure3 as experiment
+from ..experiments.configuration import Figure3Config
+from ..experiments.figure3 import at_records
+from ..patches.features import q_sum
+from ..theory.events import first_time, took_off
+from ..training import run_folder
 
 
 @dataclass(frozen=True)
-class Claim:
+class FigureClaim:
     """A statement with its measured value and verdict."""
 
     statement: str
@@ -28,12 +30,12 @@ class Claim:
     holds: bool
 
 
-def check(run: store.Run, config: Figure3Config) -> list[Claim]:
+def check(run: run_folder.Run, config: Figure3Config) -> list[FigureClaim]:
     """The claims about a finished run, each decided by the rule in its statement."""
     claims = []
 
     def claim(statement, measured, holds):
-        claims.append(Claim(statement, measured, bool(np.all(holds))))
+        claims.append(FigureClaim(statement, measured, bool(np.all(holds))))
 
     def numbers(values):
         return "[" + " ".join(f"{v:.4g}" for v in np.ravel(values)) + "]"
@@ -72,7 +74,7 @@ def main(argv=None) -> int:
     parser.add_argument("--seeds", type=int, default=8)
     args = parser.parse_args(argv)
     if args.run:
-        run = store.load(args.run)
+        run = run_folder.load(args.run)
         config = Figure3Config(**run.config)
     else:
         config = Figure3Config(n_seeds=args.seeds)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import Figure3Config
-from ..data import PatchData
+from ..experiments.configuration import Figure3Config
 from ..kernels.recursion import Types
-from ..network import PatchCNN
+from ..patches.data import PatchData
+from ..patches.network import PatchCNN
 from ..theory import Recursion, State, empirical_types, population_types, simulate
-from ..training import train
+from ..training.loop import train
 
 #: The second configuration: noiseless, with a threshold so small that features reach the linear part of sigma.
 #: Few patches, since B enters it only if P_NR rho/q is small against log k; an init so small that the orthogonal part

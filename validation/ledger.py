@@ -11,16 +11,9 @@ where the statement's rule is met) and draws (one figure).  The verdict follows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 
-#: The modules that register entries, in the order of the paper.
-MODULES = (
-    "preliminaries", "minima", "lemmas", "standard", "standard_noise", "standard_bounds", "standard_stages",
-    "standard_late", "adversarial", "adversarial_exact", "adversarial_bounds", "adversarial_stages", "theorems",
-    "simplified", "noise", "times", "whole_ball", "transfer",
-)  # fmt: skip
 VERDICTS = ("holds", "fails", "outside its assumptions", "not testable at finite size")
 
 
@@ -87,8 +80,17 @@ def entry(label: str, group: str, title: str, *, statement: str, formula: str, r
     return register
 
 
-def all_entries() -> dict[str, Entry]:
-    """Every entry by label, in the paper's order (the order of the modules and within them)."""
-    for name in MODULES:
-        import_module(f".{name}", __package__)
-    return ENTRIES
+@dataclass(frozen=True)
+class Result:
+    """An entry with its numbers, its judgement and the seconds it took (what it shares counts for the first user)."""
+
+    entry: Entry
+    measured: dict
+    judgement: Judgement
+    seconds: float
+
+
+def count(results: Sequence[Result]) -> dict[str, int]:
+    """Entries by verdict."""
+    verdicts = [result.judgement.verdict for result in results]
+    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}

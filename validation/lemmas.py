@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from ..figures import NON_ROBUST, PAPER, ROBUST
+from ..reporting.style import NON_ROBUST, PAPER, ROBUST
 from ..theory import gaussian_maximum, tensor_power
 from .ledger import Assumption, Judgement, entry
 from .statistics import fit_exponent, spread, wilson

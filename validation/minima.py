@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..attacks import feature_swap
-from ..certify import interval_margin
-from ..config import Figure3Config
-from ..data import PatchData, PatchDistribution
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from ..network import PatchCNN, SmoothedReLU
+from ..experiments.configuration import Figure3Config
+from ..patches.attacks import feature_swap
+from ..patches.certify import interval_margin
+from ..patches.data import PatchData, PatchDistribution
+from ..patches.network import PatchCNN, SmoothedReLU
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from ..theory import density_ratio, robust_window
 from .ledger import Assumption, Judgement, entry
 from .preliminaries import narrow_law

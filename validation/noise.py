@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..figures import CERTIFIED, NON_ROBUST, PAPER, ROBUST
+from ..reporting.style import CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from ..theory import LeadingOrder
 from . import noise_runs
 from .lab import at, first_record
@@ -56,7 +56,7 @@ def slope(x, y) -> float:
     f"factor {FACTOR:g} of its scale at every look, exponents in sigma_n and d within +- {NEAR:g}; margin: the "
     f"smallest of decades below {EXACT:g}, 1 - |log factor| / log {FACTOR:g}, 1 - |exponent - predicted| / {NEAR:g}",
 )
-class NoiseUpdate:
+class NoiseUpdates:
     def measure(lab):
         def make():
             base = noise_runs.terms(True)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data import PatchData, PatchDistribution
-from ..network import PatchCNN
+from ..patches.data import PatchData, PatchDistribution
+from ..patches.network import PatchCNN
 from ..theory.noise import decompose, noise_update
-from ..training import TrainConfig, train
+from ..training.loop import TrainConfig, train
 from .lab import features_of
 
 NOISY = {
@@ -36,7 +36,7 @@ SWEEPS = {
 KINDS = ("orthogonal", "whole")
 
 
-class Problem(NamedTuple):
+class NoiseProblem(NamedTuple):
     """A configuration with its networks and data, one run per seed."""
 
     c: dict
@@ -49,7 +49,7 @@ class Problem(NamedTuple):
         return {name: self.c[name] for name in ("lr", *names)}
 
 
-def noisy(n_seeds: int, **changes) -> Problem:
+def noisy(n_seeds: int, **changes) -> NoiseProblem:
     """NOISY with changes, float64; networks and data of seeds 0..n_seeds-1."""
     c = NOISY | changes
     names = ("n_classes", "patch_dim", "n_patches", "n_robust", "alpha", "beta", "noise_std")
@@ -57,7 +57,7 @@ def noisy(n_seeds: int, **changes) -> Problem:
     data = PatchData.stack([law.sample(c["n_train"], 1000 + s, balanced=True) for s in range(n_seeds)])
     shape = c["n_classes"], c["n_neurons"], c["patch_dim"]
     net = PatchCNN.init(*shape, rng=list(range(n_seeds)), init_std=c["init_std"], q=c["q"], rho=c["rho"])
-    return Problem(c, net, data, np.concatenate(law.features))
+    return NoiseProblem(c, net, data, np.concatenate(law.features))
 
 
 def noises(data: PatchData, features) -> dict[str, np.ndarray]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from ..metrics import q_sum
+from ..patches.features import q_sum
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from . import noise_runs
 from .ledger import Assumption, Judgement, entry
 from .noise_runs import SWEEPS

@@ -7,14 +7,12 @@ import io
 from collections.abc import Sequence
 from html import escape
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from .. import store
-from ..figures import STYLE
-from ..report import PAGE, table
-from .ledger import VERDICTS
-from .run import Result, count
+from ..core import store
+from ..reporting.page import PAGE, table
+from ..reporting.style import styled, subplots
+from .ledger import VERDICTS, Result, count
 
 COLORS = dict(zip(VERDICTS, ("#009e73", "#d55e00", "#e69f00", "#777777")))
 LARGEST = 64  # numbers of an array that go into the JSON; of larger ones the shape does
@@ -88,13 +86,12 @@ def as_markdown(results: Sequence[Result], quick: bool) -> str:
 
 def picture(result: Result) -> str:
     """The entry's figure as a data URL."""
-    with plt.rc_context(STYLE | {"savefig.dpi": 110}):
-        figure, axis = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+    with styled(**{"savefig.dpi": 110}):
+        figure, axis = subplots(figsize=(6.4, 3.4))
         result.entry.draw(axis, result.measured)
         held = io.BytesIO()
         figure.savefig(held, format="png")
-        plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+        return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
 
 
 def _badge(verdict):

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..config import Figure3Config
-from ..figures import ACCURACY, NON_ROBUST, ROBUST
-from ..metrics import robust_accuracy
-from ..network import SmoothedReLU
+from ..experiments.configuration import Figure3Config
+from ..patches.network import SmoothedReLU
+from ..reporting.style import ACCURACY, NON_ROBUST, ROBUST
+from ..robustness.evaluate import robust_accuracy
 from ..theory import Recursion, State, population_types, simulate
-from ..training import train
+from ..training.loop import train
 from .bullets import LEVEL, assault, assumed, band, curve, polynomial, setting, share_axis, surplus
 from .lab import features_of, first_record
 from .ledger import Assumption, Judgement
@@ -107,7 +107,8 @@ def networks(lab) -> dict:
         c, data = ideal(lab), ideal(lab).data("train")
 
         def look(net, _):
-            found = robust_accuracy(net, data, eps=c.eps_test, attacks=("feature_swap", "aligned"), seed=c.seeds)
+            options = {"certificate": "interval", "attacks": ("feature_swap", "aligned"), "seed": c.seeds}
+            found = robust_accuracy(net, data, eps=c.eps_test, **options)
             return {"standing": found.robust_accuracy, "certified": found.certified_accuracy}
 
         training = replace(c.training(True), record_every=c.n_iter // 10)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from ..config import Figure3Config
-from ..data import PatchDistribution
-from ..figures import ACCURACY, NON_ROBUST, PAPER, ROBUST
+from ..experiments.configuration import Figure3Config
+from ..patches.data import PatchDistribution
+from ..reporting.style import ACCURACY, NON_ROBUST, PAPER, ROBUST
 from ..theory.gaussian_maximum import mean as mean_maximum
 from ..theory.window import density_ratio
 from .lab import SMALL_RHO

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from .bullets import AT_BETA, WINDOW, draw_attacks, draw_radius, judge_at_beta, judge_in_window
 from .ledger import Judgement, entry
 from .population import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from ..data import PatchDistribution
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from ..network import PatchCNN
+from ..patches.data import PatchDistribution
+from ..patches.network import PatchCNN
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from ..theory import State, gaussian_maximum, simulate
-from ..training import TrainConfig, train
+from ..training.loop import TrainConfig, train
 from .lab import recursion_types
 from .ledger import Assumption, Judgement, entry
 from .statistics import Exponent, fit_exponent, shortfall
@@ -180,7 +180,7 @@ def decomposition(W, f, found) -> dict:
     rule=f"|P_orth (w^(t) - w^(0))| <= {EXACT:g} max|P_orth w^(0)|, and w rebuilt from the recursion's correlations "
     f"differs from w by <= {EXACT:g} max|w|, at every record; margin: decades below that",
 )
-class Decomposition:
+class StandardDecomposition:
     def measure(lab):
         pair = dense(lab)
         f = np.concatenate(pair.config.distribution().features)
@@ -290,7 +290,7 @@ class InitialCorrelations:
     "<w_{i,r}, u_j> -= eta E[1{y=j} logit_i sum_{J_R} sigma'(alpha_p <w_{i,r}, u_j>) alpha_p], v_j likewise",
     rule=f"largest deviation over 41 records <= {EXACT:g} of the largest correlation; margin: decades below that",
 )
-class FeatureLearning:
+class StandardFeatureLearning:
     def measure(lab):
         return compared(dense(lab))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import logsumexp
 
-from ..config import Figure3Config
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from ..kernels import reference
-from ..network import PatchCNN
+from ..experiments.configuration import Figure3Config
+from ..kernels import formulas
+from ..patches.network import PatchCNN
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from .lab import SMALL_RHO, beside_recursion, small_rho
 from .ledger import Assumption, Judgement, entry
 from .standard import GROUP, dense, smallest
@@ -33,7 +33,7 @@ def outputs(phi: np.ndarray, setting: dict) -> np.ndarray:
         (phi[..., :k], setting["alpha"], setting["n_robust"]),
         (phi[..., k:], setting["beta"], setting["n_patches"] - setting["n_robust"]),
     ):
-        parts = parts + count * reference.sigma(strength * C, setting["q"], setting["rho"]).sum(axis=-2)
+        parts = parts + count * formulas.sigma(strength * C, setting["q"], setting["rho"]).sum(axis=-2)
     return parts.swapaxes(-1, -2)
 
 
@@ -134,7 +134,7 @@ def draw_band(axis, m, which, bounds, name):
     rule=f"slack of log(1 - logit_y) against both bounds >= -{ROUNDING:g} at every record of two networks and 16 "
     f"simulations; margin: smallest slack / {ROUNDING:g} + 1",
 )
-class DiagonalLogit:
+class StandardDiagonalLogit:
     measure = clean_logits
 
     def judge(m):
@@ -154,7 +154,7 @@ class DiagonalLogit:
     rule=f"slack of log logit_j against both bounds >= -{ROUNDING:g} for every j != y at every record of two networks "
     f"and 16 simulations; margin: smallest slack / {ROUNDING:g} + 1",
 )
-class OtherLogits:
+class StandardOtherLogits:
     measure = clean_logits
 
     def judge(m):
@@ -208,7 +208,7 @@ def off_diagonal(phi, setting) -> dict:
     f"every record of every run; margin: the smallest of 1 - growth/{ROUNDING:g}, 1 - motion/{ROUNDING:g}, "
     "1 - overshoot/step",
 )
-class OffDiagonal:
+class StandardOffDiagonal:
     def measure(lab):
         runs = {"default, network": off_diagonal(dense(lab).phi, dense(lab).config.as_dict())}
         runs |= {

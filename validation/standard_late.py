@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from ..kernels import reference
+from ..kernels import formulas
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from .lab import SMALL_RHO, at, first_record
 from .ledger import Judgement, entry
 from .standard import GROUP, fit_paired, smallest, within
@@ -127,7 +127,7 @@ def after(setting, recursion) -> dict:
         (recursion.A[-1], setting["alpha"], setting["n_robust"]),
         (recursion.B[-1], setting["beta"], setting["n_patches"] - setting["n_robust"]),
     ):
-        G = G + (count * strength) ** 2 * (reference.sigma_prime(strength * C, q, rho) ** 2).sum(axis=-1)
+        G = G + (count * strength) ** 2 * (formulas.sigma_prime(strength * C, q, rho) ** 2).sum(axis=-1)
     c = setting["lr"] / k * (k - 1) * np.exp(others.max(axis=-1)) * G
     index = first_record(recursion.iteration, 2 * np.log(k) <= F)
     F2, T2 = at(F, index), recursion.iteration[index].astype(float)

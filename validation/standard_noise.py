@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from ..data import PatchData, PatchDistribution
-from ..figures import NON_ROBUST, ROBUST
-from ..network import PatchCNN
+from ..patches.data import PatchData, PatchDistribution
+from ..patches.network import PatchCNN
+from ..reporting.style import NON_ROBUST, ROBUST
 from ..theory import State, population_types, simulate
-from ..training import TrainConfig, train
+from ..training.loop import TrainConfig, train
 from .ledger import Assumption, Judgement, entry
 from .standard import GROUP, fit_paired, smallest, within
 from .statistics import spread

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr
 
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from ..theory import State, density_ratio, gaussian_maximum, population_types, simulate
 from ..theory.tensor_power import bound, flow_bound
 from ..theory.timing import flow_time, growth_rate

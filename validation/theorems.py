@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from .bullets import (
     AT_BETA,
     LEVEL,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..figures import NON_ROBUST, ROBUST
 from ..kernels.recursion import Types
+from ..reporting.style import NON_ROBUST, ROBUST
 from ..theory import State, phase_two_started, plateau, population_types, simulate
 from ..theory.leading_order import LeadingOrder
 from .lab import SMALL_RHO

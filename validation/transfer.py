@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..attacks import feature_swap
-from ..data import PatchData
-from ..figures import NON_ROBUST, PAPER, ROBUST
-from ..network import PatchCNN
+from ..patches.attacks import feature_swap
+from ..patches.data import PatchData
+from ..patches.network import PatchCNN
+from ..reporting.style import NON_ROBUST, PAPER, ROBUST
 from .ledger import Assumption, Judgement, entry
 from .statistics import spread, wilson
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..certify import interval_margin
-from ..data import PatchData, PatchDistribution
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from ..network import PatchCNN
+from ..patches.certify import interval_margin
+from ..patches.data import PatchData, PatchDistribution
+from ..patches.network import PatchCNN
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from ..theory.window import contradiction, density_ratio, robust_window
 from .ledger import Assumption, Judgement, entry
 from .minima import robust_radius
@@ -78,7 +78,7 @@ def radii(numbers: Numbers, k: int = 2, n_neurons: int = 2) -> list[tuple[float,
     rule=f"radii of networks under the exact attack within {CLOSE:g} of the prediction, and certified just below it; "
     "margin: decades below, or -1 where a certificate is missing",
 )
-class Window:
+class PolynomialWindow:
     def measure(lab):
         c = lab.config()
         line, others = along_patches(c, 12 if lab.quick else 40), drawn(12 if lab.quick else 60)

@@ -1,26 +1,24 @@
-"""Attacks: perturbations within a threat model that try to make a network err."""
+"""Attacks: perturbations within a threat model that try to make a model err.
+
+Those that stand in higher rooms, since they know the patch network or all other attacks, are put here by
+:mod:`advfeat` itself: ``Aligned, FeatureSwap, Rescue, feature_swap, one_step_ascent, AttackSuite, SuiteResult``.
+"""
 
 from .apgd import APGD
-from .gradient import FGSM, PGD, OneStepAscent, Rescue
-from .search import Square
-from .structured import Aligned, FeatureSwap, feature_swap, one_step_ascent
-from .suite import AttackSuite, SuiteResult
-from .threat import Attack, AttackResult, ThreatModel
+from .base import Attack, AttackProblem
+from .gradient import FGSM, PGD, GradientAttack, OneStepAscent
+from .square import Square
+from .threat import AttackResult, ThreatModel
 
 __all__ = [
     "APGD",
     "FGSM",
     "PGD",
-    "Aligned",
     "Attack",
+    "AttackProblem",
     "AttackResult",
-    "AttackSuite",
-    "FeatureSwap",
+    "GradientAttack",
     "OneStepAscent",
-    "Rescue",
     "Square",
-    "SuiteResult",
     "ThreatModel",
-    "feature_swap",
-    "one_step_ascent",
 ]

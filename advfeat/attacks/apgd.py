@@ -1,14 +1,11 @@
 """Auto-PGD (Croce & Hein 2020, arXiv:2003.01690, Algorithm 1): PGD with momentum that finds its own step size."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from .. import checks
-from . import objectives
+from ..core import checks, objectives
 from .gradient import GradientAttack
 
 
@@ -47,13 +44,13 @@ class APGD(GradientAttack):
     rho: float = 0.75
     all_targets: bool = False
 
-    def _check_options(self):
-        super()._check_options()
+    def check_options(self):
+        super().check_options()
         if checks.number("rho", self.rho, above=0) >= 1:
             raise ValueError(f"rho = {self.rho!r}: must be < 1")
 
-    def _ascend(self, problem, targets, restart, on):
-        name, y, marks = self._objective, problem.y, checkpoints(self.n_steps)
+    def ascend(self, problem, targets, restart, on):
+        name, y, marks = self.used_objective, problem.y, checkpoints(self.n_steps)
         X = before = problem.start(restart, on)
         F = problem.evaluate(X, on)
         J = objectives.value(name, F, y, targets)

@@ -1,15 +1,13 @@
-"""Attacks along gradients: FGSM, the paper's ascent, PGD, and a rescue of patches whose gradient is dead."""
+"""Attacks along gradients: FGSM, the paper's ascent, PGD."""
 
-from __future__ import annotations
-
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from .. import checks
-from ..kernels import reference
-from . import ball, objectives
-from .threat import Attack
+from ..core import checks, objectives
+from ..kernels import formulas
+from .base import Attack
 
 SCHEDULES = {
     "constant": lambda t: 1.0,
@@ -22,51 +20,56 @@ SCHEDULES = {
 class GradientAttack(Attack):
     """An attack that increases an objective J, from several starts and, with `all_targets`, towards every class.
 
-    `_ascend(problem, targets, restart, on)` of a subclass is one ascent of the samples `on`.
+    A subclass has a field `objective` and writes `ascend`.
     """
 
     all_targets = False  # a field of the attacks that know it
 
-    def _name(self):
+    @abstractmethod
+    def ascend(self, problem, targets, restart, on) -> None:
+        """One ascent of the samples `on` (R, n), towards `targets` (R, n) or None, the so-manyth one of the samples."""
+
+    def default_name(self):
         return f"{type(self).__name__.lower()}_{self.objective}" + "_all_targets" * self.all_targets
 
     @property
-    def _objective(self):
+    def used_objective(self) -> str:
+        """The objective, in its targeted form where every class is a target."""
         return objectives.form(self.objective, self.all_targets)
 
-    def _check_options(self):
+    def check_options(self):
         checks.choice("objective", self.objective, objectives.OBJECTIVES)
         checks.choice("all_targets", self.all_targets, (True, False))
         for name in {"n_steps", "n_restarts"} & set(vars(self)):
             checks.integer(name, getattr(self, name), 1)
         objectives.form(self.objective, self.all_targets)
 
-    def _check(self, net, data, threat):
+    def check(self, model, data, threat):
         if self.all_targets and threat.targets is not None:
             raise ValueError("all_targets = True: attacks every class, but the threat names targets")
-        objectives.check(self._objective, net.shape[0], self.all_targets or threat.targets is not None)
+        objectives.check(self.used_objective, model.n_classes, self.all_targets or threat.targets is not None)
 
-    def _check_clean(self, problem):
-        if self._objective not in objectives.CLASSES:
+    def check_clean(self, problem):
+        if self.used_objective not in objectives.CLASSES:
             return
         dead = (problem.clean == 0).all(axis=-1)
         for r in np.flatnonzero(problem.on.any(axis=1)):
             if dead[r][problem.on[r]].all():
-                where = f" of run {r}" if problem.net.batched else ""
+                where = f" of run {r}" if problem.model.batched else ""
                 raise ValueError(f"objective = {self.objective!r}: all logits{where} are 0 on every sample (0/0)")
 
-    def _attack(self, problem):
+    def run(self, problem):
         for targets in targets_in_turn(problem) if self.all_targets else [problem.targets]:
             for restart in range(getattr(self, "n_restarts", 1)):
                 on = problem.open
                 if not on.any():
                     return
-                self._ascend(problem, targets, restart, on)
+                self.ascend(problem, targets, restart, on)
 
 
 def targets_in_turn(problem):
     """Every sample's k - 1 rivals, those of larger clean logits first, (R, n) each."""
-    F = np.where(reference.label_onehot(problem.clean, problem.y) > 0, np.inf, problem.clean)
+    F = np.where(formulas.label_onehot(problem.clean, problem.y) > 0, np.inf, problem.clean)
     order = np.argsort(-F, axis=-1, kind="stable")
     return np.moveaxis(order, -1, 0)[1:]
 
@@ -80,8 +83,8 @@ class FGSM(GradientAttack):
 
     objective: str = "cross_entropy"
 
-    def _ascend(self, problem, targets, restart, on):
-        g = problem.gradient(self._objective, problem.X, problem.clean, on, targets)
+    def ascend(self, problem, targets, restart, on):
+        g = problem.gradient(self.used_objective, problem.X, problem.clean, on, targets)
         problem.iterations += on
         problem.evaluate(problem.move(problem.eps[..., None, None] * problem.steepest(g, problem.X)), on)
 
@@ -97,23 +100,21 @@ class OneStepAscent(GradientAttack):
     objective: str = "neg_label_logit"
     n_steps: int = 1
 
-    def _name(self):
+    def default_name(self):
         return "one_step"
 
-    def _ascend(self, problem, targets, restart, on):
-        net, X, F = problem.net, problem.X, problem.clean
-        lr = checks.per_run("lr", self.lr, net.n_runs, low=0)
-        fused = problem.fused(self._objective)
-        if fused:
-            eps, J, norm = fused
-            batch = net.pack(X, problem.y, on)
-            X = net.engine.ascend(net.weights, batch, net.q, net.rho, J, lr, eps, norm, self.n_steps)
+    def ascend(self, problem, targets, restart, on):
+        X, F = problem.X, problem.clean
+        lr = checks.per_run("lr", self.lr, problem.model.n_runs, low=0)
+        if offer := problem.offered("ascend", self.used_objective):
+            eps, J, norm = offer
+            X = problem.model.ascend(problem.prepare(X, on), J, lr, eps, norm, self.n_steps)
             problem.iterations += self.n_steps * on
             problem.gradient_calls += self.n_steps * on
             problem.evaluate(X, on)
             return
         for _ in range(self.n_steps):
-            g = problem.gradient(self._objective, X, F, on, targets)
+            g = problem.gradient(self.used_objective, X, F, on, targets)
             problem.iterations += on
             X = problem.step(X, lr[:, None, None, None] * g)
             F = problem.evaluate(X, on)
@@ -139,8 +140,8 @@ class PGD(GradientAttack):
     all_targets : bool
         Attack each of the k - 1 other classes in turn, with the objective's targeted form.
 
-    Where threat and options fit the engine's own loop (l_inf or patch-wise l_2, one eps per run, no box, no targets, no
-    momentum, constant step, an objective of the kernels) that is used.
+    Where threat and options fit a loop that the model has (l_inf or patch-wise l_2, one eps per run, no box, no
+    targets, no momentum, constant step, an objective of the kernels) that is used.
     """
 
     objective: str = "margin"
@@ -151,8 +152,8 @@ class PGD(GradientAttack):
     schedule: str = "constant"
     all_targets: bool = False
 
-    def _check_options(self):
-        super()._check_options()
+    def check_options(self):
+        super().check_options()
         if self.step is not None:
             checks.number("step", self.step, above=0)
         if checks.number("momentum", self.momentum, low=0) >= 1:
@@ -162,22 +163,19 @@ class PGD(GradientAttack):
     def _steps(self, eps):
         return 2.5 * eps / self.n_steps if self.step is None else self.step * eps
 
-    def _ascend(self, problem, targets, restart, on):
+    def ascend(self, problem, targets, restart, on):
         X = problem.start(restart, on)
         plain = not (self.momentum or self.all_targets) and self.schedule == "constant"
-        if plain and problem.fused(self._objective):
-            self._fused(problem, X, on)
+        if plain and (offer := problem.offered("pgd", self.used_objective)):
+            eps, J, norm = offer
+            batch, n = problem.prepare(problem.X, on), self.n_steps
+            X, margin = problem.model.pgd(batch, J, self._steps(eps), eps, norm, n, X)
+            problem.keep(X, margin, on)
+            problem.iterations += n * on
+            problem.gradient_calls += n * on
+            problem.forward_calls += (n + 1) * on
         else:
-            climb(problem, self._objective, targets, X, on, self._steps(problem.eps), self)
-
-    def _fused(self, problem, start, on):
-        net, (eps, J, norm) = problem.net, problem.fused(self._objective)
-        batch, step = net.pack(problem.X, problem.y, on), self._steps(eps)
-        X, margin = net.engine.pgd(net.weights, batch, net.q, net.rho, J, step, eps, norm, self.n_steps, start)
-        problem.keep(X, margin, on)
-        problem.iterations += self.n_steps * on
-        problem.gradient_calls += self.n_steps * on
-        problem.forward_calls += (self.n_steps + 1) * on
+            climb(problem, self.used_objective, targets, X, on, self._steps(problem.eps), self)
 
 
 def climb(problem, objective, targets, X, on, step, options, slopes=None):
@@ -195,76 +193,3 @@ def climb(problem, objective, targets, X, on, step, options, slopes=None):
         problem.iterations += on
         rate = (step * schedule(it / n))[..., None, None]
         X = problem.step(X, rate * problem.steepest(g, X))
-
-
-@dataclass(frozen=True)
-class Rescue(GradientAttack):
-    """PGD on the targeted margin with a slope for the rival's neurons that does not die: patches can be entered.
-
-    Where <w_{t,s}, x~_p> <= 0 the true slope is 0 and stays 0, so that plain PGD never makes such a patch speak for the
-    rival t.  In the first half of the steps the rival's neurons have the slope of the chord over what they can reach,
-    (sigma(b) - sigma(z)) / (b - z) with b = <w, x_p> + eps |w|_*: >= sigma'(z) since sigma is convex, and 0 only where
-    b <= 0.  The label's neurons keep the true slope, and so do all neurons in the second half.
-
-    Parameters
-    ----------
-    n_steps, n_restarts, step : as for PGD
-        The first restart begins at the clean input.
-    all_targets : bool
-        Every rival in turn (default), else the strongest one at the clean input.  With a threat's targets: the target
-        against its strongest rival.
-    """
-
-    n_steps: int = 40
-    n_restarts: int = 1
-    step: float | None = None
-    all_targets: bool = True
-    objective = "targeted_margin"
-
-    def _name(self):
-        return "rescue"
-
-    def _check(self, net, data, threat):
-        pass
-
-    def _check_options(self):
-        super()._check_options()
-        if self.step is not None:
-            checks.number("step", self.step, above=0)
-
-    def _attack(self, problem):
-        turns = [problem.targets] if problem.targets is not None else targets_in_turn(problem)
-        for targets in turns if self.all_targets else turns[:1]:
-            weights, top = self._reach(problem, targets)
-            for restart in range(self.n_restarts):
-                on = problem.open
-                if not on.any():
-                    return
-                X = problem.start(restart, on) if restart else problem.X
-                step = (2.5 / self.n_steps if self.step is None else self.step) * problem.eps
-
-                def slopes(t, X, F, on, weights=weights, top=top, targets=targets):
-                    return self._slopes(problem, t, X, F, on, weights, top, targets)
-
-                climb(problem, None, targets, X, on, step, self, slopes)
-
-    @staticmethod
-    def _reach(problem, targets):
-        """The rival's neurons (R, n, m, d) and the largest preactivations they can have, (R, n, P, m)."""
-        weights = problem.net.weights[np.arange(len(targets))[:, None], targets]
-        dual = np.linalg.norm(weights, ball.DUAL[problem.norm], axis=-1)
-        return weights, problem.X @ weights.swapaxes(-1, -2) + (problem.eps[..., None] * dual)[:, :, None]
-
-    @staticmethod
-    def _slopes(problem, t, X, F, on, weights, top, targets):
-        """The surrogate gradient of F_t - F_y, with targets of F_t - max_{j != t} F_j, at share t of the way."""
-        q, rho = problem.net.q, problem.net.rho
-        rival = problem.y if problem.targets is None else reference.strongest_rival(F, targets)
-        C = -reference.label_onehot(F, rival)
-        if t >= 0.5:
-            return problem.pull_back(X, C + reference.label_onehot(F, targets), on)
-        Z = X @ weights.swapaxes(-1, -2)
-        run = np.maximum(top - Z, 0)
-        chord = (reference.sigma(top, q, rho) - reference.sigma(Z, q, rho)) / np.where(run > 0, run, 1)
-        slope = np.maximum(np.where(run > 0, chord, 0), reference.sigma_prime(Z, q, rho))
-        return problem.pull_back(X, C, on) + slope @ weights

@@ -1,7 +1,5 @@
 """The folder of a sweep: finished batches, each written once and whole, and the table made of them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -10,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from .. import store
+from ..core import store
 from .catalogue import CLAIMS, METRICS
-from .plan import Batch, Plan, tasks_of
+from .plan import Plan, SweepBatch, tasks_of
 
 TABLE = "results.parquet"
 FILES = (TABLE, "sweep.json", "spec.toml")
@@ -58,7 +56,7 @@ class Archive:
         for row, key in enumerate(keys.tolist()):
             self.places.setdefault(key, (path, row))
 
-    def keep(self, batch: Batch, arrays: dict[str, np.ndarray]) -> None:
+    def keep(self, batch: SweepBatch, arrays: dict[str, np.ndarray]) -> None:
         """Write a finished batch; a second copy of the same is dropped."""
         path = self.batches / f"{batch.name}.npz"
         if not path.exists():

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .. import checks
-from ..config import Figure3Config
+from ..core import checks
+from ..experiments.configuration import Figure3Config
 
 TYPES = {f.name: f.type for f in fields(Figure3Config)}
 SCALES = ("linear", "log")

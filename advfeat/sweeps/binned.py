@@ -1,13 +1,10 @@
 """Random and Sobol designs along one axis: shares or medians in bins of equal counts."""
 
-from __future__ import annotations
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..figures import ACCURACY
+from ..reporting.style import ACCURACY, subplots
 from .curves import DASHED, PALETTE, scale, vertical_boundaries, vertical_lines
 from .drawing import Drawn, heading, legend, note, pretty, short, wrapped
 from .predictions import PLATEAU
@@ -48,7 +45,7 @@ def binned(axis, x, shares, color, marker="o", label=None, shift=0.0):
 # ------------------------------------------------------------------ one metric over one axis
 def binned_figure(selection: Selection) -> Figure:
     """Dots per point; per bin of equal counts the share (Wilson) or the median with quartiles."""
-    figure, axis = plt.subplots(figsize=(6.4, 5.0), layout="constrained")
+    figure, axis = subplots(figsize=(6.4, 5.0))
     x, share = Drawn(selection, selection.x), selection.info.kind == "share"
     panels, lines = selection.panels, []
     jitter = np.random.default_rng(0).uniform(-0.018, 0.018, len(selection.points)) if share else 0

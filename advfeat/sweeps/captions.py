@@ -1,7 +1,5 @@
 """What a picture of a sweep shows, in words, and how the measured numbers stand to the predictions."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .catalogue import CLAIMS

@@ -1,7 +1,6 @@
 """What a sweep measures, by name: numbers at the recorded times, times of events, and claims decided at the end."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ENGINES = ("network", "recursion")
@@ -112,3 +111,18 @@ CLAIMS: dict[str, Claim] = {
 METRICS |= {
     name: Metric(claim.statement, ("network",), "share", False, (claim.training,)) for name, claim in CLAIMS.items()
 }
+
+
+def count_runs(points: Iterable[tuple], axes: Iterable[str], n_seeds: int, n_trainings: int, engine: str) -> int:
+    """The runs of a sweep's possible points (their values of `axes`).
+
+    A run is one training of one seed that is done, by a network or by a recursion: points that differ in `eps_test`
+    alone, or not at all, share theirs, and engine "both" does two.
+    """
+    kept = [i for i, name in enumerate(axes) if name != "eps_test"]
+    return len({tuple(point[i] for i in kept) for point in points}) * n_seeds * n_trainings * engines_of(engine)
+
+
+def engines_of(engine: str) -> int:
+    """How many engines train every run of a sweep's `engine`."""
+    return len(ENGINES) if engine == "both" else 1

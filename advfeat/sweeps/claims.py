@@ -1,12 +1,9 @@
 """The share of points at which the claims of Theorems 4.3 and 4.4 hold."""
 
-from __future__ import annotations
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..figures import ACCURACY, NON_ROBUST, ROBUST
+from ..reporting.style import ACCURACY, NON_ROBUST, ROBUST, subplots
 from .binned import binned, share_of_points
 from .catalogue import CLAIMS
 from .curves import PALETTE
@@ -52,7 +49,7 @@ def _claims_title(figure, selection):
 
 
 def _claims_table(selection, shares):
-    figure, axis = plt.subplots(figsize=(8.6, 4.6), layout="constrained")
+    figure, axis = subplots(figsize=(8.6, 4.6))
     for row, (name, own) in enumerate(shares.items()):
         share, low, high, n = share_of_points(own)
         color = ACCURACY if name in ALL else NON_ROBUST if name.startswith("claim_4.3") else ROBUST
@@ -72,7 +69,7 @@ def _claims_table(selection, shares):
 
 
 def _claims_along(selection, shares):
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.9), sharey=True, layout="constrained")
+    figure, axes = subplots(1, 2, figsize=(9.6, 4.9), sharey=True)
     x = Drawn(selection, selection.x)
     for axis, part, kind in zip(axes, ("4.3", "4.4"), ("standard", "adversarial")):
         names = [name for name in shares if name.startswith(f"claim_{part}")]
@@ -95,8 +92,8 @@ def _claims_along_every(selection, shares):
     names = [name for name in many if name not in fixed]
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(2.6 * columns + 0.6, 2.3 * rows + 0.9), sharey=True,
-                                squeeze=False, layout="constrained")  # fmt: skip
+    figure, grid = subplots(rows, columns, figsize=(2.6 * columns + 0.6, 2.3 * rows + 0.9), sharey=True,
+                                squeeze=False)  # fmt: skip
     for n, axis in enumerate(grid.flat):
         axis.set_visible(n < len(names))
         if n < len(names):

@@ -1,14 +1,11 @@
 """One-dimensional sweeps: medians over seeds with their range, and what the theory predicts."""
 
-from __future__ import annotations
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ..figures import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
+from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST, subplots
 from .drawing import Drawn, heading, legend, note, pretty, short, wrapped
 from .predictions import PLATEAU, boundaries, crossings, curve, predicted_metric
 from .selection import LABELS, NEVER, NO_VALUE, SKIPPED, Selection, predicted_centre, wilson
@@ -19,7 +16,7 @@ DASHED = (0, (4, 2.5))
 
 def curves_figure(selection: Selection) -> Figure:
     """Metric against x, a colour per value of the facet."""
-    figure, axis = plt.subplots(figsize=(6.4, 5.0), layout="constrained")
+    figure, axis = subplots(figsize=(6.4, 5.0))
     x, handles, lines = Drawn(selection, selection.x), {}, []
     binary = selection.info.kind == "share" and bool(np.isin(selection.values, (0, 1)).mean() > 0.999)
     panels = selection.panels

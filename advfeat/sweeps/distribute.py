@@ -4,8 +4,6 @@ Each takes (number, batch) one by one, only as many ahead as keep workers busy, 
 they finish; results are a `Failure` where a batch raised.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

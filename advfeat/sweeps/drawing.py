@@ -1,7 +1,5 @@
 """What all pictures of a sweep share: axes with their cells and ticks, headings, legends."""
 
-from __future__ import annotations
-
 import textwrap
 
 import numpy as np

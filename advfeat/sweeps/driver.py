@@ -1,7 +1,5 @@
 """Run a sweep: plan, hand batches to workers, store each as it comes back, make the table."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -11,8 +9,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import checks, store
-from ..training import TrainingInterrupted
+from ..core import checks, store
+from ..training.loop import TrainingInterrupted
 from . import plan as planning
 from .archive import TABLE, Archive
 from .distribute import Failure, SweepFailed, by_dask, by_joblib, check_backend, connect, disconnect, here
@@ -114,7 +112,7 @@ def _sweep(planned, workers, archive, source, started, progress) -> Path:
         raise SweepFailed(f"{error}; {kept}") from None
 
 
-def _where(planned: planning.Plan, batch: planning.Batch) -> str:
+def _where(planned: planning.Plan, batch: planning.SweepBatch) -> str:
     """Which points and seeds a batch holds."""
     held, training = set(batch.keys), batch.task.training
     points = [i for i, keys in planned.keys[training].items() if held & set(keys)]

@@ -1,11 +1,8 @@
 """The picture of one selection: a map, curves, a scatter, bins, or the claims."""
 
-from __future__ import annotations
-
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from ..figures import STYLE
+from ..reporting.style import styled
 from .binned import binned_figure
 from .claims import claims_figure
 from .curves import curves_figure
@@ -19,7 +16,7 @@ def draw(selection: Selection) -> Figure:
 
     ``metric = "claims"``: the share of points at which each claim of Theorems 4.3 and 4.4 holds.
     """
-    with plt.rc_context(STYLE):
+    with styled():
         if selection.metric == "claims":
             return claims_figure(selection)
         if selection.y is not None:

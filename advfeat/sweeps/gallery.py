@@ -1,14 +1,12 @@
 """`advfeat plot`: figures of a finished sweep, and index.html with all of them, their numbers and the spec."""
 
-from __future__ import annotations
-
 import base64
 from html import escape
 from pathlib import Path
 
-from .. import store
-from ..figures import save
-from ..report import PAGE, table
+from ..core import store
+from ..reporting.page import PAGE, table
+from ..reporting.style import save
 from .captions import caption, claims_rows, numbers
 from .drawing import short
 from .figures import draw

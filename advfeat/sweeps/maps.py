@@ -1,8 +1,6 @@
 """Phase diagrams over two axes: cells of a grid or dots of another design, with what the theory predicts."""
 
-from __future__ import annotations
-
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -11,14 +9,14 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from ..figures import NON_ROBUST, ROBUST
+from ..reporting.style import NON_ROBUST, ROBUST, subplots
 from .drawing import Drawn, heading, legend, note, pretty, short, wrapped
 from .predictions import boundaries, curve, predicted_metric
 from .selection import LABELS, NEVER, NO_VALUE, SKIPPED, Selection, predicted_centre
 
 WINNER = LinearSegmentedColormap.from_list("winner", [NON_ROBUST, "#f7f7f5", ROBUST])
 # without its darkest part, on which black lines cannot be read
-PLAIN = LinearSegmentedColormap.from_list("plain", plt.get_cmap("cividis")(np.linspace(0.2, 1, 256)))
+PLAIN = LinearSegmentedColormap.from_list("plain", matplotlib.colormaps["cividis"](np.linspace(0.2, 1, 256)))
 HALO = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
 MISSING = {NEVER: ("never in at least half of the seeds", "///"), SKIPPED: ("point skipped, impossible", "xxx"),
            NO_VALUE: ("no value in any seed", "...")}  # fmt: skip
@@ -46,8 +44,7 @@ def map_figure(selection: Selection) -> Figure:
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
     rows = -(-len(panels) // columns)
     size = (6.4, 5.4) if len(panels) == 1 else (3.1 * columns + 1.4, 2.8 * rows + 1.6)
-    figure, grid = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False,
-                                layout="constrained")  # fmt: skip
+    figure, grid = subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     cmap, norm = colours(selection)
     handles, cells = {}, selection.is_grid and _full(selection, x, y)
     for axis, (value, index) in zip(grid.flat, panels):

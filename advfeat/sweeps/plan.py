@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .. import store
-from ..config import Figure3Config
-from .catalogue import CLAIMS, METRICS
-from .spec import SweepSpec, count_runs, engines_of
+from ..core import store
+from ..experiments.configuration import Figure3Config
+from .catalogue import CLAIMS, METRICS, count_runs, engines_of
+from .spec import SweepSpec
 
 LARGEST_BATCH = 256  # runs; more gain nothing on a CPU and are lost together when a sweep is stopped
 CONTEXT = 600_000_000  # bytes of GPU memory that a process takes before its first array
@@ -25,9 +25,9 @@ RISEN = {("recursion", "adversarial", "cross_entropy"): 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SweepRun:
     """One training of one seed, evaluated at one or several radii: points that differ in `eps_test` alone share it.
-    With engine "both" it is done twice, by a network and by a recursion, and counts as two runs (`spec.count_runs`).
+    With engine "both" it is done twice, by a network and by a recursion, and counts as two runs.
 
     `eps_test` ascends; one key per radius names its result.
     """
@@ -52,11 +52,11 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SweepBatch:
     """Runs of one shape that are worked on as one array."""
 
     task: Task
-    runs: tuple[Run, ...]
+    runs: tuple[SweepRun, ...]
 
     @property
     def keys(self) -> list[str]:
@@ -77,7 +77,7 @@ class Batch:
         """Relative cost: multiply-adds of training, and some for every batch."""
         return 1e6 + sum(_work(run.config, self.task.engine) for run in self.runs)
 
-    def without(self, done) -> Batch:
+    def without(self, done) -> SweepBatch:
         """The batch without the runs whose keys are all in `done`."""
         return replace(self, runs=tuple(run for run in self.runs if not all(key in done for key in run.keys)))
 
@@ -94,7 +94,7 @@ class Plan:
     points: dict[int, tuple]
     keys: dict[str, dict[int, list[str]]]
     skipped: list[dict]
-    batches: list[Batch]
+    batches: list[SweepBatch]
     shapes: int
 
     @property
@@ -167,11 +167,12 @@ def _fit_device(config: Figure3Config, task: Task, workers: int) -> int:
     """Runs of a batch that fit in a GPU's free memory, shared by the workers; ValueError where not one does."""
     if not config.backend.startswith("cupy") or task.engine == "recursion":
         return sys.maxsize
-    from ..kernels import cupy_engine, gpu
+    from ..kernels.gpu import device as gpu_device
+    from ..kernels.gpu import engine as gpu_engine
 
     shape = config.n_classes, config.n_neurons, config.patch_dim, config.n_patches
-    each = cupy_engine.bytes_per_run(*shape, max(config.n_train, config.n_test), np.dtype(config.dtype).itemsize)
-    free = max(gpu.device().free_bytes() - (workers - 1) * CONTEXT, 0) // workers
+    each = gpu_engine.bytes_per_run(*shape, max(config.n_train, config.n_test), np.dtype(config.dtype).itemsize)
+    free = max(gpu_device.connect().free_bytes() - (workers - 1) * CONTEXT, 0) // workers
     if each > free:
         raise ValueError(
             f"one run of {shape[0]} x {shape[1]} neurons in dimension {shape[2]} needs about {each / 1e6:,.0f} MB of "
@@ -228,7 +229,7 @@ def make(spec: SweepSpec, budget: float, workers: int, largest: int = LARGEST_BA
     Raises ValueError for impossible points (unless they are skipped), and where one run alone is too large.
     """
     possible, skipped = _points(spec)
-    shapes: dict[tuple, list[Run]] = {}
+    shapes: dict[tuple, list[SweepRun]] = {}
     keys = {training: {} for training in spec.training}
     for training, task in tasks_of(spec).items():
         for same in _sharing(possible):  # radius -> points
@@ -237,7 +238,7 @@ def make(spec: SweepSpec, budget: float, workers: int, largest: int = LARGEST_BA
             by_radius = [_keys(config, task, seeds) for config in configs]
             for members, own in zip(same.values(), by_radius):
                 keys[training] |= dict.fromkeys(members, own)
-            runs = [Run(first, seed, tuple(same), own) for seed, own in zip(seeds, zip(*by_radius))]
+            runs = [SweepRun(first, seed, tuple(same), own) for seed, own in zip(seeds, zip(*by_radius))]
             shapes.setdefault((task, *_shape(first, task, len(same))), []).extend(runs)
     total, batches = sum(map(len, shapes.values())), []
     for (task, n_radii, *_), runs in shapes.items():
@@ -251,7 +252,7 @@ def make(spec: SweepSpec, budget: float, workers: int, largest: int = LARGEST_BA
             )
         size = max(1, min(int(budget // each) - 1, largest, -(-total // (BATCHES_PER_WORKER * workers))))
         size = min(size, _fit_device(runs[0].config, task, workers))
-        batches += [Batch(task, tuple(runs[lo : lo + size])) for lo in range(0, len(runs), size)]
+        batches += [SweepBatch(task, tuple(runs[lo : lo + size])) for lo in range(0, len(runs), size)]
     points = {i: point for i, (point, _) in possible.items()}
     return Plan(spec, points, keys, skipped, batches, len(shapes))
 

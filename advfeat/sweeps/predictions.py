@@ -1,7 +1,5 @@
 """What the theory predicts for a plot: boundaries and curves over the axes drawn (theory of Secs. 2, 4 and 5)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

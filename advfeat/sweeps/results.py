@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .. import checks, store
+from ..core import checks, store
 from ..theory import density_ratio
-from .catalogue import METRICS
-from .spec import count_runs
+from .catalogue import METRICS, count_runs
 
 #: Derived axes: a quotient of two fields each; `density_ratio` (c of Assumption 2.3, exponent q) beside them.
 RATIOS = {
@@ -95,7 +94,7 @@ class Results:
 
     @property
     def n_runs(self) -> int:
-        """Runs as `spec.count_runs` has them."""
+        """Runs as `catalogue.count_runs` has them."""
         points = zip(*(self.field(name)[~self.skipped_points].tolist() for name in self.axes))
         trainings = len(self.spec["training"])
         return count_runs(points, self.axes, self._base["n_seeds"], trainings, self.spec["engine"])

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .. import checks
+from ..core import checks
 from .catalogue import CLAIMS, METRICS, TRAININGS
 from .predictions import Fields
 from .results import Results, axis_fields

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
-from .. import checks
-from ..certify import METHODS
-from ..config import Figure3Config
+from ..core import checks
+from ..experiments.configuration import Figure3Config
+from ..patches.certify import METHODS
 from .axis import Axis
-from .catalogue import CLAIMS, ENGINES, METRICS, TRAININGS
+from .catalogue import CLAIMS, ENGINES, METRICS, TRAININGS, engines_of
 
 DESIGNS = ("grid", "random", "sobol")
 MOST_RUNS = 1_000_000  # without yes
@@ -23,21 +23,6 @@ SWEEP_KEYS = (
     "title", "engine", "training", "design", "n_points", "design_seed", "on_invalid", "metrics", "n_looks",
     "certificate", "max_nodes", "start",
 )  # fmt: skip
-
-
-def count_runs(points: Iterable[tuple], axes: Iterable[str], n_seeds: int, n_trainings: int, engine: str) -> int:
-    """The runs of a sweep's possible points (their values of `axes`).
-
-    A run is one training of one seed that is done, by a network or by a recursion: points that differ in `eps_test`
-    alone, or not at all, share theirs, and engine "both" does two.
-    """
-    kept = [i for i, name in enumerate(axes) if name != "eps_test"]
-    return len({tuple(point[i] for i in kept) for point in points}) * n_seeds * n_trainings * engines_of(engine)
-
-
-def engines_of(engine: str) -> int:
-    """How many engines train every run of a sweep's `engine`."""
-    return len(ENGINES) if engine == "both" else 1
 
 
 def runs_in_words(n_runs: int, engine: str) -> str:
@@ -60,7 +45,7 @@ class SweepSpec:
     on_invalid : "refuse" a point that no configuration can have, or "skip" and list it.
     metrics : names of `catalogue.METRICS`; default all that need no attack and no certificate.
     n_looks : about how often correlations are looked at for the times of events.
-    certificate, max_nodes : of certified_accuracy, as in :func:`advfeat.certify`.
+    certificate, max_nodes : of certified_accuracy, as in :func:`advfeat.patches.certify`.
     start : of the recursion: the network's own "weights", or "drawn" as correlations, at any d, without weights.
     base : fields of :class:`Figure3Config` for all points; `n_seeds`, `first_seed` and `n_records` among them.
     axes : field -> :class:`Axis`, or a list of values, or a table of low, high, n, scale.

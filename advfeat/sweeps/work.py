@@ -1,44 +1,42 @@
 """What a worker does with a batch: train its runs as one array, by networks, recursions or both, and measure."""
 
-from __future__ import annotations
-
 import time
 
 import numba
 import numpy as np
 
-from ..attacks import feature_swap
-from ..data import PatchData
-from ..experiment import TAKE_OFF, deviation, first_time, for_good, took_off
-from ..kernels import numba_engine
-from ..metrics import q_sum
-from ..network import PatchCNN
-from ..rng import stream
+from ..core.rng import stream
+from ..kernels.cpu import engine as cpu_engine
+from ..patches.attacks import feature_swap
+from ..patches.data import PatchData
+from ..patches.features import q_sum
+from ..patches.network import PatchCNN
+from ..robustness.evaluate import Evaluation, measuring_attacks
 from ..theory import Recursion, State, empirical_types, phase_two_started, simulate
+from ..theory.events import TAKE_OFF, deviation, first_time, for_good, took_off
 from ..theory.timing import log_flow_time, log_growth_rate
-from ..training import TrainConfig, train
-from .bounds import certified, standing
-from .plan import Batch, look_every
+from ..training.loop import TrainConfig, train
+from .plan import SweepBatch, look_every
 
 
-def work(batch: Batch, threads: int) -> tuple[dict[str, np.ndarray], float]:
+def work(batch: SweepBatch, threads: int) -> tuple[dict[str, np.ndarray], float]:
     """The batch's results, on `threads` threads of this process, and the seconds they took.
 
     "iteration" (T,) are the recorded times; ``engine/metric`` (U, T) recorded metrics and (U,) the others, U in the
     order of `batch.keys`; NaN where there is none.
     """
-    begin, before = time.perf_counter(), numba_engine.get_num_threads()
-    numba_engine.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    begin, before = time.perf_counter(), cpu_engine.get_num_threads()
+    cpu_engine.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     try:
         return Work(batch).results(), time.perf_counter() - begin
     finally:
-        numba_engine.set_num_threads(before)
+        cpu_engine.set_num_threads(before)
 
 
 class Work:
     """One batch: per-run numbers as vectors (R,), results by engine."""
 
-    def __init__(self, batch: Batch):
+    def __init__(self, batch: SweepBatch):
         self.task, self.runs = batch.task, batch.runs
         self.first, self.seeds = batch.runs[0].config, [run.seed for run in batch.runs]
         self.adversarial = batch.task.training == "adversarial"
@@ -225,13 +223,21 @@ class Probe:
         return found
 
     def between(self, net, data, attacks):
-        """Certified and, with `attacks`, robust accuracy at every radius, (R, E)."""
-        work, c = self.work, self.work.first
-        sure, broken = certified(net, data, work.eps_test, c.norm, work.task.certificate, work.task.max_nodes)
-        found = {"certified_accuracy": sure.mean(axis=-1).T}
+        """Certified and, with `attacks`, robust accuracy at every radius, (R, E).
+
+        Certificates from the largest radius down, attacks from the smallest up, each on what is open there.
+        """
+        work, c, task = self.work, self.work.first, self.work.task
+        known = Evaluation(net, data, norm=c.norm, seed=work.seeds)
+        for eps in work.eps_test[::-1]:
+            known.prove(eps, "interval")
+            if task.certificate != "interval":
+                known.prove(eps, task.certificate, task.max_nodes)
+        for eps in work.eps_test if attacks else ():
+            for attack in measuring_attacks(work.each("ascent_lr"), c.pgd_steps, c.pgd_restarts):
+                known.attack(eps, attack)
+        found = [known.at(eps) for eps in work.eps_test]
+        shares = {"certified_accuracy": [one.certified_accuracy for one in found]}
         if attacks:
-            pgd = {"n_steps": c.pgd_steps, "n_restarts": c.pgd_restarts}
-            rates = work.each("ascent_lr")
-            left = standing(net, data, work.eps_test, c.norm, sure, broken, rates, pgd, work.seeds)
-            found["robust_accuracy"] = left.mean(axis=-1).T
-        return found
+            shares["robust_accuracy"] = [one.robust_accuracy for one in found]
+        return {name: np.array(values).T for name, values in shares.items()}

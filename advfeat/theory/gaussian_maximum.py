@@ -11,14 +11,12 @@ Every function raises ValueError for an m that is no integer in 1..2^53, an std 
 probability outside (0, 1), and shapes that do not broadcast.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import log_ndtr, ndtri_exp
 
-from .. import checks
+from ..core import checks
 
 LARGEST = 2**53
 STEP = 0.02  # of the mean's sum; the density's width is 1 at m = 1 and 1/8 at 2^53

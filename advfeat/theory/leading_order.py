@@ -14,15 +14,13 @@ What is left out is not zero in a drawn network: `LeadingOrder.neglected` measur
 that is not the class's own, and says where the premise is met.
 """  # noqa: E501
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import checks
+from ..core import checks
 from .timing import Flow, Point, flow_time, log_flow_time, log_growth_rate, numbers
 
 RULES = {name: {"above": 0} for name in ("alpha", "beta", "rho", "lr")}
@@ -63,7 +61,7 @@ class Neglected(NamedTuple):
         return (self.late <= LATE) & (self.rivals <= RIVALS)
 
 
-class Recursion(NamedTuple):
+class LeadingOrderPath(NamedTuple):
     """Recorded iterations (n,) and A, B (n, ..., m) there."""
 
     iteration: np.ndarray
@@ -185,7 +183,7 @@ class LeadingOrder:
             rest, start = np.sqrt(np.maximum(left, 0)) / star, B.max(axis=-1) / star
         return Neglected(rest, _late(rest, start, np.broadcast_to(p["q"], rest.shape)), rivals)
 
-    def recursion(self, A0, B0, n_iter: int, record_every: int = 1) -> Recursion:
+    def recursion(self, A0, B0, n_iter: int, record_every: int = 1) -> LeadingOrderPath:
         """n_iter steps of `rates`, all points at once; recorded at 0, every `record_every` iterations and at n_iter.
 
         Returns
@@ -203,7 +201,7 @@ class LeadingOrder:
             if t == at[len(kept)]:
                 kept.append((A, B))
         A, B = (np.stack(values).reshape(len(at), *lead, -1) for values in zip(*kept))
-        return Recursion(np.array(at), A, B)
+        return LeadingOrderPath(np.array(at), A, B)
 
     def until(self, A0, B0, feature: str, level, max_iter: int) -> np.ndarray:
         """Iterations of `recursion` until max_s of `feature` ("A" or "B") is at `level` (> 0, broadcasts).

@@ -11,14 +11,12 @@ X~ = X + delta the inputs of a step (delta = 0 in standard training).  Everythin
 correlations have the data's units (dimensionless in the paper).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
-from .. import checks
-from ..kernels import reference
+from ..core import checks
+from ..kernels import formulas
 
 UNIT = 1e-8  # how far features may be from orthonormal, and the signal from their span
 
@@ -212,7 +210,7 @@ class _Step:
         if not np.isfinite(W).all():
             raise ValueError(f"{name} holds NaN or infinite values: every weight must be finite")
         k, m, d = W.shape
-        X = checks.inputs(X, 1, False, d, np.float64)
+        X = checks.samples(X, 1, False, (None, d), np.float64)
         self.y = checks.labels(y, X, k)[0]
         self.shape = k, m, X.shape[1], X.shape[2], d
         self.X = X.reshape(-1, d)
@@ -232,7 +230,7 @@ class _Step:
     def forward(self, W, X):
         """F (N, k) and sigma'(Z) (k, m, N, P); sigma(z) = z sigma'(z) / q + (1 - 1/q) (z - rho)_+."""
         Z = (W @ X.T).reshape(self.shape[:4])
-        slopes = reference.sigma_prime(Z, self.q, self.rho)
+        slopes = formulas.sigma_prime(Z, self.q, self.rho)
         above = np.maximum(Z - self.rho, 0) * (1 - 1 / self.q)
         return (Z * slopes / self.q + above).sum(axis=(1, 3)).T, slopes
 
@@ -245,8 +243,8 @@ class _Step:
         delta = np.zeros_like(self.X)
         for _ in range(self.n_ascent * self.adversarial):
             F, slopes = self.forward(W, self.X + delta)
-            gradient = self.weigh(reference.objective_gradient(F, self.y, self.objective), slopes).T @ W
-            delta = reference.project((delta + self.rate * gradient)[None, None], self.eps, self.norm)[0, 0]
+            gradient = self.weigh(formulas.objective_gradient(F, self.y, self.objective), slopes).T @ W
+            delta = formulas.project((delta + self.rate * gradient)[None, None], self.eps, self.norm)[0, 0]
         return delta
 
     def rates(self, W):
@@ -254,7 +252,7 @@ class _Step:
         with np.errstate(over="ignore", invalid="ignore"):
             delta = self.ascend(W)
             F, slopes = self.forward(W, self.X + delta)
-            e = -reference.objective_gradient(F, self.y, reference.CROSS_ENTROPY)
+            e = -formulas.objective_gradient(F, self.y, formulas.CROSS_ENTROPY)
         return self.weigh(self.lr / len(F) * e, slopes), delta
 
 

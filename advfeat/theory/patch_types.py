@@ -1,13 +1,11 @@
 """What the recursions need of the data: classes, strengths and counts of patches, no patch itself (Def. 2.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
-from .. import checks
+from ..core import checks
 from ..kernels.recursion import Types
 
 MOST_VALUES = 10_000  # of a discrete strength law

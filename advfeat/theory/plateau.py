@@ -1,7 +1,5 @@
 """Where adversarial training stops the non-robust features (Lemma 5.2, leading order)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .. import checks
+from ..core import checks
 from ..kernels import get_engine
 from ..kernels.recursion import Types, Watch
 

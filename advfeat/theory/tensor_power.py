@@ -31,14 +31,12 @@ such an x arrives no later and such a y is no larger.  They speak of exact arith
 to float64, a relative error of about 1e-16 per step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from .. import checks
+from ..core import checks
 
 TABLE = ("delta", "x0", "y0", "time", "flow_time", "x", "y", "ratio", "bound", "flow_bound")
 

@@ -4,13 +4,11 @@ The unit of every time is one training iteration, as a real number: kappa holds 
 flow is one Euler step of training.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np
 
-from .. import checks
+from ..core import checks
 
 
 def numbers(name: str, value, *, above: float | None = None, low: float | None = None, whole: bool = False):

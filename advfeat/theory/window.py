@@ -14,13 +14,11 @@ the window tends to (beta/2, c^(1/q) beta).  For large A the first condition bec
 suffices where P_NR > 0), and at any A this is enough: a smaller window, or none.  `find_window` says which holds.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
-from .. import checks
+from ..core import checks
 
 
 def density_ratio(alpha: float, beta: float, n_patches: int, n_robust: int, exponent: float = 3) -> float:

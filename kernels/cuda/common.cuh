@@ -11,7 +11,7 @@
 #define PAUSE()
 #endif
 
-enum { NEG_LABEL_LOGIT = 0, MARGIN = 1, CROSS_ENTROPY = 2 };  // objectives and norms as in kernels/reference.py
+enum { NEG_LABEL_LOGIT = 0, MARGIN = 1, CROSS_ENTROPY = 2 };  // objectives and norms as in kernels/formulas.py
 enum { LINF = 0, L2 = 1, L1 = 2 };
 
 typedef REAL real;

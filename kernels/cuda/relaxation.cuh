@@ -1,4 +1,4 @@
-// A box of search.cu: relaxation, descent, tightening (kernels/search.py), by one warp.
+// A box of search.cu: relaxation, descent, tightening (kernels/branch_and_bound.py), by one warp.
 #pragma once
 #include "search.cuh"
 

@@ -1,4 +1,4 @@
-// Bounds of patches' least margins: relaxation, range tightening, branch and bound (kernels/search.py), float64.
+// Bounds of patches' least margins: relaxation, range tightening, branch and bound (kernels/branch_and_bound.py), float64.
 //
 // One warp per problem (patch, run, label, rival).  The warps of a block take the problems of one slice in turn; these
 // have the same label and rival of the same run, whose weights the block keeps in shared memory where they fit.  Which

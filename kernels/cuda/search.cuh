@@ -4,7 +4,7 @@
 // barrier of the warp stands before and after, since a shuffle orders no memory.  What decides where to go next has the
 // same bits in every lane.
 //
-// Rounding.  The slack of docs/certificates.md holds for the code below as it does for kernels/cpu_search.py:
+// Rounding.  The slack of docs/certificates.md holds for the code below as it does for kernels/cpu/branch_and_bound.py:
 //  - It bounds sums by (number of terms) u times the sum of absolute values, which no order of the terms exceeds; sums
 //    over lanes are another order, a shorter one for each term.
 //  - A fused multiply-add drops one of two roundings, so every result keeps the error bound that it had.  Nothing here
@@ -16,7 +16,7 @@
 #pragma once
 #include "common.cuh"
 
-// as in kernels/search.py
+// as in kernels/branch_and_bound.py
 constexpr int MULTIPLIERS = 13, TRIES = 40, MIXTURES = 12, HALVINGS = 30;
 constexpr double FIRST_MULTIPLIER = 0.125, GOLDEN = 0.6180339887498949, SETTLED = 1e-2, NEGLIGIBLE = 1e-3;
 constexpr double EXACT = 1e-14;
@@ -287,7 +287,7 @@ __device__ inline void project(const Patch &p, double threshold) {
     });
 }
 
-// Where to go from `point`, whose gradient is GRADIENT, of dual norm `size`: VERTEX, as kernels/search.py's `aim`.
+// Where to go from `point`, whose gradient is GRADIENT, of dual norm `size`: VERTEX, as kernels/branch_and_bound.py's `aim`.
 __device__ APART void aim(const Patch &p, const double *point, double size, bool first) {
     double *g = p.v(GRADIENT), *last = p.v(LAST), *before = p.v(BEFORE), *vertex = p.v(VERTEX);
     const int d = p.d;

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import advfeat as af
-from advfeat import experiment
-from advfeat.config import Figure3Config
+from advfeat.experiments import figure3 as experiment
+from advfeat.experiments.configuration import Figure3Config
 
 SMALL = {
     "n_classes": 3, "n_neurons": 3, "patch_dim": 8, "n_patches": 6, "n_train": 9, "n_test": 8, "n_iter": 400,

@@ -1,0 +1,1 @@
+"""What every room stands on: checks of arguments, random streams, files, balls of perturbations, objectives."""

@@ -1,0 +1,171 @@
+"""Checks of what users pass in: every message names the parameter, its value and the rule."""
+
+import difflib
+import numbers
+
+import numpy as np
+
+from ..kernels import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT
+
+OBJECTIVES = {"neg_label_logit": NEG_LABEL_LOGIT, "margin": MARGIN, "cross_entropy": CROSS_ENTROPY}
+NORMS = {"linf": LINF, "l2": L2}
+LARGEST = float(np.finfo(np.float64).max)
+SEQUENCES = (list, tuple, range, np.ndarray)  # of generators or seeds: one per run
+PARTITIONS = ("uniform", "fixed", "bernoulli")
+
+
+def integer(name: str, value, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
+        raise ValueError(f"{name} = {value!r}: must be an integer >= {low}")
+    return int(value)
+
+
+def number(name: str, value, *, above: float | None = None, low: float | None = None) -> float:
+    """A finite number, > `above` or >= `low` where given."""
+    rule = "finite" if above is None and low is None else f"finite and {'>' if low is None else '>='} " + (
+        f"{above if low is None else low:g}"
+    )
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= LARGEST
+    if not is_number or (above is not None and value <= above) or (low is not None and value < low):
+        raise ValueError(f"{name} = {value!r}: must be a number, {rule}")
+    return float(value)
+
+
+def per_run(name: str, value, n_runs: int, *, above: float | None = None, low: float | None = None, dtype=None):
+    """One number, or one per run -> float64 (R,); with a `dtype`, numbers that `in_dtype` takes."""
+    values = np.atleast_1d(np.asarray(value, dtype=object))
+    if values.shape not in ((1,), (n_runs,)):
+        raise ValueError(f"{name} has shape {values.shape}: must be one number or one per run ({n_runs},)")
+    held = [number(name, v, above=above, low=low) for v in values.tolist()]
+    if dtype is not None:
+        for one in held:
+            in_dtype(name, one, dtype, above=above)
+    return np.broadcast_to(held, (n_runs,)).copy()
+
+
+def in_dtype(name: str, value: float, dtype, *, above: float | None = None) -> None:
+    """Refuse a number that is infinite in `dtype`, or that must be > 0 (`above` = 0) and is 0 there."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.dtype(dtype).type(value)
+    if not np.isfinite(held):
+        raise ValueError(f"{name} = {value!r}: must be at most {np.finfo(dtype).max:.3g} in magnitude in {held.dtype}")
+    if above == 0 and held <= 0:
+        rule = f"at least {np.finfo(dtype).smallest_subnormal:.3g}"
+        raise ValueError(f"{name} = {value!r}: must be > 0 in {held.dtype}, {rule}")
+
+
+def floats(name: str, value) -> np.ndarray:
+    """An array of float32 or float64; TypeError for any other dtype (integers, complex numbers, objects)."""
+    held = np.asarray(value)
+    if held.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} has dtype {held.dtype}: must be float32 or float64")
+    return held
+
+
+def cast(name: str, value: np.ndarray, dtype) -> np.ndarray:
+    """A contiguous array of `dtype`, every entry finite there; ValueError where one is not, or was not before."""
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.ascontiguousarray(value, dtype)
+    if not np.isfinite(held).all():
+        if not np.isfinite(value).all():
+            what = "weight" if name == "W" else "entry"
+            raise ValueError(f"{name} holds NaN or infinite values: every {what} must be finite")
+        first = np.asarray(value)[~np.isfinite(held)].ravel()[0]
+        limit = f"at most {np.finfo(dtype).max:.3g} in magnitude in {held.dtype}"
+        raise ValueError(f"{name} holds {first:.6g}: every entry must be {limit}")
+    return held
+
+
+def seeds(value, n_runs: int, name: str = "seed") -> list[int]:
+    """One seed for all runs, or one per run; integers >= 0."""
+    held = np.atleast_1d(value)
+    if held.shape not in ((1,), (n_runs,)) or not np.issubdtype(held.dtype, np.integer) or (held < 0).any():
+        raise ValueError(f"{name} = {value!r}: must be an integer >= 0, or one per run ({n_runs},)")
+    return np.broadcast_to(held, (n_runs,)).tolist()
+
+
+def nearest(name: str, options) -> str:
+    """' Did you mean ...?' or the whole list, for messages about unknown names."""
+    known = {str(option).lower(): str(option) for option in options}
+    close = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.5)
+    return f"did you mean {known[close[0]]!r}?" if close else f"choose from {', '.join(map(repr, options))}"
+
+
+def choice(name: str, value, options):
+    if value not in options:
+        raise ValueError(f"{name} = {value!r}: unknown; {nearest(value, options)}")
+    return value
+
+
+def generators(rng) -> list[np.random.Generator]:
+    """One generator, or one per entry of a list, tuple, range or array of generators and seeds."""
+    many = list(rng) if isinstance(rng, SEQUENCES) else [rng]
+    if not many:
+        raise ValueError(f"rng = {rng!r}: must be a Generator or a seed, or one per run")
+    try:
+        return [np.random.default_rng(one) for one in many]
+    except (TypeError, ValueError):
+        raise ValueError(f"rng = {rng!r}: must be a Generator or a seed (an integer >= 0), or one per run") from None
+
+
+def strengths(name: str, value):
+    """A positive number, or a frozen scipy.stats law on (0, inf) with finite mean."""
+    if not hasattr(value, "rvs"):
+        return number(name, value, above=0)
+    try:
+        low, _ = value.support()
+        fine = low >= 0 and value.cdf(0) == 0 and np.isfinite(value.mean())
+    except TypeError:
+        raise ValueError(f"{name} = {value!r}: must be a number or a law with its parameters (frozen)") from None
+    if not fine:
+        raise ValueError(f"{name} has support from {low:g}: must be a law on (0, inf) with finite mean")
+    return value
+
+
+def features(pair, k: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """(u, v), each (k, d) float64, together orthonormal to 1e-8."""
+    try:
+        u, v = (np.array(f, dtype=np.float64) for f in pair)
+    except (TypeError, ValueError):
+        raise ValueError("features: must be a pair (u, v) of arrays") from None
+    if u.shape != (k, d) or v.shape != (k, d):
+        raise ValueError(f"features have shapes {u.shape} and {v.shape}: must both be ({k}, {d})")
+    both = np.concatenate([u, v])
+    error = np.abs(both @ both.T - np.eye(2 * k)).max()
+    if not error <= 1e-8:
+        raise ValueError(f"features: must be orthonormal to 1e-8, but <f_i, f_j> is off by {error:.2g}")
+    return u, v
+
+
+def samples(X, n_runs: int, batched: bool, shape: tuple, dtype) -> np.ndarray:
+    """X (N, *shape), or of a batched model also (R, N, *shape) -> contiguous (1 or R, N, *shape) of `dtype`, finite.
+
+    None in `shape` is an axis of any length.
+    """
+    X = floats("X", X)
+    given, runs = X.shape, X.ndim == len(shape) + 2
+    fits = len(X) in (1, n_runs) and batched if runs else X.ndim == len(shape) + 1
+    X = X if runs else X[None]
+    if not fits or any(size not in (None, n) for size, n in zip(shape, X.shape[2:])):
+        axes = ", ".join("P" if size is None else str(size) for size in shape)
+        wanted = f"(N, {axes})" + (f" or ({n_runs}, N, {axes})" if batched else "")
+        raise ValueError(f"X has shape {given}: must be {wanted}")
+    if 0 in X.shape:
+        raise ValueError(f"X has shape {X.shape}: no axis may be empty")
+    return cast("X", X, dtype)
+
+
+def labels(y, X: np.ndarray, n_classes: int) -> np.ndarray:
+    """y (N,) or (R, N), integers in [0, k) -> int64 (1 or R, N), for X as `samples` returns it."""
+    y = np.asarray(y)
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(f"y has dtype {y.dtype}: must be integers")
+    shape = y.shape
+    if y.ndim == 1:
+        y = y[None]
+    if y.ndim != 2 or y.shape[1] != X.shape[1] or len(y) not in (1, len(X)):
+        raise ValueError(f"y has shape {shape}: must hold one label for each of the {X.shape[1]} samples of X")
+    if y.size and (y.min() < 0 or y.max() >= n_classes):
+        wrong = y[(y < 0) | (y >= n_classes)][0]
+        raise ValueError(f"y holds {wrong}: labels must be in 0..{n_classes - 1}")
+    return np.ascontiguousarray(y, np.int64)

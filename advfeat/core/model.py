@@ -1,0 +1,154 @@
+"""What attacks, evaluator and training ask of a model: logits, pulled-back gradients, and little else.
+
+A model of one's own subclasses :class:`Model` and writes `logits` and `pull_back`; every attack, threat, suite and the
+evaluator then work on it.  A model of several runs (one batch of networks), or one whose engine prepares samples or
+runs whole loops faster, overrides more (`advfeat.PatchCNN` does).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+
+from . import checks
+from .data import as_data, in_dtype
+
+
+class Prepared(NamedTuple):
+    """Checked samples as a plain model keeps them: X (1, N, *S), and which of them are worked on, (1, N)."""
+
+    X: np.ndarray
+    active: np.ndarray
+
+
+class Checked:
+    """Data that a model has checked and prepared once, for as many questions as are asked of them.
+
+    Attributes
+    ----------
+    data : what was given; X (R, N, *sample_shape), y (R, N) : of the dtype in which verdicts are computed; batch : the
+    model's handle of them.  Networks that differ in their weights alone can share them.
+    """
+
+    def __init__(self, model, data):
+        model, data = model.for_verdicts(), as_data(data)
+        X, y = model.check(data.X, data.y)
+        self.data, self.batch = in_dtype(data, model.dtype), model.prepare(X, y)
+        shape = model.n_runs, X.shape[1]
+        self.X, self.y = np.broadcast_to(X, (*shape, *X.shape[2:])), np.broadcast_to(y, shape)
+        self._some = None, None
+
+    @classmethod
+    def of(cls, model, data) -> Checked:
+        """Data as they are where they have been checked."""
+        return data if isinstance(data, cls) else cls(model, data)
+
+    def some(self, model, active):
+        """The handle of the samples `active` (R, N), kept until others are asked for."""
+        key = active.tobytes()
+        if self._some[0] != key:
+            X = np.ascontiguousarray(self.X)
+            self._some = key, self.batch if active.all() else model.prepare(X, self.y, active)
+        return self._some[1]
+
+
+class Model(ABC):
+    """A classifier F with gradients in closed form.
+
+    Attributes
+    ----------
+    kind : str
+        What its files are called by.
+    n_classes : int
+    sample_shape : tuple
+        Of one sample; None for an axis of any length.
+    dtype : of inputs, and of the gradients that come back; attacks compute in it.
+    n_runs, batched : int, bool
+        R networks with an axis of runs in front of all answers, or one without it (the default).
+    patch_axis : int, optional
+        The axis of a sample along which its patches lie; None: the sample is one patch.  A budget per patch bounds
+        every patch by itself.
+    capabilities : set of str
+        The loops that the model does itself in one call, with attacks' own arguments behind the prepared batch:
+        "ascend" (:class:`advfeat.OneStepAscent`), "pgd" (:class:`advfeat.PGD`).
+    """
+
+    kind = ""
+    n_classes: int
+    sample_shape: tuple
+    dtype: np.dtype
+    n_runs = 1
+    batched = False
+    patch_axis: int | None = None
+    capabilities: frozenset = frozenset()
+
+    # -------------------------------------------------------------- what a model must say
+    @abstractmethod
+    def logits(self, X) -> np.ndarray:
+        """F (N, k) of X (N, *sample_shape)."""
+
+    @abstractmethod
+    def pull_back(self, X, C) -> np.ndarray:
+        """sum_i C[n, i] dF_i/dx at x = X_n, of X's shape; C (N, k)."""
+
+    # -------------------------------------------------------------- what training and files need besides
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The trained arrays by name; those of `loss_and_grad`'s gradient."""
+        return {}
+
+    def loss_and_grad(self, X, y):
+        """The mean cross-entropy and its gradient by the parameters."""
+        raise TypeError(f"{type(self).__name__} has no loss_and_grad: it can be attacked, but not trained")
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that a file must hold to build the model again, by `from_arrays`; no objects."""
+        return self.parameters
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray], **options) -> Model:
+        """The model that `arrays` came from."""
+        return cls(**arrays, **options)
+
+    # -------------------------------------------------------------- what has a default
+    def for_verdicts(self) -> Model:
+        """The model in the precision in which samples are called broken or certified; its own by default."""
+        return self
+
+    def check(self, X, y=None):
+        """X (1 or R, N, *sample_shape) of the model's dtype, y (1 or R, N) int64 or None; errors for anything else."""
+        X = checks.samples(X, self.n_runs, self.batched, self.sample_shape, self.dtype)
+        return X, None if y is None else checks.labels(y, X, self.n_classes)
+
+    def prepare(self, X, y=None, active=None):
+        """Checked samples (R, N, *sample_shape), as often as they are needed: a handle for the two methods below.
+
+        `active` (R, N) bool picks samples; the others cost nothing.
+        """
+        return Prepared(X, np.ones(X.shape[:2], bool) if active is None else active)
+
+    def logits_of(self, batch) -> np.ndarray:
+        """F (R, N, k) float64 of a prepared batch; NaN where a sample is not active."""
+        X, on = batch.X[0], batch.active[0]
+        if on.all():
+            return np.asarray(self.logits(X), np.float64)[None]
+        F = np.full((1, len(X), self.n_classes), np.nan)
+        if on.any():
+            F[0, on] = self.logits(X[on])
+        return F
+
+    def pull_back_of(self, batch, C) -> np.ndarray:
+        """`pull_back` of a prepared batch, C (R, N, k); (R, N, *sample_shape), 0 where a sample is not active."""
+        X, on = batch.X[0], batch.active[0]
+        if on.all():
+            return np.asarray(self.pull_back(X, C[0]))[None]
+        out = np.zeros_like(X)
+        if on.any():
+            out[on] = self.pull_back(X[on], C[0, on])
+        return out[None]
+
+    def drop_runs_axis(self, values):
+        """Values with a leading axis of runs, without it where the model is not a batch."""
+        return values if self.batched else values[0]

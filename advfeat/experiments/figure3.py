@@ -1,0 +1,198 @@
+"""Figure 3 as an experiment: both trainings over several seeds, measured on the way, and what came out of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..core import checks, store
+from ..core.model import Checked
+from ..patches.data import PatchData
+from ..patches.features import q_sum
+from ..robustness.evaluate import MEASURED_BY, RobustAccuracy, robust_accuracy
+from ..theory import Recursion, State, empirical_types, phase_two_started, simulate
+from ..theory.events import first_time, for_good, took_off
+from ..training import run_folder
+from ..training.loop import train
+from .configuration import Figure3Config
+
+TRAININGS = ("standard", "adversarial")
+
+
+def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64) -> RobustAccuracy:
+    """Robust accuracy at radius `eps` between the attacks of the configuration and branch and bound."""
+    return robust_accuracy(
+        net, data, eps=eps, norm=config.norm, max_nodes=max_nodes, ascent_lr=config.ascent_lr,
+        n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, seed=config.seeds,
+    )  # fmt: skip
+
+
+def samples_of(config: Figure3Config, n: int, seeds=None) -> tuple[list[int], PatchData]:
+    """`n` test samples of each of the run's `seeds` (default: all), from the seeds' own streams, and those seeds."""
+    config = replace(config, n_test=checks.integer("samples", n, 1))
+    chosen = config.seeds if seeds is None else list(dict.fromkeys(seeds))
+    for seed in chosen:
+        checks.choice("seed", seed, config.seeds)
+    rows, data = [config.seeds.index(seed) for seed in chosen], config.data("test")
+    return chosen, PatchData(*(a[rows] for a in (data.X, data.y, data.robust, data.strength)), data.features)
+
+
+class Measurement:
+    """What is recorded beside correlations: accuracies under attack, at the record points only (NaN in between)."""
+
+    def __init__(self, config: Figure3Config):
+        self.config, self.test, self.held = config, config.data("test"), None
+        self.kept = {feature: self.test.representative(feature) for feature in ("robust", "non_robust")}  # Def. 4.1
+        y, k = self.test.y, config.n_classes
+        self.of_class = (y[:, None] == np.arange(k)[:, None]).astype(float)  # (R, k, n)
+        overall = ("robust_accuracy", "certified_accuracy", "interval_accuracy")
+        overall += ("robust_feature_accuracy", "non_robust_feature_accuracy")
+        by_class = ("class_accuracy", "class_robust", "class_certified")
+        self.blank = {name: np.full(len(y), np.nan) for name in (*overall, *(f"under_{a}" for a in MEASURED_BY[:-1]))}
+        self.blank |= {name: np.full((len(y), k), np.nan) for name in by_class}
+
+    def per_class(self, mask):
+        """Share of each class's samples in `mask` (R, n) -> (R, k), NaN for a class without samples."""
+        count = self.of_class.sum(axis=-1)
+        return np.where(count > 0, (self.of_class * mask[:, None]).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+    def __call__(self, net, iteration):
+        c = self.config
+        if iteration % (c.n_iter // c.n_records):
+            return self.blank
+        self.held = self.held or Checked(net, self.test)
+        found = bounds(net, self.held, c, c.eps_test, max_nodes=64 if iteration == c.n_iter else 1)  # 64: slow
+        values = {
+            "robust_accuracy": found.robust_accuracy,
+            "certified_accuracy": found.certified_accuracy,
+            "interval_accuracy": found.interval_certified.mean(axis=-1),
+            "class_accuracy": self.per_class(found.correct),
+            "class_robust": self.per_class(found.standing),
+            "class_certified": self.per_class(found.certified),
+        }
+        values |= {f"{feature}_feature_accuracy": net.accuracy(d.X, d.y) for feature, d in self.kept.items()}
+        return values | {f"under_{attack}": found.under(attack) for attack in MEASURED_BY[:-1]}
+
+
+def run(
+    config: Figure3Config,
+    out: str | Path,
+    *,
+    weights: np.ndarray | None = None,
+    progress: Callable[[str, int], None] | None = None,
+) -> run_folder.Run:
+    """Both trainings into the run folder `out`, continuing what is there; returns the folder's content.
+
+    `progress(training, iteration)` is called now and then.  Raises CheckpointError when `out` holds a run of another
+    configuration.
+    """
+    net, data = config.network(weights), config.data("train")
+    out = store.make_folder(out)
+    known = {"config": config.as_dict(), "start": store.digest(net.W), "trainings": list(TRAININGS)}
+    if (out / "config.json").exists():
+        held = store.load_json(out / "config.json")
+        theirs = held.get("config") or {}
+        changed = [k for k, v in known["config"].items() if theirs.get(k) != v]
+        if changed or any(held.get(part) != known[part] for part in known):
+            what = ", ".join(f"{k} was {theirs.get(k)!r} and is {known['config'][k]!r}" for k in changed)
+            what = what or "initial weights differ"
+            raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what}")
+    elif any(out.iterdir()):
+        raise store.CheckpointError(f"{out}: not empty and no run folder (no config.json), nothing was changed")
+    else:
+        store.save_json(out / "config.json", {"format": store.FORMAT, "environment": store.environment(), **known})
+    for name in TRAININGS:
+        measure = Measurement(config)
+        report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
+        options = {"metrics": measure, "run_dir": out / name, "progress": report}
+        train(net, data, config.training(name == "adversarial"), measure.test, **options)
+    result = run_folder.load(out)
+    arrays = {f"{name}/{key}": a for name in TRAININGS for key, a in result.histories[name].items()}
+    store.save_npz(out / "history.npz", **arrays)
+    return result
+
+
+def recursions(
+    config: Figure3Config, weights: np.ndarray | None = None, trainings: Sequence[str] = TRAININGS
+) -> dict[str, Recursion]:
+    """The trainings by the exact noiseless recursion, from the networks' own initial weights, classes and strengths.
+
+    Beyond a saturation it goes on as an approximation (`Recursion.exact` says where).  Empty for minibatches, which the
+    recursion does not know.
+    """
+    if config.batch_size is not None:
+        return {}
+    data, law = config.data("train"), config.distribution()
+    state = State.from_weights(config.network(weights).W, law.features)
+    types = empirical_types(data.y, data.robust, data.strength, config.n_classes)
+    common = {name: getattr(config, name) for name in ("q", "rho", "lr", "n_iter", "record_every")}
+    ascent = {name: getattr(config, name) for name in ("ascent_lr", "eps", "objective", "norm", "n_ascent")}
+    ascent |= {"after_saturation": "continue"}
+    extra = {"standard": {}, "adversarial": ascent}
+    return {name: simulate(state, types, **common, **extra[name]) for name in trainings}
+
+
+def final_strength(history: dict) -> float:
+    """The largest <w_{i,s}, u_i> that a history ends with, over runs, classes and neurons; NaN where a run diverged."""
+    return float(np.max(history["A"][-1]))
+
+
+def predicted_strength(config: Figure3Config, weights: np.ndarray | None = None) -> float | None:
+    """`final_strength` of adversarial training as the exact recursion predicts it for the first seed, without training.
+
+    None for minibatches, which the recursion does not know.
+    """
+    first = replace(config, n_seeds=1)
+    held = weights[:1] if np.ndim(weights) == 4 else weights
+    found = recursions(first, held, ("adversarial",))
+    return final_strength({"A": found["adversarial"].A}) if found else None
+
+
+# ------------------------------------------------------------------ what came out
+def at_records(history: dict, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations and values of `key` at the points where it was measured."""
+    values = history[key]
+    measured = ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
+    return history["iteration"][measured], values[measured]
+
+
+def interval_key(history: dict) -> str:
+    """Where a history holds the share certified by intervals; in those of version 0.1.0 it is all that is certified."""
+    return "interval_accuracy" if "interval_accuracy" in history else "certified_accuracy"
+
+
+def phase_two(history: dict, config: Figure3Config) -> np.ndarray:
+    """First recorded iteration with `phase_two_started`, per run and class, (R, k); NaN where it never starts."""
+    started = phase_two_started(history["B"], config.beta, config.q, config.rho, config.ascent_lr)
+    return first_time(history["iteration"], started)
+
+
+def summary(run: run_folder.Run, config: Figure3Config) -> dict:
+    """Numbers of a finished run, per training and seed (lists) or per seed and class (nested lists)."""
+    out = {}
+    for name in TRAININGS:
+        h, q = run.histories[name], config.q
+        A, B = q_sum(h["A"], q), q_sum(h["B"], q)
+        times, robust = at_records(h, "robust_accuracy")
+        accuracy = h["test_accuracy"]
+        out[name] = {
+            "accuracy": accuracy[-1],
+            "robust": robust[-1],
+            "certified": at_records(h, "certified_accuracy")[1][-1],
+            "interval": at_records(h, interval_key(h))[1][-1],
+            **{f"under_{a}": at_records(h, f"under_{a}")[1][-1] for a in MEASURED_BY[:-1]},
+            "robust_feature": at_records(h, "robust_feature_accuracy")[1][-1],
+            "non_robust_feature": at_records(h, "non_robust_feature_accuracy")[1][-1],
+            "accuracy_time": first_time(h["iteration"], accuracy >= 0.95),
+            "robust_time": first_time(times, robust >= 0.95),
+            "class_robust": at_records(h, "class_robust")[1][-1],
+            "class_certified": at_records(h, "class_certified")[1][-1],
+            "A": A[-1],
+            "B": B[-1],
+            "A_time": first_time(h["iteration"], took_off(h, "A")),
+            "B_time": first_time(h["iteration"], took_off(h, "B")),
+            "crossing": for_good(h["iteration"], A > B),
+        }
+    out["adversarial"]["phase_two"] = phase_two(run.histories["adversarial"], config)
+    return out

@@ -1,0 +1,139 @@
+"""Certified, broken or undecided: bounds of the least margin from below and from above, refined where they disagree."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...core import checks
+from ...core.ball import BUDGETS, NORMS
+from ...core.runs import per_sample, spread_over_runs
+from ..network import PatchCNN
+from .pairs import Pairs
+from .scaling import Scale, exponents
+
+#: Weakest and cheapest first; every method starts with those before it.
+METHODS = ("interval", "linear", "tangents", "branch_and_bound")
+STAGES = {"interval": (0, 0, 1), "linear": (2, 0, 1), "tangents": (30, 0, 1)}  # steps, rounds of tightening, nodes
+STEPS, ROUNDS = 6, 4  # of branch and bound, per node
+CHUNK_BYTES = 2**25  # best perturbations of the samples that are worked on at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What is known of the least margin min F_y - max_{j != y} F_j over every sample's ball.
+
+    Arrays (N,) for a single network, (R, N) for a batch.
+
+    Attributes
+    ----------
+    lower : float64
+        Sound lower bound of the exact margin, outward rounding included, at any scale of weights, inputs, rho and eps;
+        -inf where nothing is known, NaN where a sample is not active.  Work on a sample ends when it is decided, so the
+        bound of a certified or broken one need not be the tightest.
+    upper : float64
+        Smallest margin met, the network's own at `X_adv` in floating point; never below `lower`, never above the clean
+        one, inf where none was finite.
+    X_adv : float64, like X with a runs axis for a batch
+    nodes : int
+        Boxes of branch and bound, over all of a sample's patches and rivals.
+    """
+
+    eps: np.ndarray
+    norm: str
+    budget: str
+    method: str
+    lower: np.ndarray
+    upper: np.ndarray
+    X_adv: np.ndarray
+    nodes: np.ndarray
+
+    @property
+    def certified(self) -> np.ndarray:
+        """Right for every perturbation of the ball: lower > 0."""
+        return self.lower > 0
+
+    @property
+    def broken(self) -> np.ndarray:
+        """Wrong at X_adv (a tie is wrong): upper <= 0."""
+        return self.upper <= 0
+
+    @property
+    def undecided(self) -> np.ndarray:
+        return ~np.isnan(self.lower) & ~self.certified & ~self.broken
+
+
+def stages(method: str, max_nodes: int):
+    """(steps, rounds, nodes) of the searches up to `method`; branch and bound with 1, 8, 64, ... `max_nodes` nodes."""
+    for name in METHODS[: METHODS.index(method) + 1]:
+        if name != "branch_and_bound":
+            yield STAGES[name]
+    nodes = 1 if method == "branch_and_bound" else max_nodes + 1
+    while nodes <= max_nodes:
+        yield STEPS, ROUNDS, nodes
+        nodes = max_nodes if nodes < max_nodes < 8 * nodes else 8 * nodes
+
+
+def alike(scales, where):
+    """The places `where` (n, 2) by their scales (n, 4): (Scale, places), one pair at ordinary scales."""
+    for scale in np.unique(scales, axis=0):
+        yield Scale(*scale.tolist()), where[(scales == scale).all(axis=1)]
+
+
+def certify(
+    net: PatchCNN,
+    X,
+    y,
+    eps,
+    *,
+    norm: str = "linf",
+    budget: str = "patch",
+    method: str = "branch_and_bound",
+    max_nodes: int = 64,
+    active=None,
+) -> Certificate:
+    """Bound the least margin over |delta| <= eps from both sides; float64, whatever the network's dtype.
+
+    Parameters
+    ----------
+    eps : float or array >= 0
+        Radius: one number, (R,) for a batch, or one per sample, (N,) for a single network or (R, N).
+    norm, budget : {"linf", "l2", "l1"}, {"patch", "global"}
+        Every patch has the radius eps, or all patches of a sample share it (the same set for l_inf).
+    method : {"interval", "linear", "tangents", "branch_and_bound"}
+        Intervals of the preactivations; tangents of the label's sigma below and chords of the rival's above, at two
+        tangent points or at the best ones; the same on ever smaller ranges of the rival's preactivations, until both
+        bounds meet, `max_nodes` boxes per patch and rival are spent, or a bound is still three times as far from 0 as
+        the last round of boxes raised it (docs/certificates.md, kernels/branch_and_bound.py).
+    active : (N,) or (R, N) bool, optional
+        Samples to work on; the others have NaN bounds.
+
+    Every stage works on the rivals that the stage before left open, on samples that are not broken yet.  Perturbations
+    that the search meets are tried on the network: they are what `upper` and `broken` rest on.  At extreme scales the
+    search is given an equal problem at scale one (patches/certify/scaling.py).
+    """
+    checks.choice("norm", norm, NORMS)
+    checks.choice("budget", budget, BUDGETS)
+    checks.choice("method", method, METHODS)
+    max_nodes = checks.integer("max_nodes", max_nodes, 1)
+    net = net.astype(np.float64)
+    X, y = net.check(X, y)
+    shape = (net.n_runs, X.shape[1])
+    eps = per_sample("eps", eps, shape, net.batched)
+    scales = exponents(net.weights, net.q, net.rho, X, eps)
+    X, y = np.broadcast_to(X, (shape[0], *X.shape[1:])), np.broadcast_to(y, shape)
+    active = np.ones(shape, bool) if active is None else active
+    wanted = spread_over_runs("active", active, shape, net.batched, np.bool_)
+    k, _, d = net.shape
+    lower, upper, nodes, X_adv = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int), X.copy()
+    where = np.argwhere(wanted)
+    size = max(1, CHUNK_BYTES // (8 * (k - 1) * X.shape[2] * d))
+    for scale, places in alike(scales[tuple(where.T)], where):
+        for start in range(0, len(places), size):
+            at = tuple(places[start : start + size].T)
+            with np.errstate(all="ignore"):  # what under- or overflows is in the bounds
+                pairs = Pairs(net, X[at], y[at], at[0], eps[at], norm, budget, scale)
+                for steps, rounds, n in stages(method, max_nodes):
+                    pairs.refine(steps, rounds, n)
+            lower[at], upper[at], nodes[at], X_adv[at] = pairs.lower(), pairs.margin, pairs.nodes(), pairs.X_adv
+    drop = net.drop_runs_axis
+    return Certificate(drop(eps), norm, budget, method, *map(drop, (lower, upper, X_adv, nodes)))

@@ -1,0 +1,108 @@
+"""Robust radii: the largest radius that is certified and the smallest that is broken, sample by sample."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...core import ball, checks
+from ...core.runs import per_sample
+from ..network import PatchCNN
+from .certificate import METHODS, certify
+from .scaling import LARGEST
+
+MAX_HALVINGS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class RobustRadius:
+    """Where robustness ends: certified <= true radius <= broken; arrays (N,) or (R, N).
+
+    Attributes
+    ----------
+    certified : float64
+        Largest radius found at which the sample is certified; 0 for a sample that is wrong when clean.
+    broken : float64
+        Smallest radius found at which it is broken, by X_adv; inf where `high` was given and stands.
+    X_adv : float64, like X with a runs axis for a batch
+    """
+
+    norm: str
+    budget: str
+    method: str
+    certified: np.ndarray
+    broken: np.ndarray
+    X_adv: np.ndarray
+
+
+def robust_radius(
+    net: PatchCNN,
+    X,
+    y,
+    *,
+    norm: str = "linf",
+    budget: str = "patch",
+    method: str = "branch_and_bound",
+    max_nodes: int = 64,
+    rtol: float = 1e-3,
+    high=None,
+) -> RobustRadius:
+    """Bisection with :func:`certify` for the largest certified and the smallest broken radius of every sample.
+
+    Parameters
+    ----------
+    rtol : float
+        Each end is found to this share of itself.
+    high : float or array >= 0, optional
+        Largest radius to look at, shaped like `eps` of :func:`certify`.  By default the size of X itself: at delta = -X
+        all logits are 0, a tie, so every network is broken there.
+
+    Robustness is monotone in the radius, so what is certified at eps is taken as certified below it, what is broken as
+    broken above.  First the broken end is bisected, with the perturbations that a search of one box per patch meets,
+    whatever the method; then the certified one, with `method`.
+    """
+    rtol = checks.number("rtol", rtol, above=0)
+    checks.choice("norm", norm, ball.NORMS)
+    checks.choice("budget", budget, ball.BUDGETS)
+    checks.choice("method", method, METHODS)
+    net = net.astype(np.float64)
+    X, y = net.check(X, y)
+    shape = (net.n_runs, X.shape[1])
+    X, y = np.broadcast_to(X, (shape[0], *X.shape[1:])), np.broadcast_to(y, shape)
+    runs = net if net.batched else net.with_weights(net.weights)
+
+    def look(eps, todo, **options):
+        return certify(runs, X, y, eps, norm=norm, budget=budget, active=todo, **options)
+
+    effort = {"method": method, "max_nodes": max_nodes}
+    if high is None:
+        with np.errstate(over="ignore"):
+            X_adv, broken, certified = np.zeros_like(X), ball.length(X, norm, budget) * (1 + 1e-9), np.zeros(shape)
+        unsure = np.minimum(broken, LARGEST)
+    else:
+        unsure = per_sample("high", high, shape, net.batched)
+        first = look(unsure, np.ones(shape, bool), **effort)
+        X_adv, broken = first.X_adv, np.where(first.broken, unsure, np.inf)
+        certified = np.where(first.certified, unsure, 0.0)
+    wrong = runs.margin(X, y) <= 0
+    certified[wrong], broken[wrong], unsure[wrong], X_adv[wrong] = 0, 0, 0, X[wrong]
+    doubt = certified.copy()  # nothing has been found up to here; certificates have failed from `unsure` on
+
+    def halve(todo, eps, **options):
+        found = look(eps, todo, **options)
+        won, lost, open_ = todo & found.certified, todo & found.broken & (eps < broken), todo & found.undecided
+        certified[won], doubt[won | open_] = np.maximum(certified, eps)[won], np.maximum(doubt, eps)[won | open_]
+        broken[lost], X_adv[lost] = eps[lost], found.X_adv[lost]
+        unsure[lost | open_] = np.minimum(unsure, eps)[lost | open_]
+
+    for _ in range(MAX_HALVINGS):
+        todo = np.isfinite(broken) & (broken - doubt > rtol * broken)
+        if not todo.any():
+            break
+        halve(todo, np.where(todo, broken, 0) / 2 + doubt / 2, max_nodes=1)
+    unsure = np.where(np.isfinite(broken), broken, unsure)  # a weaker search failed: ask `method` itself
+    for _ in range(MAX_HALVINGS):
+        todo = unsure - certified > rtol * unsure
+        if not todo.any():
+            break
+        halve(todo, certified / 2 + unsure / 2, **effort)
+    return RobustRadius(norm, budget, method, *map(net.drop_runs_axis, (certified, broken, X_adv)))

@@ -1,0 +1,73 @@
+"""What is measured of a patch network and its data: correlations, feature learning accuracy, gaps between samples."""
+
+import numpy as np
+
+from .data import PatchData
+from .network import PatchCNN
+
+
+def correlations(net: PatchCNN, features) -> dict[str, np.ndarray]:
+    """Weight-feature correlations (Sec. 5, 6.1); `features` = (u, v).  Leading runs axis for a batch.
+
+    Returns
+    -------
+    dict of float64 arrays
+        ``A``, ``B`` (k, m): <w_{i,s}, u_i>, <w_{i,s}, v_i>; ``norm`` (k, m): |w_{i,s}|;
+        ``off_u``, ``off_v`` (k, 2): minimum and maximum over s and j != i of <w_{i,s}, u_j>, <w_{i,s}, v_j>.
+    """
+    W = net.weights.astype(np.float64)
+    k = net.shape[0]
+    own, out = np.eye(k, dtype=bool), {}
+    for name, f in zip(("A", "B"), features):
+        f = np.asarray(f, np.float64)
+        if f.shape != (k, net.shape[2]):
+            raise ValueError(f"features have shape {f.shape}: must be {(k, net.shape[2])} for this network")
+        C = np.einsum("risj,lj->risl", W, f)
+        out[name] = np.einsum("risi->ris", C).copy()
+        others = [np.where(own[:, None], fill, C) for fill in (np.inf, -np.inf)]
+        extremes = [others[0].min(axis=(2, 3)), others[1].max(axis=(2, 3))]
+        out["off_u" if name == "A" else "off_v"] = np.stack(extremes, axis=-1)
+    out["norm"] = np.linalg.norm(W, axis=-1)
+    return {name: net.drop_runs_axis(value) for name, value in out.items()}
+
+
+def smallest_gap(X: np.ndarray, y: np.ndarray, block: int = 1 << 22) -> float:
+    """min |X - X'|_inf over pairs of samples (n, P, d) with different labels (Sec. 2.5); inf where there is no pair.
+
+    A pair is at least as far apart as at the largest coordinate of either of its samples.  Pairs are looked at in the
+    order of this bound, in blocks of about `block` numbers, until it reaches the smallest gap found: n^2 + `block`
+    numbers of memory, where all pairs at once take n^2 P d.
+    """
+    X = X.reshape(len(X), -1)
+    there = X[:, np.abs(X).argmax(axis=1)]  # (n, n): sample i at the largest coordinate of sample j
+    bound = np.abs(there - there.diagonal())
+    i, j = np.nonzero(np.triu(y[:, None] != y))
+    bound = np.maximum(bound[i, j], bound[j, i])
+    order, found, step = np.argsort(bound), np.inf, max(block // X.shape[1], 1)
+    for first in range(0, len(order), step):
+        chosen = order[first : first + step]
+        if bound[chosen[0]] >= found:
+            break
+        found = min(found, np.abs(X[i[chosen]] - X[j[chosen]]).max(axis=1).min())
+    return float(found)
+
+
+def strongest(C: np.ndarray) -> np.ndarray:
+    """max_s of correlations (..., k, m) -> (..., k)."""
+    return C.max(axis=-1)
+
+
+def q_sum(C: np.ndarray, q: int) -> np.ndarray:
+    """(sum_s (C_s)_+^q)^(1/q) of correlations (..., k, m) -> (..., k); the class's strength in the logit."""
+    return (np.maximum(C, 0) ** q).sum(axis=-1) ** (1 / q)
+
+
+def normalized(C: np.ndarray, norm: np.ndarray) -> np.ndarray:
+    """mean_i max_s C_{i,s} / |w_{i,s}| (Sec. 6.1) of (..., k, m) -> (...)."""
+    return (C / np.maximum(norm, np.finfo(float).tiny)).max(axis=-1).mean(axis=-1)
+
+
+def feature_learning_accuracy(net: PatchCNN, data: PatchData, feature: str):
+    """Def. 4.1: accuracy on data in which only the `feature` ("robust" or "non_robust") is left, noise included."""
+    kept = data.representative(feature)
+    return net.accuracy(kept.X, kept.y)

@@ -1,0 +1,295 @@
+"""The two-layer smoothed-ReLU patch network (Li & Li 2025, Sec. 2.3) and its closed-form gradients (Sec. 2.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core import checks, store
+from ..core.model import Model
+from ..kernels import formulas, get_engine
+
+
+@dataclass(frozen=True)
+class SmoothedReLU:
+    """sigma(z) = 0 for z <= 0, z^q / (q rho^(q-1)) on [0, rho], z - (1 - 1/q) rho above; convex and C^1.
+
+    `q` is an integer >= 2, `rho` > 0; arrays of any shape.
+    """
+
+    q: int = 3
+    rho: float = 1.0
+
+    def __post_init__(self):
+        checks.integer("q", self.q, 2)
+        checks.number("rho", self.rho, above=0)
+
+    def __call__(self, z):
+        return formulas.sigma(np.asarray(z, float), self.q, self.rho)
+
+    def derivative(self, z):
+        """sigma'(z) = clip(z / rho, 0, 1)^(q-1)."""
+        return formulas.sigma_prime(np.asarray(z, float), self.q, self.rho)
+
+
+class PatchCNN(Model):
+    """F_i(X) = sum_s sum_p sigma(<w_{i,s}, x_p>), i = 1..k: a network, or R of them as one batch.
+
+    Parameters
+    ----------
+    W : float32 or float64 array, (k, m, d) or (R, k, m, d)
+        Copied.  With three axes every answer comes without the runs axis; all work is done in W's dtype.
+    q, rho : int >= 2, float > 0
+        The activation's degree and threshold.
+    backend : {"numba", "numpy", "cupy", "cupy-tf32"}
+        The engine (:func:`advfeat.kernels.get_engine`).
+
+    Inputs ``X`` are (N, P, d), shared by all runs, or (R, N, P, d); labels ``y`` (N,) or (R, N).  Every method raises
+    ValueError or TypeError for wrong shapes, dtypes, labels out of range, and numbers that are not finite in W's dtype
+    (in float32 1e60 is not), before any work.
+    """
+
+    def __init__(self, W, q: int = 3, rho: float = 1.0, backend: str = "numba"):
+        W = checks.floats("W", np.array(W))
+        if W.ndim not in (3, 4) or 0 in W.shape or W.shape[-3] < 2:
+            raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
+        self.W = checks.cast("W", W, W.dtype)
+        self.activation = SmoothedReLU(q, rho)
+        checks.in_dtype("rho", float(rho), W.dtype, above=0)
+        self.q, self.rho, self.backend = int(q), float(rho), backend
+        self.engine = get_engine(backend)
+
+    # -------------------------------------------------------------- constructors
+    @classmethod
+    def init(
+        cls,
+        n_classes: int,
+        n_neurons: int,
+        patch_dim: int,
+        *,
+        rng,
+        init_std: float | None = None,
+        dtype="float64",
+        **kwargs,
+    ) -> PatchCNN:
+        """Random weights w ~ N(0, init_std^2 I_d), init_std = 1/sqrt(d) by default (the paper's sigma_0).
+
+        `rng` is a Generator or a seed; draws are float64, then rounded to `dtype`.  A list of them makes a batch.
+        """
+        shape = (
+            checks.integer("n_classes", n_classes, 2),
+            checks.integer("n_neurons", n_neurons, 1),
+            checks.integer("patch_dim", patch_dim, 1),
+        )
+        init_std = patch_dim**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
+        checks.in_dtype("init_std", init_std, dtype)
+        W = init_std * np.stack([one.standard_normal(shape) for one in checks.generators(rng)])
+        return cls(checks.cast("W", W if isinstance(rng, checks.SEQUENCES) else W[0], dtype), **kwargs)
+
+    @classmethod
+    def _minimum(cls, vectors, gamma, n_neurons, kwargs):
+        vectors = checks.number("gamma", gamma) * np.asarray(vectors, np.float64)
+        return cls(np.repeat(vectors[:, None], checks.integer("n_neurons", n_neurons, 1), axis=1), **kwargs)
+
+    @classmethod
+    def nonrobust_minimum(cls, gamma: float, features, n_neurons: int = 1, **kwargs) -> PatchCNN:
+        """w_{i,s} = gamma v_i (Prop. 3.1): fits as gamma grows; the feature swap breaks it.  `features` = (u, v)."""
+        return cls._minimum(features[1], gamma, n_neurons, kwargs)
+
+    @classmethod
+    def robust_minimum(cls, gamma: float, features, n_neurons: int = 1, **kwargs) -> PatchCNN:
+        """w_{i,s} = gamma u_i (Prop. 3.2); robust in the linear part iff P_R (alpha - eps) > P eps."""
+        return cls._minimum(features[0], gamma, n_neurons, kwargs)
+
+    def __repr__(self) -> str:
+        k, m, d = self.shape
+        runs = f"{self.n_runs} runs of " if self.batched else ""
+        return f"<PatchCNN: {runs}k={k} m={m} d={d}, q={self.q} rho={self.rho:g}, {self.dtype}, {self.backend}>"
+
+    # -------------------------------------------------------------- shapes
+    @property
+    def batched(self) -> bool:
+        return self.W.ndim == 4
+
+    @property
+    def weights(self) -> np.ndarray:
+        """W as (R, k, m, d), a view."""
+        return self.W if self.batched else self.W[None]
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.weights)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """k, m, d."""
+        return self.W.shape[-3:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.W.dtype
+
+    def with_weights(self, W) -> PatchCNN:
+        """The same network with other weights."""
+        return PatchCNN(W, self.q, self.rho, self.backend)
+
+    def astype(self, dtype) -> PatchCNN:
+        """The same network in another dtype; ValueError where a weight or rho is infinite there, or rho is 0."""
+        return self.with_weights(checks.cast("W", self.W, dtype))
+
+    def run(self, r: int) -> PatchCNN:
+        """Run `r` of a batch as a network of its own."""
+        return self.with_weights(self.weights[r])
+
+    # -------------------------------------------------------------- the model protocol (core/model.py)
+    kind, patch_axis = "patch-cnn", 0
+    capabilities = frozenset({"ascend", "pgd"})
+
+    @property
+    def n_classes(self) -> int:
+        return self.W.shape[-3]
+
+    @property
+    def sample_shape(self) -> tuple:
+        """(P, d), any number of patches."""
+        return None, self.W.shape[-1]
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {"W": self.W}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"W": self.W, "q": np.array(self.q), "rho": np.array(self.rho)}
+
+    @classmethod
+    def from_arrays(cls, arrays, **options) -> PatchCNN:
+        return cls(arrays["W"], int(arrays["q"]), float(arrays["rho"]), **options)
+
+    def for_verdicts(self) -> PatchCNN:
+        """In float64, whatever the dtype of training."""
+        return self.astype(np.float64)
+
+    def check(self, X, y=None):
+        """X (1 or R, N, P, d) of the network's dtype, y (1 or R, N) int64 or None; errors for anything else."""
+        X, _ = super().check(X)
+        if y is not None and np.ndim(y) == 2 and len(X) == 1 and self.batched:
+            X = np.broadcast_to(X, (len(y), *X.shape[1:]))
+        return X, None if y is None else checks.labels(y, X, self.n_classes)
+
+    def prepare(self, X, y=None, active=None):
+        """The engine's batch of already checked X and y; `active` (R, N) bool picks samples."""
+        y = np.zeros((1, X.shape[1]), np.int64) if y is None else y
+        return self.engine.pack(X, y, self.n_runs, active)
+
+    def logits_of(self, batch) -> np.ndarray:
+        return self.engine.logits(self.weights, batch, self.q, self.rho)
+
+    def pull_back_of(self, batch, C) -> np.ndarray:
+        return self.engine.pull_back(self.weights, batch, self.q, self.rho, C)
+
+    def ascend(self, batch, *args) -> np.ndarray:
+        """Ascent steps in one call of the engine: objective, step and eps (R,), norm, n_steps."""
+        return self.engine.ascend(self.weights, batch, self.q, self.rho, *args)
+
+    def pgd(self, batch, *args) -> tuple[np.ndarray, np.ndarray]:
+        """Projected steepest ascent in one call of the engine: objective, step and eps (R,), norm, n_steps, start."""
+        return self.engine.pgd(self.weights, batch, self.q, self.rho, *args)
+
+    def aligned(self, batch, *args) -> np.ndarray:
+        """The aligned attack's codes in one call of the engine: eps (R,), cross, leaders."""
+        return self.engine.aligned(self.weights, batch, self.q, self.rho, *args)
+
+    # -------------------------------------------------------------- answers
+    def logits(self, X) -> np.ndarray:
+        """F (N, k) or (R, N, k), float64."""
+        X, _ = self.check(X)
+        return self.drop_runs_axis(self.logits_of(self.prepare(X)))
+
+    def loss(self, X, y):
+        """Cross-entropy mean_n -log softmax(F(X_n))_{y_n}, a float or (R,)."""
+        X, y = self.check(X, y)
+        F = self.logits_of(self.prepare(X))
+        return self.drop_runs_axis(formulas.cross_entropy(F, np.broadcast_to(y, F.shape[:2])).mean(axis=1))
+
+    def loss_and_grad(self, X, y):
+        """Cross-entropy and its closed-form gradient dL/dW, of W's shape and dtype (Sec. 2.4).
+
+        -grad_{w_{i,s}} L = (1/N) sum_n (1{y_n = i} - logit_i(X_n)) sum_p sigma'(<w_{i,s}, x_{n,p}>) x_{n,p}.
+        """
+        batch = self.prepare(*self.check(X, y))
+        loss, gradient = self.engine.loss_and_grad(self.weights, batch, self.q, self.rho)
+        return self.drop_runs_axis(loss), self.drop_runs_axis(gradient)
+
+    def input_grad(self, X, y, objective: str = "cross_entropy") -> np.ndarray:
+        """grad_X of the per-sample objective (no 1/N), X's shape, for "neg_label_logit" (-F_y), "margin"
+        (max_{j != y} F_j - F_y) or "cross_entropy"."""
+        checks.choice("objective", objective, checks.OBJECTIVES)
+        batch = self.prepare(*self.check(X, y))
+        out = self.engine.input_grad(self.weights, batch, self.q, self.rho, checks.OBJECTIVES[objective])
+        return self.drop_runs_axis(out)
+
+    def pull_back(self, X, C) -> np.ndarray:
+        """sum_i C[n, i] dF_i/dx at x = X_n, of X's shape and the network's dtype; C (N, k) or (R, N, k)."""
+        X, _ = self.check(X)
+        shape = self.n_runs, X.shape[1], self.n_classes
+        if np.shape(C) not in (shape, shape[1:]):
+            raise ValueError(f"C has shape {np.shape(C)}: must be {shape[1:]}" + f" or {shape}" * self.batched)
+        return self.drop_runs_axis(self.pull_back_of(self.prepare(X), np.broadcast_to(C, shape)))
+
+    def margin(self, X, y) -> np.ndarray:
+        """F_y - max_{j != y} F_j, (N,) or (R, N), float64."""
+        X, y = self.check(X, y)
+        F = self.logits_of(self.prepare(X))
+        return self.drop_runs_axis(formulas.margin(F, np.broadcast_to(y, F.shape[:2])))
+
+    def predict(self, X) -> np.ndarray:
+        """The class with the strictly largest logit, or -1 where the largest is attained twice; (N,) or (R, N)."""
+        F = self.logits(X)
+        top = F.max(axis=-1, keepdims=True) == F
+        return np.where(top.sum(axis=-1) == 1, F.argmax(axis=-1), -1)
+
+    def accuracy(self, X, y):
+        """Share of samples with F_y > max_{j != y} F_j, a float or (R,); a tie is wrong."""
+        return (self.margin(X, y) > 0).mean(axis=-1)
+
+    # -------------------------------------------------------------- files
+    def save(self, path) -> None:
+        """Write the weights, q and rho to `path` (.npz), through a temporary file."""
+        store.save_npz(path, **self.arrays())
+
+    @classmethod
+    def load(cls, path, q: int | None = None, rho: float | None = None, backend: str = "numba") -> PatchCNN:
+        """A network from an .npz with ``W`` (k, m, d) or (R, k, m, d), and ``q``, ``rho`` unless given here."""
+        W, held = read_weights(path)
+        held |= {name: value for name, value in (("q", q), ("rho", rho)) if value is not None}
+        for name in ("q", "rho"):
+            if name not in held:
+                raise ValueError(f"{path}: has no {name!r}, so {name} must be given")
+        return cls(W, **held, backend=backend)
+
+
+def read_weights(path) -> tuple[np.ndarray, dict]:
+    """The array ``W`` of an .npz, and those of "q" and "rho" that it holds (`PatchCNN.save` writes all three).
+
+    Raises
+    ------
+    FileNotFoundError, CheckpointError
+        See `store.load_npz`.
+    ValueError, TypeError
+        No ``W``, or one that is neither float32 nor float64; a q or rho that no activation can have.
+    """
+    held = store.load_npz(path)
+    if "W" not in held:
+        raise ValueError(f"{path}: holds {sorted(held)}, but no array 'W' with the weights")
+    try:
+        numbers = {name: held[name].item() for name in ("q", "rho") if name in held and held[name].size == 1}
+        for name in ("q", "rho"):
+            if name in held and name not in numbers:
+                raise ValueError(f"{name} has shape {held[name].shape}: must be one number")
+        if isinstance(numbers.get("q"), float) and numbers["q"].is_integer():
+            numbers["q"] = int(numbers["q"])
+        SmoothedReLU(**numbers)
+        return checks.floats("W", held["W"]), numbers
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from None

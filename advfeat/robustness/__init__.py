@@ -1,0 +1,1 @@
+"""Robustness between attack and certificate: the catalogue, suites, the evaluator, curves over the radius."""

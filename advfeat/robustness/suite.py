@@ -1,0 +1,97 @@
+"""Several attacks, the worst of them per sample."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..attacks.base import Attack
+from ..attacks.threat import AttackResult
+from ..core import checks
+from ..core.runs import run_seeds
+from .catalogue import ATTACKS
+
+#: Attacks that a suite knows by name, with their default options.
+NAMED = {name: entry.attack for name, entry in ATTACKS.items() if "ascent_lr" not in entry.needs}
+
+
+@dataclass(frozen=True, eq=False)
+class SuiteResult:
+    """The worst of several attacks; arrays (N,) for a single network, (R, N) for a batch.
+
+    Attributes
+    ----------
+    X_adv, margin, success : as in AttackResult
+        Of each sample's point of smallest margin.
+    results : name -> AttackResult
+    broken_by : name -> bool
+        Samples that this attack broke first.  Together with `clean`: `success`.
+    clean : bool
+        Samples that are a success without any perturbation; no attack is credited with them.
+    robust : bool
+        Attacked samples that stand.
+    """
+
+    X_adv: np.ndarray
+    margin: np.ndarray
+    success: np.ndarray
+    results: dict[str, AttackResult]
+    broken_by: dict[str, np.ndarray]
+    clean: np.ndarray
+    robust: np.ndarray
+
+
+@dataclass(frozen=True)
+class AttackSuite:
+    """Runs attacks in turn and keeps the worst per sample, so it breaks all that any of them would break alone.
+
+    Parameters
+    ----------
+    attacks : sequence of Attack, or of names of ``suite.NAMED``
+    stop_early : bool
+        Attack only what no earlier attack broke, and stop when nothing is left; False: every attack on every sample.
+    """
+
+    attacks: tuple
+    stop_early: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self):
+        if isinstance(self.attacks, (str, Attack)) or not len(self.attacks):
+            raise ValueError(f"attacks = {self.attacks!r}: must be a sequence of one attack or more")
+        found = tuple(NAMED[checks.choice("attack", a, NAMED)] if isinstance(a, str) else a for a in self.attacks)
+        for attack in found:
+            if not isinstance(attack, Attack):
+                raise TypeError(f"attacks hold {attack!r}: each must be an Attack or a name")
+        names = [attack.name for attack in found]
+        if len(set(names)) < len(names):
+            raise ValueError(f"attacks are named {names}: names must differ; give name=... to an attack")
+        object.__setattr__(self, "attacks", found)
+
+    def __call__(self, model, data, threat, rng=0, *, active=None) -> SuiteResult:
+        """Arguments and errors as for every attack; all attacks have the same seeds."""
+        seeds = run_seeds(rng, model.n_runs)
+        clean = _Clean()(model, data, threat, seeds, active=active)
+        X_adv, margin, success = clean.X_adv, clean.margin, clean.success
+        attacked, results, broken_by = ~np.isnan(margin), {}, {}
+        for attack in self.attacks:
+            left = attacked & ~success
+            found = attack(model, data, threat, seeds, active=left if self.stop_early else attacked & ~clean.success)
+            results[attack.name], broken_by[attack.name] = found, left & found.success
+            better = found.margin < margin
+            X_adv = np.where(better.reshape(better.shape + (1,) * (X_adv.ndim - better.ndim)), found.X_adv, X_adv)
+            margin, success = np.where(better, found.margin, margin), success | found.success
+            if self.stop_early and not (attacked & ~success).any():
+                break
+        for attack in self.attacks:
+            broken_by.setdefault(attack.name, np.zeros_like(success))
+        return SuiteResult(X_adv, margin, success, results, broken_by, clean.success, attacked & ~success)
+
+
+@dataclass(frozen=True)
+class _Clean(Attack):
+    """No perturbation at all."""
+
+    def default_name(self):
+        return "clean"
+
+    def run(self, problem):
+        pass

@@ -1,0 +1,236 @@
+"""The ledger on adversarial training: each rule sees its measurement, and an experiment that must fail."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from advfeat.validation import adversarial, adversarial_bounds, adversarial_exact, adversarial_stages
+from advfeat.validation.lab import SMALL_RHO, Lab, Scaling, small_rho
+from advfeat.validation.ledger import ENTRIES
+from ledger_checks import as_recorded, draws
+
+import advfeat as af
+from advfeat.theory import State, simulate
+
+FILES = [m.__name__ for m in (adversarial, adversarial_exact, adversarial_bounds, adversarial_stages)]
+MINE = {label: e for label, e in ENTRIES.items() if e.measure.__module__ in FILES}
+
+
+class Cheap(Lab):
+    """A laboratory with fewer simulations: eight seeds, and one other value of init_std instead of two sweeps."""
+
+    n_draws = 8
+
+    def scaling(self, name, adversarial):
+        values = (2e-3,) if name == "init_std" else ()
+        return [self.once((name, v, adversarial), lambda v=v: self._scaled(name, v, adversarial)) for v in values]
+
+
+lab = Cheap(quick=True)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """label -> its numbers, measured once."""
+    return lambda label: lab.once(label, lambda: MINE[label].measure(lab))
+
+
+def verdict(label, m):
+    return MINE[label].judge(m).verdict
+
+
+@pytest.mark.parametrize("label", MINE)
+def test_as_recorded(label, measured):
+    as_recorded(MINE[label], measured(label))
+
+
+@pytest.mark.parametrize("label", MINE)
+@pytest.mark.one_in(3)
+def test_the_figure_shows_something(label, measured):
+    draws(MINE[label], measured(label))
+
+
+# ------------------------------------------------------------------ experiments that must fail
+def another_leading_order(label, **changes):
+    """The entry measured with the leading order of another setting."""
+    right = adversarial.leading_order
+    module = adversarial if label == "5.2" else adversarial_bounds
+    with patch.object(module, "leading_order", lambda c: right(c | changes)):
+        return MINE[label].measure(lab)
+
+
+def without_orthogonal_part(m):
+    """Where features really stop without W_orth, beside the chi of runs that have one."""
+    c = adversarial.WIDE | {"patch_dim": 2 * adversarial.WIDE["n_classes"], "init_std": 0.01}
+    found, _, shape = adversarial.over_rates(c, adversarial.WIDE_RATES, 4, 2000)
+    B = found.B[-1].reshape(*shape, *found.B.shape[-2:]).max(axis=-1)
+    rows = []
+    for row in m["rows"]:
+        j = list(adversarial.WIDE_RATES).index(row["ascent_lr"])
+        star = adversarial.plateau(c["beta"], c["q"], c["rho"], row["ascent_lr"])
+        rows.append(row | {"chi_B": np.full(B[j].size, np.median(row["chi_B"])), "x_B": B[j].ravel() / star})
+    return m | {"rows": rows}
+
+
+def smaller_ball(m):
+    """Adversarial examples of a radius, perturbations predicted for another."""
+    right = adversarial_exact.ascended
+    with patch.object(adversarial_exact, "ascended", lambda phi, c, *kind: right(phi, c | {"eps": 0.9}, *kind)):
+        return MINE["D.17"].measure(lab)
+
+
+def blind_recursion(m):
+    """A recursion that takes H for zero."""
+    pair = adversarial.dense(lab)
+    c, gram = pair.config, np.zeros_like(pair.state.gram)
+    found = simulate(
+        State(pair.state.phi, gram, pair.state.n_orthogonal), adversarial_exact.recursion_types(pair.data, c.n_classes),
+        q=c.q, rho=c.rho, lr=c.lr, n_iter=c.n_iter, ascent_lr=c.ascent_lr, eps=c.eps, record_every=c.n_iter // 40,
+    )  # fmt: skip
+    return m | {"recursion": found.phi}
+
+
+def flags_of_another_radius(m):
+    """The watch of a ball that is a third larger than the network's."""
+    right = adversarial_exact.beside_recursion
+    larger = adversarial_exact.SATURATING | {"eps": adversarial_exact.SATURATING["eps"] * 4 / 3}
+
+    def mixed(config, *args):
+        other = right(config.__class__(n_seeds=config.n_seeds, **larger), *args)
+        return right(config, *args)._replace(recursion=other.recursion)
+
+    with patch.object(adversarial_exact, "beside_recursion", mixed):
+        return MINE["D.18 (saturation)"].measure(lab)
+
+
+def halved_tau(m):
+    return {name: run | {"tau": run["tau"] / 2} for name, run in m.items()}
+
+
+def own_features_as_others(m):
+    """Correlations one class further: own features, which grow, among the others."""
+    found = lab.small(True)
+    return m | {"small rho": adversarial_bounds.off_diagonal(found.iteration, np.roll(found.phi, 1, axis=-1))}
+
+
+def rows_with(**changes):
+    """Every setting's numbers with some computed from the row."""
+    return lambda m: {name: row | {k: change(row) for k, change in changes.items()} for name, row in m.items()}
+
+
+SPOIL = {
+    "5.2": lambda m: another_leading_order("5.2", n_patches=18),
+    "5.2 (orthogonal)": without_orthogonal_part,
+    "D.16": lambda m: m | {"apart": m["moved"]},  # standard training's claim: W_orth rests
+    "D.17": smaller_ball,
+    "D.18": blind_recursion,
+    "D.18 (saturation)": flags_of_another_radius,
+    "D.19": halved_tau,
+    "D.20": halved_tau,
+    "D.21": own_features_as_others,
+    "D.22": lambda m: another_leading_order("D.22", lr=1.2 * SMALL_RHO["lr"]),
+    "D.23": rows_with(A_half=lambda row: 2 * row["A_half"]),
+    "D.24": rows_with(t_linear=lambda row: np.where(row["a0"] < np.median(row["a0"]), np.nan, row["t_linear"])),
+    "D.25": rows_with(t_log_k=lambda row: row["t_log_k"] + 500),
+    "D.26": rows_with(B_max=lambda row: 1.2 * row["B_max"]),
+}
+
+
+def test_every_entry_has_a_bad_experiment():
+    assert SPOIL.keys() == MINE.keys()
+    assert all(entry.group == adversarial.GROUP for entry in MINE.values())
+
+
+@pytest.mark.parametrize("label", MINE)
+def test_a_bad_experiment_fails(label, measured):
+    assert verdict(label, SPOIL[label](measured(label))) == "fails"
+
+
+@pytest.mark.parametrize("label", ["5.2", "D.16", "D.17", "D.19", "D.21", "D.22", "D.23", "D.25", "D.26"])
+def test_a_number_that_is_missing_fails(label, measured):
+    def broken(value):
+        return {k: broken(v) for k, v in value.items()} if isinstance(value, dict) else hole(value)
+
+    def hole(value):
+        if isinstance(value, list):
+            return [broken(v) for v in value]
+        return value * np.nan if isinstance(value, np.ndarray) and value.dtype == float else value
+
+    m = measured(label)
+    kept = {"rates", "predicted", "iteration"} & m.keys()
+    spoiled = broken(m) | {k: m[k] for k in kept}
+    if label == "D.17":
+        spoiled["rows"] = [row | {"error": np.nan} for row in m["rows"]]
+    assert verdict(label, spoiled) != "holds"
+
+
+# ------------------------------------------------------------------ more that must not hold
+def test_a_plateau_of_another_exponent_fails(measured):
+    m = measured("5.2")
+    tilted = m["plateau"] * (m["rates"] / 40)[:, None, None] ** 0.05
+    assert verdict("5.2", m | {"plateau": tilted}) == "fails"
+
+
+@pytest.mark.parametrize("shift", [{"flag": 1}, {"flag": -1}, {"bound": 100}])
+def test_a_flag_at_another_iteration_fails(measured, shift):
+    m = measured("D.18 (saturation)")
+    assert verdict("D.18 (saturation)", m | {name: m[name] + by for name, by in shift.items()}) == "fails"
+
+
+def test_a_plateau_above_the_ball_is_outside_the_assumptions():
+    """With beta > eps nothing stops B: it is said, and B does pass B*."""
+    changes = {"n_patches": 8, "beta": (15 / 7) ** (1 / 3)}
+    one = Scaling("", 0, SMALL_RHO | changes, small_rho(True, 4, 0.5, **changes))
+    row = adversarial_stages.timeline(one)
+    m = {"odd": row, "again": row | {"setting": one.setting | {"init_std": 2e-3}}}
+    assert verdict("D.24", m) == "outside its assumptions"
+    assert row["B_max"].max() > 2
+    assert MINE["D.24"].judge(m).margin < 0
+
+
+def test_wide_weights_are_outside_the_assumptions(measured):
+    m = measured("5.2")
+    wide = m["setting"] | {"init_std": 0.01}
+    assert verdict("5.2", m | {"setting": wide}) == "outside its assumptions"
+
+
+def test_logarithmic_growth_is_told_from_a_root():
+    t, start = np.arange(0, 4001, 20), np.array([[500.0, 3000.0]])
+    late = np.maximum(t[:, None, None] - start, 1)
+    slow = adversarial_stages.late_slope(t, np.log(late), start)
+    fast = adversarial_stages.late_slope(t, np.sqrt(late), start)
+    assert slow[0, 0] == pytest.approx(1)
+    assert fast[0, 0] > 10
+    assert np.isnan(slow[0, 1])  # too late to be followed
+
+
+# ------------------------------------------------------------------ the tools
+@pytest.mark.parametrize("q", [3, 4, 5])
+@pytest.mark.parametrize("chi", [0.1, 1.0, 4.0])
+def test_the_stopping_level_solves_the_motion(q, chi):
+    """B and |w_orth| of one neuron, in units of B*, integrated until the ascent leaves nothing of the preactivation."""
+    x, w = 1e-3 * chi**0.5, chi**0.5
+    for _ in range(20000):
+        g = x ** (q - 1)
+        left = x - g * (x * x + w * w)
+        if left < 1e-7:
+            break
+        step = 0.01 * min(x, left, 1e-1) / max(1 - g * x, 0.1)
+        x, w = x + step * (1 - g * x), w - step * g * w
+    assert x == pytest.approx(adversarial.stopping(chi, q), rel=0.02)
+
+
+def test_logits_at_adversarial_examples_are_the_networks():
+    k, m, d, c = 3, 4, 20, SMALL_RHO | {"n_classes": 3, "ascent_lr": 3.0, "eps": 0.6, "rho": 0.8}
+    law = af.PatchDistribution(n_classes=k, patch_dim=d, n_patches=16, n_robust=1, alpha=2.0, beta=1.0)
+    data, net = law.sample(k, 0, balanced=True), af.PatchCNN.init(k, m, d, rng=1, init_std=0.02, rho=0.8)
+    net = net.with_weights(net.W + 0.6 * np.repeat(sum(law.features)[:, None], m, axis=1))
+    X = af.one_step_ascent(net, data.X, data.y, lr=3.0, eps=0.6)
+    off = (np.concatenate(law.features) == 0).all(axis=0)
+    moved = np.abs(X - data.X)
+    assert 0.05 < moved[..., off].max() < 0.59 < moved.max()  # features saturate, other axes do not
+    state = State.from_weights(net.W, law.features)
+    F = adversarial.adversarial_logits(state.phi, state.gram, c)[0]
+    np.testing.assert_allclose(F[data.y], net.logits(X), rtol=1e-12, atol=1e-14)
+    clean = net.logits(data.X)
+    assert np.abs(F[data.y] - clean).max() > 0.01
