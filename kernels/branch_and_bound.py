@@ -30,7 +30,7 @@ import numpy as np
 
 from .formulas import L1, L2, LINF, sigma, sigma_prime
 
-UNIT = 2.0**-53
+UNIT_ROUNDOFF = 2.0**-53
 TINY = float(np.finfo(float).tiny)  # more than 2^51 underflows lose together
 ROOT = 2.0**-537  # > sqrt of half the smallest number: what an l_2 norm may lose where squares underflow, per sqrt(d)
 MULTIPLIERS = 2.0 ** np.arange(-3, 10)  # of |w| / |a|: the values of mu that tightening tries
@@ -126,7 +126,7 @@ def slack(p: PatchProblem, x):
     m, d = p.W.shape
     both, z = np.concatenate([p.W, p.V]), np.abs(np.concatenate([p.z, p.v]))
     reach, lengths, length = p.eps * dual(both, p.norm), np.linalg.norm(both, axis=1), np.linalg.norm(x)
-    size, unit = lengths * length + reach, 16 * (d + 2 * m + p.q + 16) * UNIT
+    size, unit = lengths * length + reach, 16 * (d + 2 * m + p.q + 16) * UNIT_ROUNDOFF
     lost = ROOT * d * (2 * m * (length + p.eps) + (lengths + size).sum())
     pad_z = unit * size.sum() + lost + TINY
     price = p.penalty * p.eps * (1 if p.norm == L1 else p.eps)
@@ -268,7 +268,7 @@ def tighten(p: PatchProblem, low, high, a, room, penalty, pad_z):
         return low, high
     above, _ = height(low, high, p.q, p.rho)
     worth = above >= NEGLIGIBLE * above.sum()
-    room += 4 * (len(a) + 16) * UNIT * (p.eps * size + abs(room)) + TINY  # rounding of what is multiplied by mu
+    room += 4 * (len(a) + 16) * UNIT_ROUNDOFF * (p.eps * size + abs(room)) + TINY  # what mu multiplies
     mu = dual(p.V, p.norm)[:, None] / size * MULTIPLIERS  # (m, .)
     known = (mu < np.inf) & (mu * penalty < np.inf)  # of infinite numbers nothing follows
     mu = np.where(known, mu, 0)

@@ -57,3 +57,15 @@ def test_setup_cfg_names_every_package():
 def test_the_public_api():
     for name in advfeat.__all__:
         assert getattr(advfeat, name).__doc__, name
+
+
+def test_figures_need_no_pyplot(tmp_path):
+    """Its global state is unsafe in a server: a figure is an object of its own."""
+    code = (
+        "import sys; from advfeat.cli import main; assert main(['data', '--out', sys.argv[1]]) == 0; "
+        "import advfeat.sweeps.gallery, advfeat.validation.run; print('matplotlib.pyplot' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert (tmp_path / "figure2.png").stat().st_size > 10_000

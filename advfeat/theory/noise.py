@@ -18,7 +18,7 @@ import numpy as np
 from ..core import checks
 from ..kernels import formulas
 
-UNIT = 1e-8  # how far features may be from orthonormal, and the signal from their span
+ORTHONORMAL = 1e-8  # how far features may be from orthonormal, and the signal from their span
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ def _noises(signal, F, step) -> dict[str, np.ndarray]:
     """xi = X - signal and its part orthogonal to the features, (N P, d) each; keyed by the ending of their records."""
     signal = _signal(signal, step)
     outside = np.abs(signal - signal @ F.T @ F).max()
-    if outside > UNIT * max(np.abs(signal).max(), 1):
+    if outside > ORTHONORMAL * max(np.abs(signal).max(), 1):
         raise ValueError(f"signal: must lie in the span of the features, but is {outside:.2g} outside")
     noise = step.X - signal
     return {"": noise, "_orthogonal": noise - noise @ F.T @ F}

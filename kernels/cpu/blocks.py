@@ -10,7 +10,7 @@ import numpy as np
 
 from ..formulas import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT
 from ..jit import part, stands_alone
-from .lanes import clear, tile_clip, tile_move, tile_sigma, tile_slope, tile_turn
+from .lanes import clear, tile_clip, tile_move, tile_sigma, tile_slope, transpose_tile
 from .sums import exponentials, tile_scale, tile_spread, tile_sum, tile_weigh
 from .tiles import I0, I1, MR, NO, YES, climb_product, product
 from .vectors import BLOCK_BYTES, VECTOR_BYTES
@@ -280,9 +280,9 @@ def gram(net, X, x0, blocks, w, part, p0, more):
             for h in range(0, B, V):
                 at = (j // B * L + b * B + h) * B + j % B
                 if d - j >= V:
-                    tile_turn(True, w.Xt, at, X, x0 + (b * d + j) * B + h, d - j)
+                    transpose_tile(True, w.Xt, at, X, x0 + (b * d + j) * B + h, d - j)
                 else:
-                    tile_turn(False, w.Xt, at, X, x0 + (b * d + j) * B + h, d - j)
+                    transpose_tile(False, w.Xt, at, X, x0 + (b * d + j) * B + h, d - j)
     long = panels(blocks, B * BLOCK_BYTES, PANEL_BYTES)
     rows = panels(K, L * X.itemsize, WEIGHT_BYTES)
     for a in range(0, K, rows):

@@ -4,7 +4,18 @@ import math
 
 import numpy as np
 
-from ..branch_and_bound import EXACT, GOLDEN, MIXTURES, MULTIPLIERS, NEGLIGIBLE, ROOT, SETTLED, TINY, TRIES, UNIT
+from ..branch_and_bound import (
+    EXACT,
+    GOLDEN,
+    MIXTURES,
+    MULTIPLIERS,
+    NEGLIGIBLE,
+    ROOT,
+    SETTLED,
+    TINY,
+    TRIES,
+    UNIT_ROUNDOFF,
+)
 from ..formulas import L1, L2, LINF
 from ..jit import jit, part
 from .patch import (
@@ -210,7 +221,7 @@ def tighten(W, sizes, p, w, n, D, i, room, penalty):
     if not 0.0 < size < math.inf:
         return True
     m, total = w.Z.shape[1], 0.0
-    blur = 4 * (D.shape[1] + 16) * UNIT * (p.eps * size + abs(room)) + TINY
+    blur = 4 * (D.shape[1] + 16) * UNIT_ROUNDOFF * (p.eps * size + abs(room)) + TINY
     for r in range(m):
         w.Z[REST, r] = height(w.low[n, r], w.high[n, r], p.q, p.rho)
         total += w.Z[REST, r]
@@ -300,7 +311,7 @@ def branch(W, sizes, p, w, n, free, least, delta, row):
 def slack(Z, sizes, up, down, length, d, eps, price, q, rho):
     """`search.slack` from the norms of weights (sizes) and input (length); `price` bounds lambda psi."""
     pad_h, pad_z, m = price, 0.0, Z.shape[1]
-    unit, lost = 16 * (d + 2 * m + q + 16) * UNIT, 2 * m * (length + eps)
+    unit, lost = 16 * (d + 2 * m + q + 16) * UNIT_ROUNDOFF, 2 * m * (length + eps)
     for r in range(m):
         lost += sizes[0, up, r] + sizes[0, down, r]
         pad_z += (sizes[0, up, r] + sizes[0, down, r]) * length + eps * (sizes[1, up, r] + sizes[1, down, r])

@@ -218,7 +218,7 @@ def tile_move(typingctx, unit, Xa, a0, X, x0, last, l0, D, d0, d, step, eps):
 
 
 @intrinsic
-def tile_turn(typingctx, whole, Y, y0, X, x0, d):
+def transpose_tile(typingctx, whole, Y, y0, X, x0, d):
     """Y[l, j] = X[j, l], l < V lanes and V coordinates j, rows of B numbers; d >= V where `whole` (literal), else rows
     from X's d-th on repeat the last."""
     if not isinstance(whole, types.BooleanLiteral):

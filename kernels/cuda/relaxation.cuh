@@ -188,7 +188,7 @@ __device__ APART bool tighten(const Patch &p, double room, double penalty) {
     double *rest = p.z(REST), total = 0;
     each(p.m, [&](int r) { total += rest[r] = height(p, p.z(LOW)[r], p.z(HIGH)[r]); });
     total = sum_over_lanes(total);
-    room += 4 * (p.d + 16) * UNIT * (p.eps * size + fabs(room)) + TINY;
+    room += 4 * (p.d + 16) * UNIT_ROUNDOFF * (p.eps * size + fabs(room)) + TINY;
     __syncwarp();
     for (int r = 0; r < p.m; ++r) {
         if (rest[r] < NEGLIGIBLE * total) continue;

@@ -96,7 +96,7 @@ __device__ inline bool widest(const Patch &p, int &neuron, double &cut) {
 __device__ inline void begin(Patch &p, const double *x, const double *up_length, const double *down_length,
                              double &bound, double &least) {
     const int m = p.m, d = p.d, lane = lane_of_warp();
-    const double eps = p.eps, unit = 16 * (d + 2.0 * m + p.q + 16) * UNIT;
+    const double eps = p.eps, unit = 16 * (d + 2.0 * m + p.q + 16) * UNIT_ROUNDOFF;
     const double *z_up = p.z(UP), *z_down = p.z(DOWN), *up_size = p.up_size, *down_size = p.down_size;
     images(p, p.z(UP), nullptr, p.up, x);
     images(p, p.z(DOWN), nullptr, p.down, x);

@@ -20,7 +20,7 @@
 constexpr int MULTIPLIERS = 13, TRIES = 40, MIXTURES = 12, HALVINGS = 30;
 constexpr double FIRST_MULTIPLIER = 0.125, GOLDEN = 0.6180339887498949, SETTLED = 1e-2, NEGLIGIBLE = 1e-3;
 constexpr double EXACT = 1e-14;
-constexpr double UNIT = 0x1p-53, TINY = 0x1p-1022, ROOT = 0x1p-537;
+constexpr double UNIT_ROUNDOFF = 0x1p-53, TINY = 0x1p-1022, ROOT = 0x1p-537;
 
 enum { UP, DOWN, AT, ALONG, SLOPE, CHORD, REST, LOW, HIGH, NEURON_ROWS };  // vectors (m,)
 enum { GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE, DELTA, COORDINATE_ROWS };  // vectors (d,)

@@ -5,7 +5,7 @@ import numpy as np
 from ...core import checks
 from ...core.ball import NORMS, norms
 from ...core.model import Checked
-from ...kernels.branch_and_bound import TINY, UNIT
+from ...kernels.branch_and_bound import TINY, UNIT_ROUNDOFF
 from ..network import PatchCNN
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
@@ -41,9 +41,9 @@ def interval_bound(net: PatchCNN, held: Checked, eps, norm: str) -> np.ndarray:
     with np.errstate(all="ignore"):
         reach = eps[:, None, None] * norms(net.weights, DUAL[norm])
         longest = norms(X if X.strides[0] else X[:1], "l2").max(axis=(1, 2))[:, None, None]  # one X for all runs
-        reach = reach + 4 * (d + 2) * UNIT * (reach + longest * norms(net.weights, "l2")) + TINY
+        reach = reach + 4 * (d + 2) * UNIT_ROUNDOFF * (reach + longest * norms(net.weights, "l2")) + TINY
         lower, upper = net.engine.interval(net.weights, held.batch, net.q, net.rho, reach)
-        slack = 4 * (P * m + net.q + 8) * UNIT
+        slack = 4 * (P * m + net.q + 8) * UNIT_ROUNDOFF
         y = y[..., None]
         label = np.take_along_axis(lower * (1 - slack), y, -1)[..., 0]
         rivals = np.where(np.arange(k) == y, -np.inf, upper * (1 + slack)).max(axis=-1)

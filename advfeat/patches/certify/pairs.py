@@ -4,10 +4,10 @@ import numpy as np
 
 from ...core import ball
 from ...kernels import L1, formulas
-from ...kernels.branch_and_bound import GOLDEN, ROOT, UNIT
+from ...kernels.branch_and_bound import GOLDEN, ROOT, UNIT_ROUNDOFF
 from .scaling import LARGEST, Scale
 
-OUTSIDE = 64 * UNIT  # of the radius: perturbations of the search that are longer by more are shrunk to it
+OUTSIDE = 64 * UNIT_ROUNDOFF  # of the radius: perturbations of the search that are longer by more are shrunk to it
 FEW_NODES = 8  # with more, a sample is left where a pair's bound would have to rise by more than
 HOPE = 3.0  # times what the last stage raised it
 SHARE = 0.9  # of a pair's upper bound that the gaps of its patches may add up to
@@ -123,7 +123,7 @@ class Pairs:
         """Bounds of the pairs from those of their patches, rounded down, and their perturbations tried out."""
         below, price = self.below[s, j], self._price(s, j)
         total = below.sum(axis=1) - price
-        rounding = 2 * (self.P + 4) * UNIT * (np.abs(below).sum(axis=1) + price) + ROOT * self.shared
+        rounding = 2 * (self.P + 4) * UNIT_ROUNDOFF * (np.abs(below).sum(axis=1) + price) + ROOT * self.shared
         self.bound[s, j] = np.fmax(self.bound[s, j], total - rounding)
         if not moved:
             return
