@@ -240,7 +240,8 @@ class Attack(ABC):
             counts = problem.iterations, problem.gradient_calls, problem.forward_calls
             return problem.best_X, problem.best, *counts
 
-        if 2 * active.sum() >= active.size and shape[1] <= n:  # as they stand: nothing is copied or laid out again
+        masked = active.all() or ("masks" in model.capabilities and 2 * active.sum() >= active.size)
+        if masked and shape[1] <= n:  # as they stand: nothing is copied or laid out again
             best_X, margin, *counts = attacked(np.broadcast_to(np.arange(shape[1]), shape), active)
         else:  # active samples to the front, so many at a time
             best_X, margin, *counts = np.array(patches), np.full(shape, np.nan), *np.zeros((3, *shape), np.int64)

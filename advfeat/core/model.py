@@ -72,7 +72,8 @@ class Model(ABC):
         every patch by itself.
     capabilities : set of str
         The loops that the model does itself in one call, with attacks' own arguments behind the prepared batch:
-        "ascend" (:class:`advfeat.OneStepAscent`), "pgd" (:class:`advfeat.PGD`).
+        "ascend" (:class:`advfeat.OneStepAscent`), "pgd" (:class:`advfeat.PGD`).  "masks": samples that are not active
+        cost nothing and change no bit of the others.
     """
 
     kind = ""

@@ -144,7 +144,10 @@ class PatchCNN(Model):
 
     # -------------------------------------------------------------- the model protocol (core/model.py)
     kind, patch_axis = "patch-cnn", 0
-    capabilities = frozenset({"ascend", "pgd"})
+
+    @property
+    def capabilities(self) -> frozenset:
+        return frozenset({"ascend", "pgd"} if self.backend == "numpy" else {"ascend", "pgd", "masks"})
 
     @property
     def n_classes(self) -> int:
