@@ -87,7 +87,9 @@ class AttackProblem:
     def keep(self, X, margin, on):
         """Points X with their margins, kept where they are the best of a sample `on`."""
         better = on & (margin < self.best)
-        self.best[better], self.best_X[better] = margin[better], X[better]
+        self.best[better] = margin[better]
+        if X is not self.X:  # where every sample begins
+            self.best_X[better] = X[better]
 
     # -------------------------------------------------------------- what the model answers
     def prepare(self, X, on):
