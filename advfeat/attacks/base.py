@@ -57,7 +57,7 @@ class AttackProblem:
         def take(a):
             return a if self._whole else np.take_along_axis(a, columns.reshape(columns.shape + (1,) * (a.ndim - 2)), 1)
 
-        self.model, self.threat, self.seeds, self.sample, self.on = model, threat, seeds, columns, on
+        self.model, self.seeds, self.sample, self.on = model, seeds, columns, on
         self.sample_shape, self._held, data, y = held.X.shape[2:], held, held.data, held.y
         self._whole = columns.shape == y.shape and (columns == np.arange(y.shape[1])).all()
         self.X, self.y, self.eps = take(X), take(y), take(eps).astype(model.dtype)
