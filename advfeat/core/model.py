@@ -8,6 +8,7 @@ runs whole loops faster, overrides more (`advfeat.PatchCNN` does).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -28,22 +29,31 @@ class Checked:
 
     Attributes
     ----------
-    data : what was given; X (R, N, *sample_shape), y (R, N) : of the dtype in which verdicts are computed; batch : the
-    model's handle of them.  Networks that differ in their weights alone can share them.
+    data : what was given; X (R, N, *sample_shape), y (R, N) : of the dtype in which verdicts are computed.
+        Networks that differ in their weights alone can share them.
     """
 
     def __init__(self, model, data):
         model, data = model.for_verdicts(), as_data(data)
         X, y = model.check(data.X, data.y)
-        self.data, self.batch = in_dtype(data, model.dtype), model.prepare(X, y)
+        self.data, self._model, self._given = in_dtype(data, model.dtype), model, (X, y)
         shape = model.n_runs, X.shape[1]
         self.X, self.y = np.broadcast_to(X, (*shape, *X.shape[2:])), np.broadcast_to(y, shape)
         self._some = None, None
 
     @classmethod
     def of(cls, model, data) -> Checked:
-        """Data as they are where they have been checked."""
-        return data if isinstance(data, cls) else cls(model, data)
+        """Data as they are where such a model has checked them; ValueError where it was one of another kind or size."""
+        if not isinstance(data, cls):
+            return cls(model, data)
+        if (type(model), model.dtype, model.n_runs) != (type(data._model), data._model.dtype, data._model.n_runs):
+            raise ValueError(f"data: were checked by {data._model!r}, which is not like {model!r}")
+        return data
+
+    @cached_property
+    def batch(self):
+        """The handle of all samples, laid out when it is first asked for."""
+        return self._model.prepare(*self._given)
 
     def some(self, model, active):
         """The handle of the samples `active` (R, N), kept until others are asked for."""

@@ -46,7 +46,7 @@ class Evaluation:
         checks.choice("norm", norm, ball.NORMS)
         checks.choice("budget", budget, ball.BUDGETS)
         self.model = model.for_verdicts()
-        self.held = Checked.of(model, data)
+        self.held = Checked.of(self.model, data)
         self.threat = {"norm": norm, "budget": budget, "box": box}
         self.seeds = checks.seeds(seed, self.model.n_runs)
         self.clean = self.model.logits_of(self.held.batch)

@@ -8,7 +8,7 @@ from own_models import OneHiddenLayer, RandomCorners, SoftmaxRegression
 
 from advfeat import APGD, PGD, Aligned, AttackSuite, Square, ThreatModel, robust_accuracy
 from advfeat.core.data import Samples
-from advfeat.core.model import Model
+from advfeat.core.model import Checked, Model
 from advfeat.robustness.catalogue import ATTACKS, lacking
 from advfeat.robustness.evaluate import Evaluation
 
@@ -183,6 +183,19 @@ def test_a_radius_carries_over(problem):
     np.testing.assert_array_equal(known.at(0.5).broken["pgd_margin"], broken)
     assert not known.at(0.39).broken["pgd_margin"].any()
     assert not known.open(0.41)[broken].any()
+
+
+def test_checked_data_are_for_models_alike():
+    """Laid out once, and only when somebody asks; refused by a model of another precision."""
+    model, X, y = network("float32")
+    held = Checked(model, (X, y))
+    assert "batch" not in vars(held)
+    threat = ThreatModel("linf", 0.02)
+    found, again = (PGD(n_steps=3)(model, data, threat) for data in (held, (X, y)))
+    np.testing.assert_array_equal(found.X_adv, again.X_adv)
+    double = OneHiddenLayer(*(getattr(model, name).astype(float) for name in "AaBb"), model.sample_shape)
+    with pytest.raises(ValueError, match=r"data: were checked by .*, which is not like "):
+        PGD(n_steps=3)(double, held, threat)
 
 
 # ------------------------------------------------------------------ attacks and data of one's own
