@@ -7,27 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+# isort: off
+# Modules register their entries when they are imported: in the order of the paper.
+from . import preliminaries, minima, lemmas, standard, standard_noise, standard_bounds  # noqa: F401
+from . import standard_stages, standard_late, adversarial, adversarial_exact, adversarial_bounds  # noqa: F401
+from . import adversarial_stages, theorems, simplified, noise, times, whole_ball, transfer  # noqa: F401
+# isort: on
 from ..core import checks, store
-from . import (  # noqa: F401  which register their entries, in the order of the paper
-    adversarial,
-    adversarial_bounds,
-    adversarial_exact,
-    adversarial_stages,
-    lemmas,
-    minima,
-    noise,
-    preliminaries,
-    simplified,
-    standard,
-    standard_bounds,
-    standard_late,
-    standard_noise,
-    standard_stages,
-    theorems,
-    times,
-    transfer,
-    whole_ball,
-)
 from .lab import Lab
 from .ledger import ENTRIES, Entry, Result
 from .pages import as_html, as_json, as_markdown

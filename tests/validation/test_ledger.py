@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -27,6 +29,12 @@ def test_the_record_speaks_of_exactly_these_entries():
     recorded = json.loads(ledger.EXPECTED.read_text())
     assert sorted(recorded) == sorted(ENTRIES)
     assert set(recorded.values()) <= set(VERDICTS)
+
+
+def test_entries_stand_in_the_order_of_the_paper():
+    code = "from advfeat.validation.run import choose; print(*dict.fromkeys(e.group for e in choose(None)), sep=';')"
+    groups = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert groups.split(";")[:5] == ["data", "global minima", "tools", "standard training", "adversarial training"]
 
 
 def test_every_entry_says_what_it_does():
