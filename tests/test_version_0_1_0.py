@@ -15,6 +15,7 @@ from advfeat.experiments import figure3 as experiment
 from advfeat.experiments.configuration import Figure3Config
 from advfeat.sweeps import SweepSpec, plan, work
 from advfeat.sweeps.results import load as load_results
+from advfeat.training import History
 
 HELD = Path(__file__).parent / "data" / "0.1.0"
 CONTINUED = 1e-8  # of the largest of a history: float64, hundreds of iterations, sums in another machine's order
@@ -50,8 +51,8 @@ def test_a_finished_run_loads():
     together = store.load_npz(HELD / "run" / "history.npz")
     for name, net in run.nets.items():
         assert net.dtype == np.float64
-        close({f"{name}/{key}": a for key, a in run.histories[name].items()},
-              {key: a for key, a in together.items() if key.startswith(f"{name}/")})  # fmt: skip
+        mine = {key.removeprefix(f"{name}/"): a for key, a in together.items() if key.startswith(f"{name}/")}
+        close(run.histories[name], History.from_arrays(mine))
         correct = net.accuracy(config.data("test").X, config.data("test").y)
         np.testing.assert_array_equal(correct, run.histories[name]["test_accuracy"][-1])
 

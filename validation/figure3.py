@@ -15,7 +15,6 @@ import numpy as np
 
 from ..experiments import figure3 as experiment
 from ..experiments.configuration import Figure3Config
-from ..experiments.figure3 import at_records
 from ..patches.features import q_sum
 from ..theory.events import first_time, took_off
 from ..training import run_folder
@@ -42,7 +41,7 @@ def check(run: run_folder.Run, config: Figure3Config) -> list[FigureClaim]:
 
     final = {}
     for name, history in run.histories.items():
-        robust = at_records(history, "robust_accuracy")[1][-1]
+        robust = history["robust_accuracy"][-1]
         final[name] = history["test_accuracy"][-1], robust
     accuracy, robust = final["standard"]
     claim("standard training: final accuracy = 1 on every seed", numbers(accuracy), accuracy == 1)
@@ -52,7 +51,7 @@ def check(run: run_folder.Run, config: Figure3Config) -> list[FigureClaim]:
     claim(f"adversarial: robust accuracy >= 0.95 at eps = {config.eps_test:g}", numbers(robust), robust >= 0.95)
 
     history = run.histories["adversarial"]
-    times, robust = at_records(history, "robust_accuracy")
+    times, robust = history.at("robust_accuracy")
     accuracy = history["test_accuracy"][np.isin(history["iteration"], times)]
     one = first_time(times, (accuracy >= 0.95) & (robust <= 0.05))
     two = first_time(times, robust >= 0.95)
@@ -75,7 +74,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.run:
         run = run_folder.load(args.run)
-        config = Figure3Config(**run.config)
+        config = Figure3Config.from_dict(run.config)
     else:
         config = Figure3Config(n_seeds=args.seeds)
         with tempfile.TemporaryDirectory() as folder:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..core import checks, objectives
+from ..core import ball, checks, objectives
 from ..kernels import formulas
-from .base import Attack
+from .base import Attack, as_patches, as_samples
 
 SCHEDULES = {
     "constant": lambda t: 1.0,
@@ -65,6 +65,23 @@ class GradientAttack(Attack):
                 if not on.any():
                     return
                 self.ascend(problem, targets, restart, on)
+
+
+def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int) -> np.ndarray:
+    """x~ <- x + project_eps(x~ - x + lr grad J(x~)), `n_steps` times: the inputs of adversarial training (Sec. 2.5).
+
+    Checked X (R, N, *S) and y (R, N), `lr` and `eps` (R,); a budget per patch, as the model has patches.
+    """
+    if "ascend" in model.capabilities:
+        return model.ascend(model.prepare(X, y), checks.OBJECTIVES[objective], lr, eps, checks.NORMS[norm], n_steps)
+    clean = moved = as_patches(X, model.patch_axis)
+    rate, radius = lr[:, None, None, None], np.repeat(eps[:, None], X.shape[1], axis=1)
+    for _ in range(n_steps):
+        batch = model.prepare(as_samples(moved, X.shape[2:], model.patch_axis), y)
+        C = objectives.gradient(objective, model.logits_of(batch), y)
+        step = rate * as_patches(model.pull_back_of(batch, C), model.patch_axis)
+        moved = (clean + ball.project(moved - clean + step, radius, norm)).astype(X.dtype)
+    return as_samples(moved, X.shape[2:], model.patch_axis)
 
 
 def targets_in_turn(problem):

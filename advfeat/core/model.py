@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import checks
+from . import checks, store
 from .data import as_data, in_dtype
 
 
@@ -82,8 +82,8 @@ class Model(ABC):
         every patch by itself.
     capabilities : set of str
         The loops that the model does itself in one call, with attacks' own arguments behind the prepared batch:
-        "ascend" (:class:`advfeat.OneStepAscent`), "pgd" (:class:`advfeat.PGD`).  "masks": samples that are not active
-        cost nothing and change no bit of the others.
+        "ascend" (:class:`advfeat.OneStepAscent`), "pgd" (:class:`advfeat.PGD`), "train" (:func:`advfeat.train`).
+        "masks": samples that are not active cost nothing and change no bit of the others.
     """
 
     kind = ""
@@ -107,21 +107,49 @@ class Model(ABC):
     # -------------------------------------------------------------- what training and files need besides
     @property
     def parameters(self) -> dict[str, np.ndarray]:
-        """The trained arrays by name; those of `loss_and_grad`'s gradient."""
+        """The trained arrays by name, which training changes in place; with an axis of runs in front in a batch."""
         return {}
 
     def loss_and_grad(self, X, y):
-        """The mean cross-entropy and its gradient by the parameters."""
+        """The mean cross-entropy and its gradient by the parameters, a dict of their names."""
         raise TypeError(f"{type(self).__name__} has no loss_and_grad: it can be attacked, but not trained")
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that a file must hold to build the model again, by `from_arrays`; no objects."""
+        """All that a file must hold to build the model again, by `from_arrays` and `options`; no objects."""
         return self.parameters
+
+    @property
+    def options(self) -> dict:
+        """What `from_arrays` takes beside the arrays, as JSON holds it."""
+        return {}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], **options) -> Model:
-        """The model that `arrays` came from."""
+        """The model that `arrays` and `options` came from."""
         return cls(**arrays, **options)
+
+    def copy(self) -> Model:
+        """The same model with arrays of its own."""
+        return self.from_arrays({name: np.array(a) for name, a in self.arrays().items()}, **self.options)
+
+    def fingerprint(self) -> str:
+        """What tells it from other models: a digest of its arrays."""
+        arrays = self.arrays()
+        return f"{store.digest(*(np.asarray(arrays[name]) for name in sorted(arrays)))} {self.kind}"
+
+    def measured(self, data) -> dict[str, np.ndarray]:
+        """What training records of the model itself, by name, as along the `directions` of its data; nothing here."""
+        return {}
+
+    def finite(self) -> np.ndarray:
+        """Whether every parameter of a run is finite, (R,) bool."""
+        each = [np.isfinite(w).reshape(self.n_runs, -1).all(axis=1) for w in self.parameters.values()]
+        return np.all(each, axis=0)
+
+    def put_zero(self, runs) -> None:
+        """Set the parameters of `runs` (R,) bool to 0, in place."""
+        for w in self.parameters.values():
+            w[runs if self.batched else ...] = 0
 
     # -------------------------------------------------------------- what has a default
     def for_verdicts(self) -> Model:

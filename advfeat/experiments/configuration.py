@@ -16,7 +16,7 @@ from ..kernels import get_engine
 from ..patches.data import PatchData, PatchDistribution
 from ..patches.network import PatchCNN, SmoothedReLU
 from ..theory import Window, find_window, plateau
-from ..training.loop import TrainConfig
+from ..training.configuration import TrainConfig
 
 DTYPES = ("float32", "float64")
 
@@ -117,6 +117,10 @@ class Figure3Config:
             if values.setdefault(key, value) != value:
                 given = f"{key} = {values[key]!r}"
                 raise ValueError(f"{given}: contradicts the given weights, which hold {key} = {value!r}")
+        return cls(**values)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Figure3Config:
         return cls(**values)
 
     def as_dict(self) -> dict:

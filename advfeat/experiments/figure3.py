@@ -1,12 +1,13 @@
 """Figure 3 as an experiment: both trainings over several seeds, measured on the way, and what came out of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..core import checks, store
+from ..core.lock import Lock
 from ..core.model import Checked
 from ..kernels import formulas
 from ..patches.data import PatchData
@@ -14,7 +15,7 @@ from ..patches.features import q_sum
 from ..robustness.evaluate import MEASURED_BY, RobustAccuracy, robust_accuracy
 from ..theory import Recursion, State, empirical_types, phase_two_started, simulate
 from ..theory.events import first_time, for_good, took_off
-from ..training import run_folder
+from ..training import History, Measurement, run_folder
 from ..training.loop import train
 from .configuration import Figure3Config
 
@@ -39,19 +40,14 @@ def samples_of(config: Figure3Config, n: int, seeds=None) -> tuple[list[int], Pa
     return chosen, PatchData(*(a[rows] for a in (data.X, data.y, data.robust, data.strength)), data.features)
 
 
-class Measurement:
-    """What is recorded beside correlations: accuracies under attack, at the record points only (NaN in between)."""
+class Accuracies:
+    """What is recorded beside correlations, seldom, since it takes its time: accuracies under attack, certificates."""
 
     def __init__(self, config: Figure3Config):
         self.config, self.test, self.held = config, config.data("test"), None
         self.kept = {feature: self.test.representative(feature) for feature in ("robust", "non_robust")}  # Def. 4.1
         y, k = self.test.y, config.n_classes
         self.of_class = (y[:, None] == np.arange(k)[:, None]).astype(float)  # (R, k, n)
-        overall = ("robust_accuracy", "certified_accuracy", "interval_accuracy")
-        overall += ("robust_feature_accuracy", "non_robust_feature_accuracy")
-        by_class = ("class_accuracy", "class_robust", "class_certified")
-        self.blank = {name: np.full(len(y), np.nan) for name in (*overall, *(f"under_{a}" for a in MEASURED_BY[:-1]))}
-        self.blank |= {name: np.full((len(y), k), np.nan) for name in by_class}
 
     def per_class(self, mask):
         """Share of each class's samples in `mask` (R, n) -> (R, k), NaN for a class without samples."""
@@ -60,8 +56,6 @@ class Measurement:
 
     def __call__(self, net, iteration):
         c = self.config
-        if iteration % (c.n_iter // c.n_records):
-            return self.blank
         if self.held is None:  # laid out once for all records
             self.held = Checked(net, self.test)
             self.batches = {feature: net.prepare(*net.check(d.X, d.y)) for feature, d in self.kept.items()}
@@ -94,28 +88,35 @@ def run(
     """
     net, data = config.network(weights), config.data("train")
     out = store.make_folder(out)
+    with Lock(out):
+        _claim(out, config, net)
+        for name in TRAININGS:
+            accuracies = Accuracies(config)
+            report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
+            options = {"metrics": Measurement(accuracies, config.n_iter // config.n_records), "progress": report}
+            train(net, data, config.training(name == "adversarial"), accuracies.test, run_dir=out / name, **options)
+        result = run_folder.load(out)
+        arrays = {f"{name}/{key}": a for name in TRAININGS for key, a in result.histories[name].arrays().items()}
+        store.save_npz(out / "history.npz", **arrays)
+    return result
+
+
+def _claim(out: Path, config: Figure3Config, net) -> None:
+    """Make a new folder this run's; CheckpointError for one that holds anything else."""
     known = {"config": config.as_dict(), "start": store.digest(net.W), "trainings": list(TRAININGS)}
-    if (out / "config.json").exists():
-        held = store.load_json(out / "config.json")
-        theirs = held.get("config") or {}
-        changed = [k for k, v in known["config"].items() if theirs.get(k) != v]
-        if changed or any(held.get(part) != known[part] for part in known):
-            what = ", ".join(f"{k} was {theirs.get(k)!r} and is {known['config'][k]!r}" for k in changed)
-            what = what or "initial weights differ"
+    about = out / "config.json"
+    if about.exists():
+        held = store.load_json(about)
+        store.conform(about, held, {"config": dict, "start": str, "trainings": [str]})
+        theirs = Figure3Config.from_dict(held["config"]).as_dict()
+        changed = [f"{k} was {theirs[k]!r} and is {v!r}" for k, v in known["config"].items() if theirs[k] != v]
+        if changed or any(held[part] != known[part] for part in ("start", "trainings")):
+            what = ", ".join(changed) or "initial weights differ"
             raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what}")
-    elif any(out.iterdir()):
+    elif {path.name for path in out.iterdir()} - {".lock"}:
         raise store.CheckpointError(f"{out}: not empty and no run folder (no config.json), nothing was changed")
     else:
-        store.save_json(out / "config.json", {"format": store.FORMAT, "environment": store.environment(), **known})
-    for name in TRAININGS:
-        measure = Measurement(config)
-        report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
-        options = {"metrics": measure, "run_dir": out / name, "progress": report}
-        train(net, data, config.training(name == "adversarial"), measure.test, **options)
-    result = run_folder.load(out)
-    arrays = {f"{name}/{key}": a for name in TRAININGS for key, a in result.histories[name].items()}
-    store.save_npz(out / "history.npz", **arrays)
-    return result
+        store.save_json(about, {"environment": store.environment(), **known})
 
 
 def recursions(
@@ -138,7 +139,7 @@ def recursions(
     return {name: simulate(state, types, **common, **extra[name]) for name in trainings}
 
 
-def final_strength(history: dict) -> float:
+def final_strength(history: Mapping) -> float:
     """The largest <w_{i,s}, u_i> that a history ends with, over runs, classes and neurons; NaN where a run diverged."""
     return float(np.max(history["A"][-1]))
 
@@ -155,19 +156,12 @@ def predicted_strength(config: Figure3Config, weights: np.ndarray | None = None)
 
 
 # ------------------------------------------------------------------ what came out
-def at_records(history: dict, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations and values of `key` at the points where it was measured."""
-    values = history[key]
-    measured = ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
-    return history["iteration"][measured], values[measured]
-
-
-def interval_key(history: dict) -> str:
+def interval_key(history: History) -> str:
     """Where a history holds the share certified by intervals; in those of version 0.1.0 it is all that is certified."""
     return "interval_accuracy" if "interval_accuracy" in history else "certified_accuracy"
 
 
-def phase_two(history: dict, config: Figure3Config) -> np.ndarray:
+def phase_two(history: History, config: Figure3Config) -> np.ndarray:
     """First recorded iteration with `phase_two_started`, per run and class, (R, k); NaN where it never starts."""
     started = phase_two_started(history["B"], config.beta, config.q, config.rho, config.ascent_lr)
     return first_time(history["iteration"], started)
@@ -179,20 +173,20 @@ def summary(run: run_folder.Run, config: Figure3Config) -> dict:
     for name in TRAININGS:
         h, q = run.histories[name], config.q
         A, B = q_sum(h["A"], q), q_sum(h["B"], q)
-        times, robust = at_records(h, "robust_accuracy")
+        times, robust = h.at("robust_accuracy")
         accuracy = h["test_accuracy"]
         out[name] = {
             "accuracy": accuracy[-1],
             "robust": robust[-1],
-            "certified": at_records(h, "certified_accuracy")[1][-1],
-            "interval": at_records(h, interval_key(h))[1][-1],
-            **{f"under_{a}": at_records(h, f"under_{a}")[1][-1] for a in MEASURED_BY[:-1]},
-            "robust_feature": at_records(h, "robust_feature_accuracy")[1][-1],
-            "non_robust_feature": at_records(h, "non_robust_feature_accuracy")[1][-1],
+            "certified": h["certified_accuracy"][-1],
+            "interval": h[interval_key(h)][-1],
+            **{f"under_{a}": h[f"under_{a}"][-1] for a in MEASURED_BY[:-1]},
+            "robust_feature": h["robust_feature_accuracy"][-1],
+            "non_robust_feature": h["non_robust_feature_accuracy"][-1],
             "accuracy_time": first_time(h["iteration"], accuracy >= 0.95),
             "robust_time": first_time(times, robust >= 0.95),
-            "class_robust": at_records(h, "class_robust")[1][-1],
-            "class_certified": at_records(h, "class_certified")[1][-1],
+            "class_robust": h["class_robust"][-1],
+            "class_certified": h["class_certified"][-1],
             "A": A[-1],
             "B": B[-1],
             "A_time": first_time(h["iteration"], took_off(h, "A")),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..attacks.base import Attack
-from ..attacks.gradient import climb, targets_in_turn
+from ..attacks.gradient import ascended, climb, targets_in_turn
 from ..core import ball, checks
 from ..core.rng import stream
 from ..kernels import formulas
@@ -37,13 +37,11 @@ def one_step_ascent(
     X's shape, with a leading runs axis for a batch; the network's dtype.
     """
     checks.choice("objective", objective, checks.OBJECTIVES)
-    eps = checks.per_run("eps", eps, net.n_runs, low=0, dtype=net.dtype)
-    norm = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
-    lr = checks.per_run("lr", lr, net.n_runs, low=0, dtype=net.dtype)
-    batch = net.prepare(*net.check(X, y))
-    n_steps = checks.integer("n_steps", n_steps, 1)
-    J = checks.OBJECTIVES[objective]
-    return net.drop_runs_axis(net.engine.ascend(net.weights, batch, net.q, net.rho, J, lr, eps, norm, n_steps))
+    checks.choice("norm", norm, checks.NORMS)
+    rates = {"lr": lr, "eps": eps}
+    rates = {name: checks.per_run(name, a, net.n_runs, low=0, dtype=net.dtype) for name, a in rates.items()}
+    options = {"objective": objective, "norm": norm, "n_steps": checks.integer("n_steps", n_steps, 1)}
+    return net.drop_runs_axis(ascended(net, *net.check(X, y), **rates, **options))
 
 
 def feature_swap(data: PatchData, *, eps, norm: str = "linf", seed=0) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from ..core.model import Model
 from .data import PatchData
-from .network import PatchCNN
 
 
-def correlations(net: PatchCNN, features) -> dict[str, np.ndarray]:
-    """Weight-feature correlations (Sec. 5, 6.1); `features` = (u, v).  Leading runs axis for a batch.
+def correlations(net: Model, features) -> dict[str, np.ndarray]:
+    """Weight-feature correlations (Sec. 5, 6.1) of a `PatchCNN`; `features` = (u, v).  Leading runs axis for a batch.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def normalized(C: np.ndarray, norm: np.ndarray) -> np.ndarray:
     return (C / np.maximum(norm, np.finfo(float).tiny)).max(axis=-1).mean(axis=-1)
 
 
-def feature_learning_accuracy(net: PatchCNN, data: PatchData, feature: str):
+def feature_learning_accuracy(net: Model, data: PatchData, feature: str):
     """Def. 4.1: accuracy on data in which only the `feature` ("robust" or "non_robust") is left, noise included."""
     kept = data.representative(feature)
     return net.accuracy(kept.X, kept.y)

@@ -9,6 +9,7 @@ import numpy as np
 from ..core import checks, store
 from ..core.model import Model
 from ..kernels import formulas, get_engine
+from .features import correlations
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class PatchCNN(Model):
 
     @property
     def capabilities(self) -> frozenset:
-        return frozenset({"ascend", "pgd"} if self.backend == "numpy" else {"ascend", "pgd", "masks"})
+        return frozenset({"ascend", "pgd", "train"} | ({"masks"} if self.backend != "numpy" else set()))
 
     @property
     def n_classes(self) -> int:
@@ -165,9 +166,21 @@ class PatchCNN(Model):
     def arrays(self) -> dict[str, np.ndarray]:
         return {"W": self.W, "q": np.array(self.q), "rho": np.array(self.rho)}
 
+    @property
+    def options(self) -> dict:
+        return {"backend": self.backend}
+
     @classmethod
     def from_arrays(cls, arrays, **options) -> PatchCNN:
         return cls(arrays["W"], int(arrays["q"]), float(arrays["rho"]), **options)
+
+    def fingerprint(self) -> str:
+        return store.digest(self.W) + f" q={self.q} rho={self.rho!r} {self.backend}"
+
+    def measured(self, data) -> dict[str, np.ndarray]:
+        """The correlations with the features u and v, where the data know them."""
+        known = data.directions
+        return correlations(self, (known["u"], known["v"])) if {"u", "v"} <= set(known) else {}
 
     def for_verdicts(self) -> PatchCNN:
         """In float64, whatever the dtype of training."""
@@ -198,6 +211,10 @@ class PatchCNN(Model):
     def pgd(self, batch, *args) -> tuple[np.ndarray, np.ndarray]:
         """Projected steepest ascent in one call of the engine: objective, step and eps (R,), norm, n_steps, start."""
         return self.engine.pgd(self.weights, batch, self.q, self.rho, *args)
+
+    def train(self, batch, lr, n_iter, *ascent) -> np.ndarray:
+        """`n_iter` iterations in one call of the engine; the first whose loss was not finite, else -1, (R,)."""
+        return self.engine.train(self.weights, batch, self.q, self.rho, lr, n_iter, *ascent)[1]
 
     def aligned(self, batch, *args) -> np.ndarray:
         """The aligned attack's codes in one call of the engine: eps (R,), cross, leaders."""

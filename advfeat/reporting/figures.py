@@ -4,11 +4,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..experiments.configuration import Figure3Config
-from ..experiments.figure3 import TRAININGS, at_records, interval_key, phase_two
+from ..experiments.figure3 import TRAININGS, interval_key, phase_two
 from ..patches.attacks import feature_swap
 from ..patches.data import PatchData
 from ..patches.features import normalized, q_sum
 from ..patches.network import PatchCNN
+from ..training import History
 from .style import ACCURACY, CERTIFIED, GAP, NON_ROBUST, PAPER, ROBUST, styled, subplots
 
 
@@ -29,7 +30,7 @@ def _theory(axis, time, values, exact, label):
             axis.plot(time[where], flat[where], ls=style, color="k", lw=0.9, label=label if where is sure else None)
 
 
-def figure3(histories: dict[str, dict], config: Figure3Config, theory: dict | None = None) -> Figure:
+def figure3(histories: dict[str, History], config: Figure3Config, theory: dict | None = None) -> Figure:
     """Feature learning in standard beside adversarial training (the paper's Figure 3).
 
     Top: normalised correlations mean_i max_s <w, f_i>/|w| (Sec. 6.1).  Middle: strength (sum_s <w, f_i>_+^q)^(1/q) of
@@ -51,9 +52,9 @@ def figure3(histories: dict[str, dict], config: Figure3Config, theory: dict | No
                 _theory(top, time, normalized(getattr(found, key), found.norm), found.exact, label)
                 _theory(middle, time, q_sum(getattr(found, key), config.q), found.exact, label)
             _band(bottom, time, h["test_accuracy"], ACCURACY, "test accuracy")
-            where, value = at_records(h, "robust_accuracy")
+            where, value = h.at("robust_accuracy")
             _band(bottom, where, value, ROBUST, "robust accuracy: worst of all attacks", "o-")
-            where, value = at_records(h, "under_pgd_cross_entropy")
+            where, value = h.at("under_pgd_cross_entropy")
             _band(bottom, where, value, PAPER, "cross-entropy PGD alone (the paper's metric)", "--")
             _certified(bottom, h)
             for line in bottom.lines[1:]:
@@ -82,12 +83,12 @@ def figure3(histories: dict[str, dict], config: Figure3Config, theory: dict | No
 
 def _certified(axis, history):
     """The sandwich's lower side, the gap to its upper side shaded, and what intervals alone certify."""
-    where, value = at_records(history, "certified_accuracy")
+    where, value = history.at("certified_accuracy")
     _band(axis, where, value, CERTIFIED, "certified", (0, (4, 2)))
-    robust = at_records(history, "robust_accuracy")[1]
+    robust = history["robust_accuracy"]
     middle = np.median(robust, axis=1), np.median(value, axis=1)
     axis.fill_between(where, *middle, color=GAP, alpha=0.6, lw=0, label="gap: undecided")
-    where, value = at_records(history, interval_key(history))
+    where, value = history.at(interval_key(history))
     axis.plot(where, np.median(value, axis=1), ":", color=ACCURACY, lw=1, label="certified by intervals alone")
 
 

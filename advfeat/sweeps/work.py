@@ -15,7 +15,9 @@ from ..robustness.evaluate import Evaluation, measuring_attacks
 from ..theory import Recursion, State, empirical_types, phase_two_started, simulate
 from ..theory.events import TAKE_OFF, deviation, first_time, for_good, took_off
 from ..theory.timing import log_flow_time, log_growth_rate
-from ..training.loop import TrainConfig, train
+from ..training import Measurement
+from ..training.configuration import TrainConfig
+from ..training.loop import train
 from .plan import SweepBatch, look_every
 
 
@@ -90,13 +92,13 @@ class Work:
             lr=self.each("lr"), seed=self.seeds, record_every=self.every, **{n: getattr(c, n) for n in names}, **ascent
         )
         data = self.data("train")
-        probe = Probe(self, data)
+        probe, step = Probe(self, data), c.n_iter // c.n_records
         with np.errstate(over="ignore", invalid="ignore"):  # where a run diverges
-            result = train(net, data, config, metrics=probe, diverged="drop")
-        history, at = result.history, result.history["iteration"] % (c.n_iter // c.n_records) == 0
+            result = train(net, data, config, metrics=Measurement(probe, step), diverged="drop")
+        history, at = result.history, result.history["iteration"] % step == 0
         found = {name: history[name][at].T for name in ("loss", "train_accuracy")}
-        found |= {name: history[name][at].T for name in probe.plain}
-        found |= {name: ByRadius(np.moveaxis(history[name][at], 0, -1)) for name in probe.by_radius}
+        found |= {name: history[name].T for name in probe.plain}
+        found |= {name: ByRadius(np.moveaxis(history[name], 0, -1)) for name in probe.by_radius}
         return found | self.dynamics(history) | {"diverged_at": result.diverged_at}, history
 
     # -------------------------------------------------------------- recursions
@@ -187,23 +189,17 @@ def middle(times: np.ndarray) -> np.ndarray:
 
 
 class Probe:
-    """What is measured beside correlations, at the recorded times only (NaN in between)."""
+    """What is measured beside correlations, at the recorded times only."""
 
     def __init__(self, work: Work, train_data: PatchData):
         self.work, self.costly = work, set(work.task.costly)
         self.train_data, self.test = train_data, work.data("test")
         self.kept = {name: self.test.representative(name) for name in ("robust", "non_robust")}  # Def. 4.1
-        R, radii = len(work.runs), len(work.eps_test)
         self.plain = ["test_accuracy", "robust_feature_accuracy", "non_robust_feature_accuracy"]
         self.plain += sorted(self.costly & {"swap_accuracy"})
         self.by_radius = sorted(self.costly - {"swap_accuracy"})
-        self.blank = {name: np.full(R, np.nan) for name in self.plain}
-        self.blank |= {name: np.full((R, radii), np.nan) for name in self.by_radius}
 
     def __call__(self, net: PatchCNN, iteration: int) -> dict:
-        work = self.work
-        if iteration % (work.first.n_iter // work.first.n_records):
-            return self.blank
         found = {"test_accuracy": net.accuracy(self.test.X, self.test.y)}
         found |= {f"{name}_feature_accuracy": net.accuracy(d.X, d.y) for name, d in self.kept.items()}
         if self.costly:

@@ -1,93 +1,40 @@
-"""Standard and adversarial training (Li & Li 2025, Sec. 2.4, 2.5), with history, checkpoints and exact resume."""
+"""Standard and adversarial training (Li & Li 2025, Sec. 2.4, 2.5): the loop, stopped and continued to the same bits."""
 
-import json
+from __future__ import annotations
+
 import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..attacks.gradient import ascended
 from ..core import checks, store
+from ..core.data import Data, as_data
+from ..core.model import Model
 from ..core.rng import stream
 from ..kernels import formulas
-from ..patches.data import PatchData
-from ..patches.features import correlations
-from ..patches.network import PatchCNN
-from .run_folder import read_checkpoint
+from .configuration import TrainConfig
+from .optim import SGD
+from .recorder import History, Measurement, Recorder
+from .run_folder import Checkpoint, RunFolder
 
 SEGMENT_SECONDS = 0.25  # how long the engine works between two looks at Ctrl-C and the progress bar
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.  ``lr``, ``ascent_lr``, ``eps`` and ``seed`` are one value, or one per run of a batch.
-
-    ``lr``, ``ascent_lr`` and ``eps`` must be finite, and the rates > 0, in the network's dtype too: `train` checks it.
-
-    Attributes
-    ----------
-    lr : learning rate eta > 0.
-    n_iter : iterations T >= 0 (for minibatches, of one batch each).
-    adversarial : train on X~ = X + clip_eps(ascent_lr grad_X J(X)), held constant, instead of X.
-    ascent_lr, eps : the ascent's rate eta-tilde > 0 and radius >= 0; needed iff adversarial.
-    objective : J, "neg_label_logit" (the paper's -F_y), "margin" or "cross_entropy".
-    n_ascent, norm : ascent steps (the paper: 1); "linf" or "l2", patch by patch.
-    batch_size : None for full batch, else samples per step, in a new random order each epoch.
-    seed : of the minibatches' order.
-    record_every : iterations between records (default n_iter / 20); iteration 0 and n_iter are always recorded.
-    checkpoint_every : records between checkpoints in a run folder.
-    """
-
-    lr: float
-    n_iter: int
-    adversarial: bool = False
-    ascent_lr: float | None = None
-    eps: float | None = None
-    objective: str = "neg_label_logit"
-    n_ascent: int = 1
-    norm: str = "linf"
-    batch_size: int | None = None
-    seed: int = 0
-    record_every: int | None = None
-    checkpoint_every: int = 1
-
-    def __post_init__(self):
-        checks.integer("n_iter", self.n_iter, 0)
-        checks.choice("adversarial", self.adversarial, (True, False))
-        checks.choice("objective", self.objective, checks.OBJECTIVES)
-        checks.choice("norm", self.norm, checks.NORMS)
-        checks.integer("n_ascent", self.n_ascent, 1)
-        checks.integer("checkpoint_every", self.checkpoint_every, 1)
-        for name in ("batch_size", "record_every"):
-            if getattr(self, name) is not None:
-                checks.integer(name, getattr(self, name), 1)
-        rules = {"lr": {"above": 0}, "ascent_lr": {"above": 0}, "eps": {"low": 0}}
-        for name, rule in rules.items():
-            if getattr(self, name) is not None:
-                checks.per_run(name, getattr(self, name), np.size(getattr(self, name)), **rule)
-        for name in ("ascent_lr", "eps"):
-            if (getattr(self, name) is None) == self.adversarial:
-                rule = "must be given" if self.adversarial else "must be None"
-                raise ValueError(f"{name} = {getattr(self, name)!r}: {rule} when adversarial = {self.adversarial}")
-
-    def as_dict(self) -> dict:
-        """JSON-ready, as it stands in config.json and in checkpoints."""
-        return {name: np.asarray(value).tolist() for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """The trained network and its history: arrays whose first axis is the record; key "iteration" says which.
 
-    ``diverged_at`` (R,): with `diverged` = "drop", the iteration at which a run ceased to be finite, NaN if it did not.
+    ``diverged_at`` (R,): the iteration at which a run ceased to be finite, NaN if it did not.
     """
 
-    net: PatchCNN
-    history: dict[str, np.ndarray]
-    diverged_at: np.ndarray | None = None
+    net: Model
+    history: History
+    diverged_at: np.ndarray
 
     @property
     def iteration(self) -> int:
@@ -130,128 +77,126 @@ class _Interrupt:
             signal.signal(signal.SIGINT, self.before)
 
 
-class _Trainer:
-    def __init__(self, net, data, config, test, metrics, run_dir, diverged="raise"):
-        checks.choice("diverged", diverged, ("raise", "drop"))
-        if diverged == "drop" and run_dir is not None:
-            raise ValueError("diverged = 'drop': a run folder does not keep which runs were dropped; give no run_dir")
-        self.dropped = np.full(net.n_runs, np.nan) if diverged == "drop" else None
-        self.config, self.metrics, self.features = config, metrics, getattr(data, "features", None)
-        self.net = net.with_weights(net.W)
-        self.X, self.y = self.net.check(*_samples(data))
-        self.test = None if test is None else self.net.check(*_samples(test))
-        R, N = net.n_runs, self.X.shape[1]
-        if config.batch_size is not None and config.batch_size > N:
-            raise ValueError(f"batch_size = {config.batch_size}: must be <= the number of samples {N}")
-        self.lr = checks.per_run("lr", config.lr, R, above=0, dtype=net.dtype)
+class Trainer:
+    """One training: everything is checked when it is made, before anything is written."""
+
+    def __init__(self, net, data, config, test=None, metrics=None, diverged="raise"):
+        self.drops = checks.choice("diverged", diverged, ("raise", "drop")) == "drop"
+        data, self.config = as_data(data), config
+        self.net = net = net.copy()
+        self.X, self.y = net.check(data.X, data.y)
+        self.test = None if test is None else net.check(as_data(test).X, as_data(test).y)
+        R, N, c = net.n_runs, self.X.shape[1], config
+        if c.batch_size is not None and c.batch_size > N:
+            raise ValueError(f"batch_size = {c.batch_size}: must be <= the number of samples {N}")
+        lr = checks.per_run("lr", c.lr, R, above=0, dtype=net.dtype)
+        self.optimiser = SGD(lr, c.momentum, c.weight_decay, net.batched)
         self.step, self.eps = np.zeros(R), np.zeros(R)
-        if config.adversarial:
-            self.step = checks.per_run("ascent_lr", config.ascent_lr, R, above=0, dtype=net.dtype)
-            self.eps = checks.per_run("eps", config.eps, R, low=0, dtype=net.dtype)
-        self.seeds = checks.seeds(config.seed, R)
-        self.every = config.record_every or max(config.n_iter // 20, 1)
-        self.iteration, self.records = 0, []
-        self.batch = self.net.prepare(self.X, self.y)
-        self.test_batch = None if test is None else self.net.prepare(*self.test)
-        self.folder = None if run_dir is None else self._open(run_dir, net)
+        if c.adversarial:
+            self.step = checks.per_run("ascent_lr", c.ascent_lr, R, above=0, dtype=net.dtype)
+            self.eps = checks.per_run("eps", c.eps, R, low=0, dtype=net.dtype)
+        self.seeds = checks.seeds(c.seed, R)
+        self.fused = "train" in net.capabilities and self.optimiser.plain
+        self.iteration, self.diverged_at = 0, np.full(R, np.nan)
+        self.batch = net.prepare(self.X, self.y)
+        self.test_batch = None if test is None else net.prepare(*self.test)
+        self.recorder = Recorder([Measurement(lambda net, _: self.progress_of(net, data), c.record_points),
+                                  *self.injected(metrics)], c.n_iter)  # fmt: skip
 
-    # -------------------------------------------------------------- run folder
-    def _open(self, run_dir, net):
-        folder = store.make_folder(run_dir)
-        self.identity = {
-            "format": store.FORMAT,
+    def injected(self, metrics) -> list[Measurement]:
+        """What the caller wants recorded; a function alone goes by the clock of the loss."""
+        if metrics is None:
+            return []
+        many = metrics if isinstance(metrics, (list, tuple)) else [metrics]
+        return [one if isinstance(one, Measurement) else Measurement(one, self.config.record_points) for one in many]
+
+    def identity(self) -> dict:
+        """What tells this training from every other, JSON-ready."""
+        return {
             "config": self.config.as_dict(),
-            "start": store.digest(net.W) + f" q={net.q} rho={net.rho!r} {net.backend}",
+            "start": self.net.fingerprint(),
             "data": store.digest(self.X, self.y, *(self.test or ())),
+            "clocks": [one.every for one in self.recorder.measurements],
         }
-        self.file = folder / "checkpoint.npz"
-        if self.file.exists():
-            held = read_checkpoint(self.file, net.backend)
-            for part, mine in self.identity.items():
-                theirs = held.identity.get(part)
-                if theirs != mine:
-                    what = _difference(part, theirs, mine)
-                    raise store.CheckpointError(f"{folder}: holds another run, nothing was changed; {what}")
-            self.net = held.net
-            self.iteration = held.iteration
-            self.records = [{k: a[t] for k, a in held.history.items()} for t in range(len(held.history["iteration"]))]
-        else:
-            if (folder / "config.json").exists():
-                known = store.load_json(folder / "config.json")
-                if known.get("config") != self.identity["config"]:
-                    raise store.CheckpointError(f"{folder}: holds another run's config.json, nothing was changed")
-            store.save_json(
-                folder / "config.json",
-                {"format": store.FORMAT, "config": self.config.as_dict(), "environment": store.environment()},
-            )
-        return folder
 
-    def _save(self):
-        if self.folder is not None:
-            state = {"W": self.net.W, "q": self.net.q, "rho": self.net.rho, "iteration": self.iteration}
-            history = {f"history/{name}": a for name, a in self.history().items()}
-            store.save_npz(self.file, identity=json.dumps(self.identity), **state, **history)
-
-    def _save_history(self):
-        if self.folder is not None:
-            store.save_npz(self.folder / "history.npz", **self.history())
+    def restore(self, held: Checkpoint, blocks: list[dict]) -> None:
+        """Continue from a checkpoint; ValueError where it does not fit."""
+        net = type(self.net).from_arrays(held.arrays, **held.options)
+        for name, a in self.net.arrays().items():
+            if net.arrays()[name].shape != a.shape or net.arrays()[name].dtype != a.dtype:
+                raise ValueError(f"its {name} has shape {net.arrays()[name].shape}, and not {a.shape}")
+        self.net, self.iteration = net, held.iteration
+        self.optimiser.restore(held.optimiser)
+        self.diverged_at = self.diverged_at if held.diverged_at is None else held.diverged_at
+        if held.history is not None:
+            self.recorder.restore(held.history)
+        for block in blocks:
+            self.recorder.extend(block)
 
     # -------------------------------------------------------------- records
-    def history(self):
-        return {name: np.stack([r[name] for r in self.records]) for name in self.records[0]}
-
-    def result(self):
-        return TrainResult(self.net, self.history(), self.dropped)
-
-    def drop(self, runs, iteration):
-        """Diverged runs rest from here on, with weights 0, and their records are NaN."""
-        self.dropped[runs] = iteration
-        self.net.weights[runs] = 0
-
-    def record(self):
-        net = self.net
+    def progress_of(self, net, data) -> dict:
+        """Loss, accuracies, and what the model has to say of the data's directions."""
 
         def outcome(batch, y):
-            F = net.engine.logits(net.weights, batch, net.q, net.rho)
+            F = net.logits_of(batch)
             y = np.broadcast_to(y, F.shape[:2])
             loss, right = formulas.cross_entropy(F, y), formulas.margin(F, y) > 0
             return net.drop_runs_axis(loss.mean(axis=1)), net.drop_runs_axis(right.mean(axis=1))
 
         loss, accuracy = outcome(self.batch, self.y)
-        entry = {"iteration": self.iteration, "loss": loss, "train_accuracy": accuracy}
+        found = {"loss": loss, "train_accuracy": accuracy}
         if self.test is not None:
-            entry["test_accuracy"] = outcome(self.test_batch, self.test[1])[1]
-        if self.features is not None:
-            entry |= correlations(net, self.features)
-        if self.metrics is not None:
-            entry |= self.metrics(net, self.iteration)
-        entry = {name: np.asarray(value) for name, value in entry.items()}
-        if self.dropped is not None and not np.isnan(self.dropped).all():
-            gone = ~np.isnan(self.dropped if net.batched else self.dropped[0])
-            entry |= {name: _blank(value, gone) for name, value in entry.items() if name != "iteration"}
-        self.records.append(entry)
+            found["test_accuracy"] = outcome(self.test_batch, self.test[1])[1]
+        return found | net.measured(data)
+
+    def record(self) -> None:
+        gone = ~np.isnan(self.diverged_at)
+        self.recorder.record(self.net, self.iteration, self.net.drop_runs_axis(gone) if gone.any() else None)
+
+    def result(self) -> TrainResult:
+        return TrainResult(self.net, self.recorder.history(), self.diverged_at)
 
     # -------------------------------------------------------------- the loop
-    def advance(self, n):
-        """`n` iterations; returns them done and the runs that went wrong at the last of them."""
+    def advance(self, n: int) -> None:
+        """`n` iterations; runs whose loss ceases to be finite are noted, and rest from there on."""
         c, net = self.config, self.net
-        ascent = (checks.OBJECTIVES[c.objective], self.step, self.eps, checks.NORMS[c.norm], c.n_ascent * c.adversarial)
-        if c.batch_size is None:
-            _, bad = net.engine.train(net.weights, self.batch, net.q, net.rho, self.lr, n, *ascent)
-            if self.dropped is not None:
-                self.drop(np.flatnonzero(bad >= 0), self.iteration + bad[bad >= 0])
-            elif (bad >= 0).any():
-                first = int(bad[bad >= 0].min())
-                return first, np.flatnonzero(bad == first).tolist()
-            return n, []
-        for done in range(n):
-            batch = net.prepare(*self.minibatch(self.iteration + done))
-            _, bad = net.engine.train(net.weights, batch, net.q, net.rho, self.lr, 1, *ascent)
-            if self.dropped is not None:
-                self.drop(np.flatnonzero(bad >= 0), self.iteration + done)
-            elif (bad >= 0).any():
-                return done, np.flatnonzero(bad >= 0).tolist()
-        return n, []
+        if self.fused and c.batch_size is None:
+            self.note(net.train(self.batch, self.optimiser.lr, n, *self.ascent()))
+            self.iteration += n
+            return
+        for _ in range(n):
+            X, y = (self.X, self.y) if c.batch_size is None else self.minibatch(self.iteration)
+            if self.fused:
+                bad = net.train(net.prepare(X, y), self.optimiser.lr, 1, *self.ascent())
+            else:
+                bad = np.where(np.isfinite(self.step_by_gradient(X, y)), -1, 0)
+            self.note(bad)
+            self.iteration += 1
+
+    def ascent(self) -> tuple:
+        """The engine's arguments of the ascent; no steps of it in standard training."""
+        c = self.config
+        return checks.OBJECTIVES[c.objective], self.step, self.eps, checks.NORMS[c.norm], c.n_ascent * c.adversarial
+
+    def step_by_gradient(self, X, y) -> np.ndarray:
+        """One iteration by the model's own `loss_and_grad`; the loss (R,)."""
+        c, net = self.config, self.net
+        if c.adversarial:
+            rates = {"lr": self.step, "eps": self.eps}
+            X = ascended(net, X, y, **rates, objective=c.objective, norm=c.norm, n_steps=c.n_ascent)
+        X, y = (a if net.batched and len(a) > 1 else a[0] for a in (X, y))
+        loss, gradient = net.loss_and_grad(X, y)
+        gradients = gradient if isinstance(gradient, dict) else dict.fromkeys(net.parameters, gradient)
+        rest = np.isnan(self.diverged_at)
+        self.optimiser.step(net.parameters, gradients, None if rest.all() else rest)
+        return np.atleast_1d(loss)
+
+    def note(self, bad: np.ndarray) -> None:
+        """Runs that went wrong `bad` (R,) iterations from here, -1 where they did not, get weights 0."""
+        runs = (bad >= 0) & np.isnan(self.diverged_at)
+        self.diverged_at[runs] = self.iteration + bad[runs]
+        if runs.any():
+            self.net.put_zero(runs)
 
     def minibatch(self, iteration):
         N, size = self.X.shape[1], self.config.batch_size
@@ -265,85 +210,99 @@ class _Trainer:
             y.append(self.y[r % len(self.y)][chosen])
         return np.stack(X), np.stack(y)
 
-    def run(self, progress):
-        if not self.records:
+    def run(self, progress=None, folder: RunFolder | None = None) -> TrainResult:
+        """Train from where it is to the end; see `train`."""
+
+        def save():
+            if folder is not None:
+                folder.save(self.iteration, self.net, self.optimiser, self.recorder, self.diverged_at)
+
+        c, segment = self.config, 1
+        if not self.recorder.clock:
             self.record()
-            self._save()
-        n_iter, segment, saved = self.config.n_iter, 1, len(self.records)
+            save()
+        saved = len(self.recorder.clock)
         with _Interrupt() as interrupt:
-            while self.iteration < n_iter:
-                target = min((self.iteration // self.every + 1) * self.every, n_iter)
+            while self.iteration < c.n_iter:
+                target = self.recorder.next(self.iteration)
                 started, wanted = time.perf_counter(), min(segment, target - self.iteration)
-                done, bad = self.advance(wanted)
+                self.advance(wanted)
                 share = SEGMENT_SECONDS / max(time.perf_counter() - started, 1e-9)
                 segment = max(1, int(wanted * min(share, 2)))
-                self.iteration += done
-                at_record = self.iteration == target and not bad
-                if at_record:
-                    bad = [r for r, W in enumerate(self.net.weights) if not np.isfinite(W).all()]
-                    if self.dropped is not None:
-                        self.drop(bad, self.iteration)
-                        bad = []
-                if bad:
-                    self._save_history()
-                    raise DivergenceError(self.iteration, bad, self.result())
-                if at_record:
+                if self.iteration == target:
+                    self.note(np.where(self.net.finite(), -1, 0))
+                if not self.drops and not np.isnan(self.diverged_at).all():
+                    self.stop(folder)
+                if self.iteration == target:
                     self.record()
-                    if len(self.records) - saved >= self.config.checkpoint_every or self.iteration == n_iter:
-                        self._save()
-                        saved = len(self.records)
+                    if len(self.recorder.clock) - saved >= c.checkpoint_every or self.iteration == c.n_iter:
+                        save()
+                        saved = len(self.recorder.clock)
                 if progress is not None:
                     progress(self.iteration)
-                if interrupt.hit and self.iteration < n_iter:
-                    self._save()
-                    self._save_history()
+                if interrupt.hit and self.iteration < c.n_iter:
+                    save()
+                    if folder is not None:
+                        folder.save_history(self.recorder.history())
                     raise TrainingInterrupted(self.iteration, self.result())
-        self._save_history()
+        if folder is not None:
+            folder.save_history(self.recorder.history())
         return self.result()
 
-
-def _blank(values, gone):
-    return np.where(gone.reshape(gone.shape + (1,) * (values.ndim - gone.ndim)), np.nan, values)
-
-
-def _samples(data):
-    return (data.X, data.y) if isinstance(data, PatchData) else data
-
-
-def _difference(part, theirs, mine):
-    if part != "config" or not isinstance(theirs, dict):
-        return {"start": "its initial network differs", "data": "its data differ"}.get(part, f"its {part} differs")
-    pairs = [f"{k} was {theirs.get(k)!r} and is {mine[k]!r}" for k in mine if theirs.get(k) != mine[k]]
-    return ", ".join(pairs)
+    def stop(self, folder):
+        """Raise for the runs that diverged first; what others did since is not known."""
+        first = np.nanmin(self.diverged_at)
+        self.diverged_at[self.diverged_at > first] = np.nan
+        if folder is not None:
+            folder.save_history(self.recorder.history())
+        raise DivergenceError(int(first), np.flatnonzero(self.diverged_at == first).tolist(), self.result())
 
 
 def train(
-    net: PatchCNN,
-    data: PatchData | tuple,
+    net: Model,
+    data: Data | tuple,
     config: TrainConfig,
-    test: PatchData | tuple | None = None,
+    test: Data | tuple | None = None,
     *,
-    metrics: Callable[[PatchCNN, int], dict] | None = None,
+    metrics: Callable[[Model, int], dict] | Measurement | Sequence | None = None,
     run_dir: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
     diverged: str = "raise",
 ) -> TrainResult:
-    """Train `net` (a network or a batch of runs; it is not changed) on `data`, a PatchData or a pair (X, y).
+    """Train `net` (a network or a batch of runs; it is not changed) on `data`, a Data or a pair (X, y).
 
     W <- W - lr grad L(W; X), or in adversarial training W <- W - lr grad L(W; X~).  Recorded at every record point:
-    "iteration", "loss" and "train_accuracy" on the clean training data, "test_accuracy" if `test` is given, the
-    correlations of :func:`advfeat.correlations` if the data know their features, and whatever `metrics(net, iteration)`
-    returns.  Run axes come second; a single network has none.
+    "iteration", "loss" and "train_accuracy" on the clean training data, "test_accuracy" if `test` is given, and what
+    the model measures of the data's directions (a patch network: :func:`advfeat.correlations`).  Run axes come second;
+    a single network has none.
 
-    With `run_dir`, configuration, history and a checkpoint are kept there, and the same call continues an unfinished
-    run to the same bits.  `progress(iteration)` is called now and then.  `diverged` = "drop" lets the other runs of a
-    batch go on when one diverges: its records are NaN from then on, its weights 0; `TrainResult.diverged_at` says when.
+    Parameters
+    ----------
+    metrics : a function of the network and the iteration that returns arrays by name, called at every record point; a
+        :class:`advfeat.training.Measurement`, which has a clock of its own; or a list of them.
+    run_dir : a folder in which configuration, history and a checkpoint are kept; the same call continues an unfinished
+        run to the same bits.
+    progress : called with the iteration now and then.
+    diverged : "raise", or "drop": the other runs of a batch go on when one diverges; its records are NaN from then on,
+        its weights 0.  `TrainResult.diverged_at` says when, in both.
 
     Raises
     ------
     DivergenceError, TrainingInterrupted
         Both carry ``result``, what was recorded so far; a run folder keeps its last checkpoint.
     CheckpointError
-        `run_dir` holds another run, or a damaged one.  Nothing is overwritten.
+        `run_dir` holds another run or a damaged one, or another process trains there.  Nothing is overwritten.
     """
-    return _Trainer(net, data, config, test, metrics, run_dir, diverged).run(progress)
+    trainer = Trainer(net, data, config, test, metrics, diverged)
+    if run_dir is None:
+        return trainer.run(progress)
+    with RunFolder(run_dir, trainer.identity()) as folder:
+        held = folder.open()
+        if held is not None:
+            try:
+                trainer.restore(held, folder.records())
+            except (KeyError, TypeError, ValueError) as error:
+                if isinstance(error, store.CheckpointError):
+                    raise
+                raise store.CheckpointError(f"{folder.checkpoint}: does not fit this training, {error}") from None
+        return trainer.run(progress, folder)

@@ -243,6 +243,7 @@ def test_what_does_not_fit_is_named(problem):
         Aligned()(model, (X, y), ThreatModel())
     with pytest.raises(TypeError, match="data is a ndarray: must have X, y, arrays and directions, or be a pair"):
         PGD()(model, X, ThreatModel())
-    with pytest.raises(TypeError, match="has no loss_and_grad: it can be attacked, but not trained"):
-        model.loss_and_grad(X, y)
+    if isinstance(model, OneHiddenLayer):
+        with pytest.raises(TypeError, match="has no loss_and_grad: it can be attacked, but not trained"):
+            model.loss_and_grad(X, y)
     assert isinstance(model, Model)

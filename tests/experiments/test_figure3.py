@@ -10,6 +10,7 @@ from advfeat.experiments import figure3 as experiment
 from advfeat.experiments.configuration import Figure3Config
 from advfeat.reporting.figures import figure3
 from advfeat.theory import events, plateau
+from advfeat.training import History
 
 CONFIG = Figure3Config(n_seeds=1)
 
@@ -40,10 +41,10 @@ def test_the_claims_fail_on_other_evidence(run):
     swapped = dataclasses.replace(run, histories=dict(zip(run.histories, list(run.histories.values())[::-1])))
     assert verdicts(swapped) == [True, False, True, False, True, False, False]
     assert not verdicts(run, dataclasses.replace(CONFIG, ascent_lr=60.0))[-1]
-    flat = dict(run.histories["adversarial"])
-    flat["robust_accuracy"] = np.where(np.isnan(flat["robust_accuracy"]), np.nan, 0.0)
+    flat = run.histories["adversarial"].arrays()
+    flat["robust_accuracy"] = 0 * flat["robust_accuracy"]
     flat["test_accuracy"] = flat["test_accuracy"] * 0.9
-    broken = dataclasses.replace(run, histories={**run.histories, "adversarial": flat})
+    broken = dataclasses.replace(run, histories={**run.histories, "adversarial": History.from_arrays(flat)})
     assert verdicts(broken) == [True, True, False, False, False, False, True]
 
 

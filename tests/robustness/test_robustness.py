@@ -20,6 +20,7 @@ from advfeat.robustness import catalogue, curves
 from advfeat.robustness.catalogue import SEARCH
 from advfeat.robustness.curves import Sandwich, curve_attacks, per_class, sandwich, summary
 from advfeat.robustness.evaluate import Evaluation
+from advfeat.training import History
 
 SMALL = {"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 16, "n_train": 9, "n_test": 6, "rho": 30.0}
 CONFIG = Figure3Config(**SMALL, alpha=2.0, lr=5.0, n_iter=600, n_records=3, n_seeds=2)
@@ -312,7 +313,7 @@ def test_bad_input_is_a_clear_error(arguments, message, run, capsys):
 def test_figure_3_stands_on_both_bounds(run):
     for history in run.histories.values():
         keys = ("interval", "certified", "robust")
-        records = {key: experiment.at_records(history, f"{key}_accuracy")[1] for key in keys}
+        records = {key: history[f"{key}_accuracy"] for key in keys}
         assert (records["interval"] <= records["certified"]).all()
         assert (records["certified"] <= records["robust"]).all()
     bottom = figures.figure3(run.histories, CONFIG).axes[5]
@@ -345,7 +346,8 @@ def test_bounds_certify_what_intervals_leave_open(run, data, found):
 
 def test_histories_of_before_stay_readable(run, tmp_path):
     """Without "interval_accuracy", when "certified_accuracy" was the intervals'."""
-    old = {name: {k: a for k, a in h.items() if k != "interval_accuracy"} for name, h in run.histories.items()}
+    held = {name: h.arrays().items() for name, h in run.histories.items()}
+    old = {name: History.from_arrays({k: a for k, a in h if "interval_accuracy" not in k}) for name, h in held.items()}
     past = dataclasses.replace(run, histories=old)
     style.save(figures.figure3(old, CONFIG), tmp_path / "figure3")
     run_page.write_report(past, CONFIG, tmp_path / "figure3.png", tmp_path / "report.html", {})

@@ -109,9 +109,9 @@ def test_threads_do_not_change_a_bit(config, set_threads):
 
 def test_minibatches_visit_every_sample_once_per_epoch():
     """With q-independent data of one sample per feature, an epoch of size-1 batches moves every class once."""
-    from advfeat.training.loop import _Trainer
+    from advfeat.training.loop import Trainer
 
-    trainer = _Trainer(NET.run(0), RUNS[0], TrainConfig(lr=1.0, n_iter=9, batch_size=4), None, None, None)
+    trainer = Trainer(NET.run(0), RUNS[0], TrainConfig(lr=1.0, n_iter=9, batch_size=4))
     seen = [trainer.minibatch(i)[0][0] for i in range(3)]
     assert [len(x) for x in seen] == [4, 4, 1]
     rows = {row.tobytes() for x in seen for row in x}
@@ -242,6 +242,6 @@ def test_a_damaged_checkpoint_is_refused_and_kept(damage, tmp_path):
         file.write_text("hello")
     kept = file.read_bytes()
     for action in (lambda: train(NET, DATA, STANDARD, run_dir=tmp_path), lambda: load(tmp_path)):
-        with pytest.raises(CheckpointError, match=r"checkpoint.npz: (truncated|not)"):
+        with pytest.raises(CheckpointError, match=r"checkpoint.npz: (damaged|is not|not)"):
             action()
     assert file.read_bytes() == kept
