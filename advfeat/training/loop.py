@@ -121,6 +121,8 @@ class Trainer:
 
     def restore(self, held: Checkpoint, blocks: list[dict]) -> None:
         """Continue from a checkpoint; ValueError where it does not fit."""
+        if held.kind != self.net.kind:
+            raise ValueError(f"it holds a model of kind {held.kind!r}, and not {self.net.kind!r}")
         net = type(self.net).from_arrays(held.arrays, **held.options)
         for name, a in self.net.arrays().items():
             if net.arrays()[name].shape != a.shape or net.arrays()[name].dtype != a.dtype:
