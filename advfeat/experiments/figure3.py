@@ -106,7 +106,7 @@ def run(
     elif any(out.iterdir()):
         raise store.CheckpointError(f"{out}: not empty and no run folder (no config.json), nothing was changed")
     else:
-        store.save_json(out / "config.json", {"format": store.FORMAT, "environment": store.environment(), **known})
+        store.save_json(out / "config.json", {"environment": store.environment(), **known})
     for name in TRAININGS:
         measure = Measurement(config)
         report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
