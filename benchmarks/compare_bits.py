@@ -240,8 +240,14 @@ def reproduce(engine, dtype):
         run, out = af.load(folder / "run"), {}
         for name, net in run.nets.items():
             out[f"{name}/W"] = net.W
-            out |= {f"{name}/{key}": values for key, values in run.histories[name].items()}
+            out |= {f"{name}/{key}": _measured(values) for key, values in run.histories[name].items()}
     return out
+
+
+def _measured(values):
+    """The rows in which something was measured: earlier versions write NaN between them."""
+    rows = np.asarray(values, float).reshape(len(values), -1)
+    return values[~np.isnan(rows).all(axis=1)]
 
 
 SWEEP = """
