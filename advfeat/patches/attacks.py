@@ -1,6 +1,7 @@
 """Attacks that know the patch network or its data: the paper's ascent, feature swap, moves along neurons, rescue."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -66,9 +67,13 @@ def feature_swap(data: PatchData, *, eps, norm: str = "linf", seed=0) -> np.ndar
 
 def drawn_classes(y, seeds, sample, k):
     """A random class other than the label, (R, N), keyed by seed and the sample's number."""
-    keys = zip(seeds, sample.tolist())
-    draws = [[stream(seed, "attacks", SWAP_DRAW, n).integers(k - 1) for n in row] for seed, row in keys]
+    draws = [[_draw(seed, n, k - 1) for n in row] for seed, row in zip(seeds, sample.tolist())]
     return (y + 1 + np.array(draws)) % k
+
+
+@lru_cache(1 << 16)  # the same at every record point: a generator takes 50 us to make
+def _draw(seed, n, k):
+    return stream(seed, "attacks", SWAP_DRAW, n).integers(k)
 
 
 def swap(y, other, robust, strength, v):
