@@ -1,0 +1,141 @@
+"""Processes that are killed at any moment, and two that want one folder: nothing is lost and nothing is mixed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import advfeat
+from advfeat.core import store
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="SIGKILL")]
+
+ROOT = Path(advfeat.__file__).resolve().parents[1]
+FIELDS = {"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 8, "n_train": 6, "n_test": 6, "n_iter": 2000,
+          "n_records": 10, "rho": 10, "lr": 2}  # fmt: skip
+PAIRS = [f"{key}={value}" for key, value in FIELDS.items()]
+SPEC = """
+[sweep]
+engine = "both"
+training = ["standard", "adversarial"]
+metrics = ["A", "B", "certified_accuracy", "robust_accuracy"]
+[base]
+{base}
+[axes]
+alpha = [1.5, 2.0, 3.0]
+eps = [0.5, 1.0]
+[[plot]]
+metric = "B"
+x = "alpha"
+training = "standard"
+engine = "network"
+at = {{ eps = 0.5 }}
+"""
+TRAIN = textwrap.dedent("""
+    import sys
+    import advfeat as af
+    from advfeat.experiments.configuration import Figure3Config
+    config = Figure3Config.build(None, {pairs!r}, n_seeds=2)
+    af.train(config.network(), config.data("train"), config.training(True), run_dir=sys.argv[1])
+""")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "advfeat", *map(str, arguments)]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def finish(arguments):
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Per kind of work: the command into a folder, and the folder of an undisturbed run."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    spec = place / "spec.toml"
+    spec.write_text(SPEC.format(base="\n".join(f"{key} = {value}" for key, value in FIELDS.items() if key != "n_iter")
+                                + "\nn_iter = 200\nn_seeds = 2"))  # fmt: skip
+    run = ["reproduce", "--seeds", 2, "--set", *PAIRS, "--out"]
+    works = {
+        "reproduce": lambda out: command(*run, out),
+        "sweep": lambda out: command("sweep", spec, "--jobs", 2, "--largest-batch", 3, "--out", out),
+        "robustness": lambda out: command("robustness", place / "reproduce", "--eps-grid", "0.2:1:6", "--samples", 8,
+                                          "--max-nodes", 8, "--rtol", 0.1, "--out", out),
+        "train": lambda out: [sys.executable, "-c", TRAIN.format(pairs=PAIRS), str(out)],
+    }  # fmt: skip
+    seconds = {}
+    for name, work in works.items():
+        begin = time.perf_counter()
+        finish(work(place / name))
+        seconds[name] = time.perf_counter() - begin
+    return place, works, seconds
+
+
+def content(folder):
+    """What must be equal: arrays of every .npz, tables and pictures."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.suffix in (".png", ".parquet"):
+            found[name] = path.read_bytes()
+        elif path.suffix == ".npz":
+            found |= {f"{name}/{key}": a.tobytes() for key, a in store.load_npz(path).items()
+                      if key not in ("head", "digest")}  # fmt: skip
+        elif path.name == "records.bin":
+            found[name] = path.stat().st_size
+    return found
+
+
+@pytest.mark.parametrize("name", ["reproduce", "sweep", "robustness", "train"])
+@pytest.mark.parametrize("trial", range(8))
+def test_a_killed_command_continues_to_the_same_files(name, trial, undisturbed, tmp_path):
+    """Killed three times, at any moments, with all of its processes; then once more to the end."""
+    place, works, seconds = undisturbed
+    rng = np.random.default_rng([trial, *name.encode()])
+    for wait in rng.uniform(0.2, 1.0, 3) * seconds[name]:
+        process = subprocess.Popen(works[name](tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env=environment(), start_new_session=True)  # fmt: skip
+        time.sleep(wait)
+        with_all = os.getpgid(process.pid) if process.poll() is None else None
+        if with_all is not None:
+            os.killpg(with_all, signal.SIGKILL)
+        process.wait()
+    finish(works[name](tmp_path / "out"))
+    assert content(tmp_path / "out") == content(place / name)
+    left = [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]
+    assert left == []
+
+
+@pytest.mark.parametrize("trial", range(20))
+def test_two_writers_never_mix(trial, tmp_path):
+    """Two configurations into one folder at once: one of them has it, whole, and the other is refused by name."""
+    out, wait = tmp_path / "out", np.random.default_rng(trial).uniform(0, 0.5)
+    both = []
+    for alpha in (2.5, 3.5):
+        arguments = command("reproduce", "--seeds", 1, "--set", *PAIRS, f"alpha={alpha}", "--out", out)
+        both.append(subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                     env=environment()))  # fmt: skip
+        time.sleep(wait)
+    said = [process.communicate()[1] for process in both]
+    ended = [process.returncode for process in both]
+    assert sorted(ended) == [0, 2], said
+    assert any(text in said[ended.index(2)] for text in ("another process is writing here", "holds another run"))
+    mine = (2.5, 3.5)[ended.index(0)]
+    assert json.loads((out / "config.json").read_text())["config"]["alpha"] == mine
+    alone = tmp_path / "alone"
+    finish(command("reproduce", "--seeds", 1, "--set", *PAIRS, f"alpha={mine}", "--out", alone))
+    assert content(out) == content(alone)
+    shutil.rmtree(out)
