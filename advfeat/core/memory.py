@@ -14,19 +14,21 @@ def available() -> int:
     """Bytes that this process may still take: what Linux calls available, or less where a control group (a container,
     a job of a cluster) allows less; all memory of the machine where the system does not say what is free."""
     free = [_physical()]
-    try:
-        lines = (PROC / "meminfo").read_text().splitlines()
-        free += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-        groups = (PROC / "self/cgroup").read_text().splitlines()
-    except (OSError, ValueError):
-        groups = []
-    for line in groups:
+    free += [1024 * int(line.split()[1]) for line in _lines(PROC / "meminfo") if line.startswith("MemAvailable:")]
+    for line in _lines(PROC / "self/cgroup"):
         _, controllers, path = line.split(":", 2)
         if not controllers:
             free += _left(GROUPS, path, *VERSION_2)
         elif "memory" in controllers.split(","):
             free += _left(GROUPS / "memory", path, *VERSION_1)
     return max(min(free), 0)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _physical() -> int:
@@ -42,7 +44,7 @@ def _left(root: Path, path: str, limit: str, current: str, cache: str) -> list[i
     for group in (folder, *folder.parents):
         try:
             most, used = int((group / limit).read_text()), int((group / current).read_text())
-            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            stat = dict(line.split() for line in _lines(group / "memory.stat"))
             found.append(most - used + int(stat.get(cache, 0)))
         except (OSError, ValueError):  # no such group or file, or a limit of "max"
             pass
