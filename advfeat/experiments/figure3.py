@@ -19,13 +19,18 @@ from ..training.loop import train
 from .configuration import Figure3Config
 
 TRAININGS = ("standard", "adversarial")
+#: What a run leaves in its folder, in the order in which it goes when it is begun anew: config.json last, so that the
+#: folder is a run's until then.
+FILES = ("report.html", "figure3.png", "figure3.pdf", "history.npz", *(f"{training}/{name}" for training in TRAININGS
+         for name in ("history.npz", "checkpoint.npz", "records.bin", "config.json")), "config.json")  # fmt: skip
 
 
-def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64) -> RobustAccuracy:
-    """Robust accuracy at radius `eps` between the attacks of the configuration and branch and bound."""
+def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64, seeds=None) -> RobustAccuracy:
+    """Robust accuracy at radius `eps` between the attacks of the configuration and branch and bound; `seeds` are those
+    of the networks (default: the configuration's)."""
     return robust_accuracy(
         net, data, eps=eps, norm=config.norm, max_nodes=max_nodes, ascent_lr=config.ascent_lr,
-        n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, seed=config.seeds,
+        n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, seed=config.seeds if seeds is None else seeds,
     )  # fmt: skip
 
 
@@ -86,16 +91,18 @@ def run(
     *,
     weights: np.ndarray | None = None,
     progress: Callable[[str, int], None] | None = None,
+    force: bool = False,
 ) -> run_folder.Run:
     """Both trainings into the run folder `out`, continuing what is there; returns the folder's content.
 
     `progress(training, iteration)` is called now and then.  Raises CheckpointError when `out` holds a run of another
-    configuration.
+    configuration, unless `force`: a run that is there, of whatever configuration, is removed then and begun anew.
     """
     net, data = config.network(weights), config.data("train")
     out = store.make_folder(out)
     known = {"config": config.as_dict(), "start": store.digest(net.W), "trainings": list(TRAININGS)}
-    if (out / "config.json").exists():
+    there = (out / "config.json").exists()
+    if there and not force:
         held = store.load_json(out / "config.json")
         theirs = held.get("config") or {}
         changed = [k for k, v in known["config"].items() if theirs.get(k) != v]
@@ -103,9 +110,11 @@ def run(
             what = ", ".join(f"{k} was {theirs.get(k)!r} and is {known['config'][k]!r}" for k in changed)
             what = what or "initial weights differ"
             raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what}")
-    elif any(out.iterdir()):
+    elif not there and any(path.name != ".lock" for path in out.iterdir()):
         raise store.CheckpointError(f"{out}: not empty and no run folder (no config.json), nothing was changed")
     else:
+        for name in FILES if force else ():
+            (out / name).unlink(missing_ok=True)
         store.save_json(out / "config.json", {"format": store.FORMAT, "environment": store.environment(), **known})
     for name in TRAININGS:
         measure = Measurement(config)
