@@ -20,13 +20,18 @@ from ..training.loop import train
 from .configuration import Figure3Config
 
 TRAININGS = ("standard", "adversarial")
+#: What goes from a run's folder when it is begun anew; its config.json is replaced at the end, so that the folder is a
+#: run's at any moment.
+FILES = ("report.html", "figure3.png", "figure3.pdf", "history.npz", *(f"{training}/{name}" for training in TRAININGS
+         for name in ("history.npz", "checkpoint.npz", "records.bin", "config.json")))  # fmt: skip
 
 
-def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64) -> RobustAccuracy:
-    """Robust accuracy at radius `eps` between the attacks of the configuration and branch and bound."""
+def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64, seeds=None) -> RobustAccuracy:
+    """Robust accuracy at radius `eps` between the attacks of the configuration and branch and bound; `seeds` are those
+    of the networks (default: the configuration's)."""
     return robust_accuracy(
         net, data, eps=eps, norm=config.norm, max_nodes=max_nodes, ascent_lr=config.ascent_lr,
-        n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, seed=config.seeds,
+        n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, seed=config.seeds if seeds is None else seeds,
     )  # fmt: skip
 
 
@@ -80,16 +85,17 @@ def run(
     *,
     weights: np.ndarray | None = None,
     progress: Callable[[str, int], None] | None = None,
+    force: bool = False,
 ) -> run_folder.Run:
     """Both trainings into the run folder `out`, continuing what is there; returns the folder's content.
 
     `progress(training, iteration)` is called now and then.  Raises CheckpointError when `out` holds a run of another
-    configuration.
+    configuration, unless `force`: a run that is there, of whatever configuration, is removed then and begun anew.
     """
     net, data = config.network(weights), config.data("train")
     out = store.make_folder(out)
     with Lock(out):
-        _claim(out, config, net)
+        _claim(out, config, net, force)
         for name in TRAININGS:
             accuracies = Accuracies(config)
             report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
@@ -101,11 +107,11 @@ def run(
     return result
 
 
-def _claim(out: Path, config: Figure3Config, net) -> None:
-    """Make a new folder this run's; CheckpointError for one that holds anything else."""
+def _claim(out: Path, config: Figure3Config, net, force: bool) -> None:
+    """Make a new folder this run's; CheckpointError for one that holds anything else, unless `force` removes a run."""
     known = {"config": config.as_dict(), "start": store.digest(net.W), "trainings": list(TRAININGS)}
     about = out / "config.json"
-    if about.exists():
+    if about.exists() and not force:
         held = store.load_json(about)
         store.conform(about, held, {"config": dict, "start": str, "trainings": [str]})
         theirs = Figure3Config.from_dict(held["config"]).as_dict()
@@ -113,9 +119,11 @@ def _claim(out: Path, config: Figure3Config, net) -> None:
         if changed or any(held[part] != known[part] for part in ("start", "trainings")):
             what = ", ".join(changed) or "initial weights differ"
             raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what}")
-    elif {path.name for path in out.iterdir()} - {".lock"}:
+    elif not about.exists() and {path.name for path in out.iterdir()} - {".lock"}:
         raise store.CheckpointError(f"{out}: not empty and no run folder (no config.json), nothing was changed")
     else:
+        for name in FILES if force else ():
+            (out / name).unlink(missing_ok=True)
         store.save_json(about, {"environment": store.environment(), **known})
 
 

@@ -16,13 +16,17 @@ from .page import PAGE, table
 from .robustness_figures import robustness_figure, worst_example
 from .style import save
 
+#: What `write` leaves behind, in this order.
+FILES = ("robustness.png", "robustness.pdf", "worst_example.png", "worst_example.pdf", "robustness.npz",
+         "robustness.json", "robustness.html")  # fmt: skip
 BALL = {"linf": "l_inf", "l2": "patch-wise l_2", "l1": "patch-wise l_1"}
 
 
 def write(
-    found: dict[str, Sandwich], nets: dict, data: PatchData, seeds, config: Figure3Config, out, environment: dict
-) -> Path:
-    """Write everything into the folder `out`; returns the page's path."""
+    found: dict[str, Sandwich], nets: dict, data: PatchData, seeds, config: Figure3Config, out, environment: dict,
+    identity: dict | None = None,
+) -> Path:  # fmt: skip
+    """Write everything into the folder `out`, with `identity`, what `found` was made of; returns the page's path."""
     out = Path(out)
     trained = nets.get("adversarial")
     strength = None if trained is None else float(correlations(trained, data.features)["A"].max())
@@ -34,8 +38,10 @@ def write(
     head = {"environment": environment, "config": config.as_dict(), "seeds": list(seeds)}
     window = config.window(strength, next(iter(found.values())).norm)
     head |= {"window": window.ends, "window_premise": window.failed or window.premise}
-    store.save_json(out / "robustness.json", head | {"networks": numbers})
-    page = PAGE.format(title="advfeat: robust accuracy", body=_body(found, seeds, config, window, out, environment))
+    store.save_json(out / "robustness.json", head | {"networks": numbers, "identity": identity})
+    rows = radii_rows({name: held["seeds"] for name, held in numbers.items()})
+    body = _body(found, rows, seeds, config, window, out, environment)
+    page = PAGE.format(title="advfeat: robust accuracy", body=body)
     store.write(out / "robustness.html", lambda file: file.write(page), "w")
     return out / "robustness.html"
 
@@ -73,8 +79,9 @@ def _at(gap: dict) -> str:
     return f"{100 * gap['widest']:.1f} at {gap['eps']:.3g}" if gap["widest"] else "0"
 
 
-def radii_rows(found: dict[str, Sandwich], seeds) -> tuple[list[str], list[list[str]]]:
-    """Radii, their ratio and the widest gap on the grid, per network and seed; for the page and the terminal."""
+def radii_rows(numbers: dict[str, list[dict]]) -> tuple[list[str], list[list[str]]]:
+    """Radii, their ratio and the widest gap on the grid, per network and seed, from `curves.summary` of each network;
+    for the page and the terminal."""
     rows = [
         [
             name, row["seed"], f"{row['accuracy']:.2f}", _quartiles(row["radius"]["certified"]),
@@ -82,8 +89,8 @@ def radii_rows(found: dict[str, Sandwich], seeds) -> tuple[list[str], list[list[
             _number(row["interval_ratio"]["median"]), _at(row["gap"]), f"{100 * row['gap_outside_fall']:.1f}",
             _at(row["interval_gap"]),
         ]
-        for name, s in found.items()
-        for row in summary(s, seeds)
+        for name, held in numbers.items()
+        for row in held
     ]  # fmt: skip
     head = [
         "network", "seed", "accuracy", "certified radius", "broken radius", "ratio", "intervals' ratio",
@@ -143,7 +150,7 @@ def _verdict(name, s, seeds) -> str:
     )
 
 
-def _body(found, seeds, config, window, out, environment) -> str:
+def _body(found, radii, seeds, config, window, out, environment) -> str:
     def picture(name, alt):
         return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode((out / name).read_bytes()).decode()}">'
 
@@ -169,7 +176,7 @@ bound. In the middle every attack is run at each radius of the grid, on all samp
 there. {escape(window.sentence(config.eps_test))}.</p>
 <ul>{"".join(f"<li>{escape(_verdict(name, s, seeds))}</li>" for name, s in found.items())}</ul>
 <h2>Radii</h2>
-{table(*radii_rows(found, seeds))}
+{table(*radii)}
 <p class="note">Median (quartiles) over the samples that are right when clean. Ratio: median of certified / broken
 radius. Gaps: best attack minus certificate, at the radius of the grid where it is widest; off the fall: where robust
 accuracy is within {SHARE:g} of clean accuracy or of 0.</p>

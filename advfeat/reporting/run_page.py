@@ -31,12 +31,22 @@ def spread(values, digits: int = 2) -> str:
     return (middle if low == high else f"{middle} ({low} to {high})") + missing
 
 
-def outcome_rows(run: run_folder.Run, config: Figure3Config, theory: dict) -> tuple[list[str], list[list[str]]]:
-    """Final numbers per training, for the report and the terminal: medians over seeds with their range.
+def outcome(run: run_folder.Run, config: Figure3Config, theory: dict) -> dict:
+    """`figure3.summary`, and per training and seed, where there is a `theory` (`figure3.recursions`): the largest and
+    the last "deviation" of the correlations from the exact recursion, and the iteration "exact_until" which it is."""
+    found = summary(run, config)
+    for name in theory:
+        apart = deviation(run.histories[name], theory[name])
+        # exact records come first, so the last of them is behind all that are finite
+        last = apart[np.isfinite(apart).sum(axis=0) - 1, np.arange(apart.shape[1])]
+        found[name]["deviation"] = {"largest": np.nanmax(apart, axis=0), "last": last}
+        found[name]["exact_until"] = theory[name].saturated_at
+    return found
 
-    `theory` (`experiment.recursions`) adds the largest deviation of the correlations from the exact recursion.
-    """
-    s = summary(run, config)
+
+def outcome_rows(found: dict) -> tuple[list[str], list[list[str]]]:
+    """Final numbers per training, from `outcome`, for the report and the terminal: medians over seeds with their
+    range."""
     lines = [
         ("test accuracy", "accuracy", 2),
         ("robust accuracy, worst of all attacks", "robust", 2),
@@ -48,35 +58,48 @@ def outcome_rows(run: run_folder.Run, config: Figure3Config, theory: dict) -> tu
         ("iteration of test accuracy 0.95", "accuracy_time", 0),
         ("iteration of robust accuracy 0.95", "robust_time", 0),
     ]
-    rows = [[label, *(spread(s[t][key], digits) for t in TRAININGS)] for label, key, digits in lines]
-    if theory:
-        apart = {t: deviation(run.histories[t], theory[t]) for t in TRAININGS}
-        # exact records come first, so the last of them is behind all that are finite
-        last = {t: a[np.isfinite(a).sum(axis=0) - 1, np.arange(a.shape[1])] for t, a in apart.items()}
-        for when, chosen in (("largest", {t: np.nanmax(a, axis=0) for t, a in apart.items()}), ("last", last)):
-            cells = [f"{np.median(c):.1e} ({c.min():.1e} to {c.max():.1e})" for c in (chosen[t] for t in TRAININGS)]
+    rows = [[label, *(spread(found[t][key], digits) for t in TRAININGS)] for label, key, digits in lines]
+    if all("deviation" in found[t] for t in TRAININGS):
+        for when in ("largest", "last"):
+            cells = [f"{np.median(c):.1e} ({c.min():.1e} to {c.max():.1e})"
+                     for c in (found[t]["deviation"][when] for t in TRAININGS)]  # fmt: skip
             rows.append([f"correlations, {when} deviation from the exact recursion", *cells])
-        if any(np.isfinite(theory[t].saturated_at).any() for t in TRAININGS):
-            until = [spread(theory[t].saturated_at, 0) for t in TRAININGS]
+        if any(np.isfinite(found[t]["exact_until"]).any() for t in TRAININGS):
+            until = [spread(found[t]["exact_until"], 0) for t in TRAININGS]
             rows.append(["recursion exact until (then an axis saturates)", *until])
     return ["median (range) over seeds", *TRAININGS], rows
 
 
-def data_rows(config: Figure3Config, data: PatchData, window: Window) -> tuple[list[str], list[list[str]]]:
+def data_numbers(config: Figure3Config, data: PatchData, window: Window) -> dict:
     """What `advfeat data` says of a configuration and of one run's samples: Assumption 2.3, window, separation."""
     density, strength = config.distribution().assumption_2_3(config.q)
-    ends = f"({window.low:.4g}, {window.high:.4g})" if window.stands else "none"
+    n = min(len(data), MOST_COMPARED)
+    return {
+        "density_ratio": density,
+        "strength_ratio": strength,
+        "window": [window.low, window.high] if window.stands else None,
+        "window_premise": window.failed or window.premise,
+        "eps_test": config.eps_test,
+        "eps_test_is": window.place(config.eps_test),
+        "smallest_gap": {"value": smallest_gap(data.X[:n], data.y[:n]), "samples": n, "of": len(data)},
+        "eps": config.eps,
+    }
+
+
+def data_rows(numbers: dict) -> tuple[list[str], list[list[str]]]:
+    """`data_numbers` as a table."""
+    density, strength, window = numbers["density_ratio"], numbers["strength_ratio"], numbers["window"]
+    ends = "none" if window is None else f"({window[0]:.4g}, {window[1]:.4g})"
     rows = [
         ["density ratio c = P_R alpha^q / (P_NR beta^q)", f"{density:.4g}", f"{'' if density < 1 else 'NOT '}denser"],
         ["strength ratio alpha / beta", f"{strength:.4g}", f"{'' if strength > 1 else 'NOT '}stronger"],
-        ["window of eps_test (diagonal networks)", ends, window.failed or window.premise],
-        ["eps_test", f"{config.eps_test:g}", window.place(config.eps_test)],
+        ["window of eps_test (diagonal networks)", ends, numbers["window_premise"]],
+        ["eps_test", f"{numbers['eps_test']:g}", numbers["eps_test_is"]],
     ]
-    n = min(len(data), MOST_COMPARED)
-    gap = smallest_gap(data.X[:n], data.y[:n])
+    gap, n, total = numbers["smallest_gap"].values()
     if np.isfinite(gap):
-        part = "" if n == len(data) else f", the first {n:,} of {len(data):,} samples"
-        verdict = "holds" if gap >= 2 * config.eps else "does not hold"
+        part = "" if n == total else f", the first {n:,} of {total:,} samples"
+        verdict = "holds" if gap >= 2 * numbers["eps"] else "does not hold"
         rows.append([f"smallest |X - X'|_inf between labels (Sec. 2.5){part}", f"{gap:.4g}", f">= 2 eps {verdict}"])
     return ["quantity", "value", ""], rows
 
@@ -154,7 +177,7 @@ def write_report(run: run_folder.Run, config: Figure3Config, figure: Path, path:
     """Write the report of a finished run; `figure` is the PNG to embed, `theory` the recursions drawn in it."""
     picture = base64.b64encode(Path(figure).read_bytes()).decode()
     window = config.window(final_strength(run.histories["adversarial"]))
-    head, rows = outcome_rows(run, config, theory)
+    head, rows = outcome_rows(outcome(run, config, theory))
     body = f"""
 <h1>Feature learning in standard and adversarial training</h1>
 <p class="note">Figure 3 of Li &amp; Li (ICLR 2025), from trained networks: {config.n_seeds} seeds, {config.n_iter}

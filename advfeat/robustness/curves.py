@@ -7,6 +7,7 @@ own curve are counts of radii, monotone in eps by construction.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from .evaluate import Evaluation, measuring_attacks
 
 #: 0.05, 0.1, ..., 1.2
 EPS_GRID = np.linspace(0.05, 1.2, 24)
+LIVE = 20  # arrays of the samples' size that live at once: measured 15 (tests/robustness), of a network's attacks
 SHARE = 0.01  # bounds this close are one number; so far from clean accuracy and from 0, the curve is falling
 
 
@@ -114,6 +116,23 @@ def grid(eps) -> np.ndarray:
     return values
 
 
+class SandwichState(Protocol):
+    """Where `sandwich` keeps what it knows: the steps that are done, and the arrays of `Evaluation.arrays`."""
+
+    def load(self) -> tuple[int, dict[str, np.ndarray]] | None: ...
+
+    def save(self, step: int, arrays: dict[str, np.ndarray]) -> None: ...
+
+
+def memory_of(shape, n_radii: int, n_networks: int = 1) -> int:
+    """Bytes that `sandwich` needs for samples of `shape` (R, N, P, d) and so many radii, and the answers of so many
+    networks; counted on the safe side (the tests measure it)."""
+    R, N, P, d = shape
+    samples = R * N * P * d * 8
+    curves = n_radii * (R * N + 1000)  # a comparison with every sample, and the steps themselves
+    return (LIVE + n_networks) * samples + n_networks * curves + 200 * R * N * 8
+
+
 def sandwich(
     net: PatchCNN,
     data: PatchData,
@@ -128,6 +147,7 @@ def sandwich(
     rtol: float = 0.01,
     seed=0,
     progress: Callable[[str], None] | None = None,
+    state: SandwichState | None = None,
 ) -> Sandwich:
     """Certified and broken radii of every sample, and the attacks' own curves over the radii `eps`; all in float64.
 
@@ -145,7 +165,8 @@ def sandwich(
     max_nodes : branch and bound's budget per patch and rival at the radii `eps`; in the bisection an eighth of it.
     rtol : the share of itself to which the certified radius is narrowed; the broken one, which costs less, to rtol / 4.
     seed : the attacks' seed, or one per run.
-    progress : called with a label after the intervals, after each radius and after each bisection (len(eps) + 3 times).
+    progress : called with a label after every step: intervals, radii, two bisections, the audit (len(eps) + 4 times).
+    state : keeps what is known after every step, and continues from there to the same bits.
 
     Raises
     ------
@@ -158,25 +179,38 @@ def sandwich(
     progress = progress or (lambda label: None)
     max_nodes = checks.integer("max_nodes", max_nodes, 1)
     known = Evaluation(net, data, norm=norm, budget=budget, seed=seed)
-    interval_radii(known, eps)
-    progress("intervals")
-    attacks = curve_attacks(ascent_lr, n_steps, n_restarts)
-    for e in eps.tolist():
-        known.prove(e, "tangents")
-        for attack in attacks:
-            known.attack(e, attack, alone=True)
-        known.prove(e, SEARCH, max_nodes)
-        for attack in last_attacks(n_steps):
-            known.attack(e, attack)
-        progress(f"eps = {e:.3g}")
+    attacks, last = curve_attacks(ascent_lr, n_steps, n_restarts), last_attacks(n_steps)
+    few = max(max_nodes // 8, 1)
+    steps = [
+        ("intervals", interval_radii, known, eps),
+        *((f"eps = {e:.3g}", _radius, known, e, attacks, last, max_nodes) for e in eps.tolist()),
+        ("broken radii", known.bisect, "tangents", "broken", rtol / 4, few),
+        ("certified radii", known.bisect, SEARCH, "certified", rtol, few),
+        ("audit", _audit, known, n_steps),
+    ]
+    done, arrays = (state and state.load()) or (0, None)
+    if done:
+        known.restore(arrays)
+    for i, (label, step, *arguments) in enumerate(steps, 1):
+        if i > done:
+            step(*arguments)
+            if state is not None:
+                state.save(i, known.arrays())
+        progress(label)
     alone = {attack.name: known.alone[attack.name] for attack in attacks}
-    for method, end, share in (("tangents", "broken", 1 / 4), (SEARCH, "certified", 1)):
-        known.bisect(method, end, share * rtol, max(max_nodes // 8, 1))
-        progress(f"{end} radii")
-    _audit(known, n_steps)
     certified, interval = np.maximum(known.certified, 0), np.maximum(known.interval, 0)
     radii = known.correct, certified, known.broken, interval
     return Sandwich(eps, norm, known.held.data.y, *radii, known.X_adv, known.found_by, alone)
+
+
+def _radius(known: Evaluation, e: float, attacks, last, max_nodes: int):
+    """All that is asked at one radius of the grid."""
+    known.prove(e, "tangents")
+    for attack in attacks:
+        known.attack(e, attack, alone=True)
+    known.prove(e, SEARCH, max_nodes)
+    for attack in last:
+        known.attack(e, attack)
 
 
 def interval_radii(known: Evaluation, eps) -> None:

@@ -21,6 +21,7 @@ from .catalogue import SEARCH
 
 #: Attacks in the order in which they run: cheap first, the last one on what still stands.
 MEASURED_BY = ("feature_swap", "one_step", "aligned", "pgd_cross_entropy", "pgd_margin")
+FOUND = ("certified", "broken", "interval", "X_adv", "found_by")  # what `Evaluation` narrows, beside `alone`
 
 
 class Evaluation:
@@ -114,6 +115,17 @@ class Evaluation:
             self.prove(e, method, max_nodes, todo)
             up = self.certified >= e if end == "certified" else self.broken > e
             low, high = np.where(todo & up, e, low), np.where(todo & ~up, e, high)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that was found so far, by name; with it `restore` continues to the same bits."""
+        held = {name: getattr(self, name) for name in FOUND}
+        return held | {f"alone/{name}": radius for name, radius in self.alone.items()}
+
+    def restore(self, arrays):
+        """Take back what `arrays` returned for the same model and data."""
+        for name in FOUND:
+            setattr(self, name, arrays[name].copy())
+        self.alone = {n.removeprefix("alone/"): a.copy() for n, a in arrays.items() if n.startswith("alone/")}
 
     def at(self, eps) -> RobustAccuracy:
         """What is known at one radius."""

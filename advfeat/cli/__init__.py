@@ -1,0 +1,5 @@
+"""The command line: the parser and its loop, what commands share, and one module a command."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,134 @@
+"""What commands share: options of a configuration, output as tables or JSON, progress bars, folders."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..core import memory, store
+from ..experiments.configuration import DTYPES, Figure3Config
+from ..kernels import BACKENDS
+from ..patches.network import read_weights
+from ..training import run_folder
+
+CONFIG_OPTIONS = ("config", "set", "seeds", "backend", "dtype", "weights")
+
+
+class Failed(RuntimeError):
+    """The command could not reach what was asked for; exit status 1."""
+
+
+# ------------------------------------------------------------------ options
+def add_config(parser, seeds: bool = True) -> None:
+    parser.add_argument("--config", metavar="FILE.toml", help="configuration file (keys as in --set)")
+    parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change values")
+    if seeds:
+        parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds, run as one batch (default 4)")
+    parser.add_argument("--backend", choices=BACKENDS, help="engine (default numba)")
+    parser.add_argument("--dtype", choices=DTYPES, help="precision of the training (default float32)")
+    parser.add_argument("--weights", metavar="FILE.npz", help="your own weights: array W (k, m, d) or (S, k, m, d)")
+
+
+def add_output(parser, *, table: bool = True, force: str = "") -> None:
+    """--quiet; --json of a command that prints a table; --force, with what it does."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="nothing on stdout and no progress bars")
+    parser.set_defaults(json=False)
+    if table:
+        group.add_argument("--json", action="store_true", help="one JSON document on stdout, and nothing else")
+    if force:
+        parser.add_argument("--force", action="store_true", help=force)
+
+
+def config_of(args) -> tuple[Figure3Config, np.ndarray | None]:
+    """The configuration, with q and rho of the weights' file where it holds them, and the weights or None."""
+    weights, held = (None, {}) if args.weights is None else read_weights(args.weights)
+    given = {"n_seeds": getattr(args, "seeds", None), "backend": args.backend, "dtype": args.dtype}
+    return Figure3Config.build(args.config, args.set, held, **given), weights
+
+
+def options_given(args) -> list[str]:
+    """The options of `add_config` that the user gave."""
+    return [f"--{name}" for name in CONFIG_OPTIONS if getattr(args, name, None) not in (None, [])]
+
+
+def open_run(path) -> tuple[run_folder.Run, Figure3Config]:
+    """A run of `advfeat reproduce` and its configuration."""
+    run = run_folder.load(path)
+    if "n_classes" not in run.config:
+        raise ValueError(f"{path}: is not a run of `advfeat reproduce`, so its test data are not known")
+    return run, Figure3Config.from_dict(run.config)
+
+
+# ------------------------------------------------------------------ output
+def say(args, line: str) -> None:
+    """A line before or during the work; not with --json or --quiet."""
+    if not (args.json or args.quiet):
+        print(line, flush=True)
+
+
+def show(args, document, *parts) -> None:
+    """The outcome: with --json `document`, else `parts` with an empty line between them; a part is text, or the head
+    and the rows of a table."""
+    if args.json:
+        print(json.dumps(plain(document), indent=2, allow_nan=False))
+    elif not args.quiet:
+        print("\n\n".join(part if isinstance(part, str) else table(*part) for part in parts))
+
+
+def table(head, rows) -> str:
+    cells = [[str(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in cells)
+
+
+def plain(value):
+    """As JSON has it: numbers as numbers, arrays as nested lists, null for NaN, infinities and None."""
+    if isinstance(value, dict):
+        return {str(key): plain(held) for key, held in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(held) for held in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if isinstance(value, (str, int, type(None))) else str(value)
+
+
+def word(value) -> str:
+    """A value as --set takes it."""
+    return "none" if value is None else json.dumps(value).strip('"')
+
+
+def bar(args, **options) -> tqdm:
+    """A progress bar on stderr, where that is a terminal."""
+    return tqdm(disable=True if args.quiet else None, file=sys.stderr, **options)
+
+
+# ------------------------------------------------------------------ work
+def reserve(args, needed: float, advice: str) -> None:
+    """Say how much memory the command needs, and refuse with `advice` where that is not free."""
+    say(args, f"Memory: about {needed / 1e9:.2g} GB of {memory.available() / 1e9:.2g} GB that are free")
+    memory.require(needed, f"advfeat {args.command}", advice)
+
+
+@contextlib.contextmanager
+def continued(out):
+    """Ctrl-C in this context says how far the work was, where it says so, and where it continues."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        iteration = getattr(stop, "iteration", None)
+        where = "" if iteration is None else f" at iteration {iteration}"
+        raise KeyboardInterrupt(f"stopped{where}; the same command continues from {out}") from None
+
+
+def remove(paths) -> None:
+    """Remove files that may be there, in this order."""
+    for path in map(Path, paths):
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            store.sync_folder(path.parent)

@@ -1,0 +1,58 @@
+"""What a run or a sweep is: configuration, versions, how far it is, the last recorded numbers, its files."""
+
+from pathlib import Path
+
+from . import common, folders
+
+
+def add_arguments(parser):
+    parser.add_argument("run", metavar="RUN", help="folder of a run or of a sweep")
+    common.add_output(parser)
+
+
+def run(args) -> int:
+    held = folders.read(args.run)
+    last = {} if held.kind == "sweep" else _last(held)
+    files = {str(path.relative_to(args.run)): path.stat().st_size for path in _files(Path(args.run))}
+    document = held.as_dict() | {"config": held.config, "environment": held.environment, "last": last, "files": files}
+    config = held.config["base"] if held.kind == "sweep" else held.config
+    order = [*held.differences, *(name for name in config if name not in held.differences)]
+    rows = [["" if name not in held.differences else "*", name, common.word(config[name])] for name in order]
+    parts = [f"{held.path}: {held.kind}, {held.state}"]
+    if held.axes:
+        parts.append((("swept", "values"), [[name, folders.axis(axis)] for name, axis in held.axes.items()]))
+    parts.append((("", "key (* not the default)", "value"), rows))
+    if last:
+        names = list(dict.fromkeys(name for found in last.values() for name in found))
+        cells = [[name, *(_number(found.get(name)) for found in last.values())] for name in names]
+        parts.append((("last recorded: median (range)", *last), cells))
+    parts.append((("part", "version"), list(held.environment.items())))
+    parts.append((("file", "bytes"), [[name, f"{size:,}"] for name, size in files.items()]))
+    common.show(args, document, *parts)
+    return 0
+
+
+def _files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _last(held) -> dict:
+    """Per training that has begun: name -> the last recorded value, and under "iteration" when loss was recorded."""
+    from ..experiments.figure3 import at_records
+    from ..training import run_folder
+
+    found = {}
+    for name in held.done:
+        place = held.path if name == "run" else held.path / name
+        if (place / "checkpoint.npz").exists():
+            history = run_folder.load(place).history
+            values = {key: at_records(history, key)[1] for key in history if key != "iteration"}
+            found[name] = {"iteration": history["iteration"][-1]}
+            found[name] |= {key: held[-1] for key, held in values.items() if len(held)}
+    return found
+
+
+def _number(value):
+    from ..reporting.run_page import spread
+
+    return "-" if value is None else spread(value, 4)

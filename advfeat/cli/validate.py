@@ -1,0 +1,33 @@
+"""The ledger: every statement of the paper, measured and judged; exit status 1 if a verdict is not the recorded."""
+
+from ..core import store
+from . import common
+
+
+def add_arguments(parser):
+    parser.add_argument("--quick", action="store_true", help="fewer seeds for trained networks: three minutes")
+    only = {"metavar": "LABEL", "nargs": "+", "action": "extend"}
+    parser.add_argument("--only", **only, help="these entries, as D.4 or 4.3.1")
+    parser.add_argument("--out", metavar="DIR", default="advfeat-ledger", help="folder (default advfeat-ledger)")
+    common.add_output(parser)
+
+
+def run(args) -> int:
+    from ..validation import run as ledger
+    from ..validation.ledger import count
+
+    total = len(ledger.choose(args.only))
+    out = store.make_folder(args.out)
+    with common.bar(args, total=total, desc="Ledger", unit="entry") as bar:
+        results = ledger.run(args.only, args.quick, lambda label: bar.update() or bar.set_postfix_str(label))
+    page, changed = ledger.write(results, out, args.quick), ledger.differences(results)
+    rows = [(r.entry.label, r.judgement.verdict, r.judgement.margin, r.entry.title) for r in results]
+    head = ("label", "verdict", "margin", "statement")
+    document = {"entries": [dict(zip(head, row)) for row in rows], "counts": count(results), "page": page}
+    document["changed"] = changed
+    parts = [", ".join(f"{n} {verdict}" for verdict, n in count(results).items()) + f"\nLedger: {page}"]
+    if changed:
+        parts.append("\n  ".join(["Not the verdicts on record (recorded -> found):", *changed]))
+    cells = [(label, verdict, f"{margin:.3g}", title) for label, verdict, margin, title in rows]
+    common.show(args, document, (head, cells), *parts)
+    return 1 if changed else 0
