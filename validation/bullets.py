@@ -66,12 +66,12 @@ def looked_at(net: PatchCNN, data: PatchData, test: PatchData, beta: float, seed
     for feature, patches in (("robust", test.robust), ("non_robust", ~test.robust)):
         found[feature] = right(test.representative(feature).X)
         found[f"{feature}_patches"] = right(test.X * patches[..., None])
-    return found | {"swapped": right(feature_swap(test, eps=beta, seed=list(seeds)))}
+    return found | {"swapped": right(feature_swap(test, eps=beta, rng=list(seeds)))}
 
 
 def assault(net: PatchCNN, data: PatchData, eps: float, ascent_lr: float, seeds: Sequence[int]) -> dict:
     """Samples (R, N) that stand against all attacks of radius `eps`, those certified, shares under each attack."""
-    options = {"certificate": "interval", "ascent_lr": ascent_lr, "seed": list(seeds)}
+    options = {"certificate": "interval", "ascent_lr": ascent_lr, "rng": list(seeds)}
     found = robust_accuracy(net, data, eps=eps, **options)
     under = {name: float(np.mean(found.under(name))) for name in MEASURED_BY[:-1]}
     return {"eps": eps, "standing": found.standing, "certified": found.certified, "under": under}
@@ -81,7 +81,7 @@ def curve(net: PatchCNN, data: PatchData, beta: float, seeds: Sequence[int]) -> 
     """Shares over radii, first seeds: standing against swap and aligned attack, certified, right after the swap."""
     fields = (getattr(data, name)[:SHOWN] for name in ("X", "y", "robust", "strength"))
     net, data, seeds = net.with_weights(net.weights[:SHOWN]), PatchData(*fields, data.features), list(seeds)[:SHOWN]
-    rows, options = [], {"certificate": "interval", "attacks": ("feature_swap", "aligned"), "seed": seeds}
+    rows, options = [], {"certificate": "interval", "attacks": ("feature_swap", "aligned"), "rng": seeds}
     for eps in RADII * beta:
         found = robust_accuracy(net, data, eps=eps, **options)
         rows.append([np.mean(found.standing), np.mean(found.certified), np.mean(found.under("feature_swap"))])

@@ -93,7 +93,7 @@ class NonRobustMinimum:
         law, gammas = narrow_law(c), np.append(np.geomspace(0.5, 20, 15), (100, 1000))
         data = law.sample(1000, 31)
         net = minima("nonrobust", gammas, law, c, c.n_neurons)
-        swapped = [net.margin(feature_swap(data, eps=e, seed=0), data.y) for e in (c.eps, c.eps_test)]
+        swapped = [net.margin(feature_swap(data, eps=e, rng=0), data.y) for e in (c.eps, c.eps_test)]
         clean = net.margin(data.X, data.y)
         return {
             "gamma": gammas,
@@ -153,8 +153,8 @@ class NonRobustMargins:
         gammas, radii = np.geomspace(0.1, 1e5, 13), np.array([0, 0.25, 0.5, 0.75, 1.0, 2.0]) * c.beta
         law, noisy = narrow_law(c, noise_std=0.0), narrow_law(c).sample(500, 32)
         data, net = law.sample(2 * c.n_classes, 33, balanced=True), minima("nonrobust", gammas, law, c, c.n_neurons)
-        measured = [net.margin(feature_swap(data, eps=e, seed=1), data.y) for e in radii]
-        seen = [net.margin(feature_swap(noisy, eps=e, seed=1), noisy.y) for e in (0, c.beta)]
+        measured = [net.margin(feature_swap(data, eps=e, rng=1), data.y) for e in radii]
+        seen = [net.margin(feature_swap(noisy, eps=e, rng=1), noisy.y) for e in (0, c.beta)]
         return {
             "gamma": gammas,
             "radius": radii,

@@ -107,7 +107,7 @@ def networks(lab) -> dict:
         c, data = ideal(lab), ideal(lab).data("train")
 
         def look(net, _):
-            options = {"certificate": "interval", "attacks": ("feature_swap", "aligned"), "seed": c.seeds}
+            options = {"certificate": "interval", "attacks": ("feature_swap", "aligned"), "rng": c.seeds}
             found = robust_accuracy(net, data, eps=c.eps_test, **options)
             return {"standing": found.robust_accuracy, "certified": found.certified_accuracy}
 

@@ -45,7 +45,7 @@ class Transfer:
         test = PatchData(test.X[0], test.y[0], test.robust[0], test.strength[0], test.features)
         signs, radius = np.random.default_rng(11).choice([-1.0, 1.0], test.X.shape), (c.eps, c.eps_test)
         signed = [test.X + eps * signs for eps in radius]
-        swapped = [feature_swap(test, eps=eps, seed=0) for eps in radius]
+        swapped = [feature_swap(test, eps=eps, rng=0) for eps in radius]
         nets = {name: story.net.astype(np.float64) for name, story in stories.items()}
         return {
             "radius": radius,

@@ -61,7 +61,7 @@ def run(args) -> int:
     rows = [config.seeds.index(seed) for seed in seeds]
     nets = {name: net.with_weights(net.W[rows]) for name, net in held.nets.items()}
     options |= {"norm": config.norm, "ascent_lr": config.ascent_lr, "n_steps": config.pgd_steps}
-    options |= {"n_restarts": config.pgd_restarts, "seed": seeds}
+    options |= {"n_restarts": config.pgd_restarts, "rng": seeds}
     shared = {"data": store.digest(data.X, data.y), "eps": eps.tolist(), **options}
     identity = {
         name: {"weights": f"{store.digest(net.W)} q={net.q} rho={net.rho!r}", **shared} for name, net in nets.items()

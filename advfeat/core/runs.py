@@ -1,5 +1,8 @@
 """Numbers, arrays and seeds that users give once, per run or per sample, spread over all runs and samples."""
 
+import functools
+import warnings
+
 import numpy as np
 
 from . import checks
@@ -35,3 +38,23 @@ def run_seeds(rng, n_runs: int) -> list[int]:
     if isinstance(rng, np.random.Generator):
         return rng.integers(2**63, size=n_runs).tolist()
     return checks.seeds(rng, n_runs, "rng")
+
+
+def renamed(**names):
+    """A function that still takes keywords by their old names, `old` = "new", with a FutureWarning."""
+
+    def wrap(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            for old in names.keys() & kwargs.keys():
+                new = names[old]
+                if new in kwargs:
+                    raise TypeError(f"{function.__name__}: {old} is the old name of {new}; give one of them")
+                message = f"{function.__name__}: {old} is now called {new}, and the old name will go"
+                warnings.warn(message, FutureWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrap

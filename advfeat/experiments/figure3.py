@@ -31,7 +31,7 @@ def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64, se
     of the networks (default: the configuration's)."""
     return robust_accuracy(
         net, data, eps=eps, norm=config.norm, max_nodes=max_nodes, ascent_lr=config.ascent_lr,
-        n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, seed=config.seeds if seeds is None else seeds,
+        n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, rng=config.seeds if seeds is None else seeds,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from ..attacks.base import Attack
 from ..attacks.gradient import ascended, climb, targets_in_turn
 from ..core import ball, checks
 from ..core.rng import stream
+from ..core.runs import renamed, run_seeds
 from ..kernels import formulas
 from .data import PatchData
 from .network import PatchCNN
@@ -45,10 +46,11 @@ def one_step_ascent(
     return net.drop_runs_axis(ascended(net, *net.check(X, y), **rates, **options))
 
 
-def feature_swap(data: PatchData, *, eps, norm: str = "linf", seed=0) -> np.ndarray:
+@renamed(seed="rng")
+def feature_swap(data: PatchData, *, eps, norm: str = "linf", rng=0) -> np.ndarray:
     """The model-free attack of Thm. 4.3: delta_p = clip_eps(beta_p (v_{y'} - v_y)) on J_NR, 0 on J_R, y' != y random.
 
-    Needs the data's features.  `eps` and `seed` are one number or one per run of a stacked `data`; `norm` is "linf",
+    Needs the data's features.  `eps` is one number or one per run of a stacked `data`, `rng` a seed, one per run, or a Generator; `norm` is "linf",
     "l2" or "l1", patch by patch.  Returns X_adv, of X's shape and dtype.
     """
     if data.features is None:
@@ -57,7 +59,7 @@ def feature_swap(data: PatchData, *, eps, norm: str = "linf", seed=0) -> np.ndar
     X, y = (data.X, data.y) if batched else (data.X[None], data.y[None])
     eps = checks.per_run("eps", eps, len(X), low=0)
     checks.choice("norm", norm, ball.NORMS)
-    seeds = checks.seeds(seed, len(X))
+    seeds = run_seeds(rng, len(X))
     other = drawn_classes(y, seeds, np.broadcast_to(np.arange(y.shape[1]), y.shape), len(data.features[1]))
     robust, strength = (a.reshape(X.shape[:3]) for a in (data.robust, data.strength))
     eps = np.repeat(eps[:, None], y.shape[1], 1)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..attacks.threat import ThreatModel
 from ..core import checks
+from ..core.runs import renamed
 from ..patches.data import PatchData
 from ..patches.network import PatchCNN
 from . import catalogue
@@ -133,6 +134,7 @@ def memory_of(shape, n_radii: int, n_networks: int = 1) -> int:
     return (LIVE + n_networks) * samples + n_networks * curves + 200 * R * N * 8
 
 
+@renamed(seed="rng")
 def sandwich(
     net: PatchCNN,
     data: PatchData,
@@ -145,7 +147,7 @@ def sandwich(
     n_restarts: int = 1,
     max_nodes: int = 512,
     rtol: float = 0.01,
-    seed=0,
+    rng=0,
     progress: Callable[[str], None] | None = None,
     state: SandwichState | None = None,
 ) -> Sandwich:
@@ -164,7 +166,7 @@ def sandwich(
     n_steps, n_restarts : PGD's.
     max_nodes : branch and bound's budget per patch and rival at the radii `eps`; in the bisection an eighth of it.
     rtol : the share of itself to which the certified radius is narrowed; the broken one, which costs less, to rtol / 4.
-    seed : the attacks' seed, or one per run.
+    rng : int, sequence of R ints, or Generator, as attacks take it.
     progress : called with a label after every step: intervals, radii, two bisections, the audit (len(eps) + 4 times).
     state : keeps what is known after every step, and continues from there to the same bits.
 
@@ -178,7 +180,7 @@ def sandwich(
     eps, rtol = grid(eps), checks.number("rtol", rtol, above=0)
     progress = progress or (lambda label: None)
     max_nodes = checks.integer("max_nodes", max_nodes, 1)
-    known = Evaluation(net, data, norm=norm, budget=budget, seed=seed)
+    known = Evaluation(net, data, norm=norm, budget=budget, rng=rng)
     attacks, last = curve_attacks(ascent_lr, n_steps, n_restarts), last_attacks(n_steps)
     few = max(max_nodes // 8, 1)
     steps = [

@@ -15,6 +15,7 @@ import numpy as np
 from ..attacks.threat import ThreatModel
 from ..core import ball, checks
 from ..core.model import Checked
+from ..core.runs import renamed, run_seeds
 from ..kernels import formulas
 from . import catalogue
 from .catalogue import SEARCH
@@ -43,13 +44,13 @@ class Evaluation:
         Per attack or search, the smallest radius at which it broke the sample; inf where it did not, or was not asked.
     """
 
-    def __init__(self, model, data, *, norm: str = "linf", budget: str = "patch", box=None, seed=0):
+    def __init__(self, model, data, *, norm: str = "linf", budget: str = "patch", box=None, rng=0):
         checks.choice("norm", norm, ball.NORMS)
         checks.choice("budget", budget, ball.BUDGETS)
         self.model = model.for_verdicts()
         self.held = Checked.of(self.model, data)
         self.threat = {"norm": norm, "budget": budget, "box": box}
-        self.seeds = checks.seeds(seed, self.model.n_runs)
+        self.seeds = run_seeds(rng, self.model.n_runs)
         self.clean = self.model.logits_of(self.held.batch)
         self.correct = self.model.drop_runs_axis(formulas.margin(self.clean, self.held.y) > 0)
         self.certified = np.full(self.correct.shape, -np.inf)
@@ -179,6 +180,7 @@ class RobustAccuracy:
         return (self.correct & ~self.broken[checks.choice("attack", attack, tuple(self.broken))]).mean(axis=-1)
 
 
+@renamed(seed="rng")
 def robust_accuracy(
     model,
     data,
@@ -193,7 +195,7 @@ def robust_accuracy(
     ascent_lr=None,
     n_steps: int = 20,
     n_restarts: int = 1,
-    seed=0,
+    rng=0,
 ) -> RobustAccuracy:
     """Robust accuracy between the worst of several attacks and a certificate, in the precision of verdicts.
 
@@ -213,11 +215,12 @@ def robust_accuracy(
     max_nodes : branch and bound's budget per patch and rival.
     attacks : sequence of names from ``robustness.evaluate.MEASURED_BY``, optional
         Default: all that model, data and arguments allow.
-    n_steps, n_restarts, seed : PGD's steps and restarts; the seed, or one per run.
+    n_steps, n_restarts : PGD's.
+    rng : int, sequence of R ints, or Generator, as attacks take it.
     """
     checks.choice("certificate", certificate, tuple(catalogue.CERTIFICATES))
     ThreatModel(norm, eps, budget, box)
-    evaluation = Evaluation(model, data, norm=norm, budget=budget, box=box, seed=seed)
+    evaluation = Evaluation(model, data, norm=norm, budget=budget, box=box, rng=rng)
     missing = {name: catalogue.lacking(name, evaluation.model, evaluation.held.data, ascent_lr) for name in MEASURED_BY}
     chosen = [name for name in MEASURED_BY if not missing[name]] if attacks is None else attacks
     for name in chosen:

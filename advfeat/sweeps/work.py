@@ -209,7 +209,7 @@ class Probe:
     def attacked(self, net):
         work, found = self.work, {}
         if "swap_accuracy" in self.costly:
-            swapped = feature_swap(self.test, eps=work.each("eps"), norm=work.first.norm, seed=work.seeds)
+            swapped = feature_swap(self.test, eps=work.each("eps"), norm=work.first.norm, rng=work.seeds)
             found["swap_accuracy"] = net.accuracy(swapped, self.test.y)
         if self.costly & {"robust_accuracy", "certified_accuracy"}:
             both = self.between(net, self.test, "robust_accuracy" in self.costly)
@@ -224,7 +224,7 @@ class Probe:
         Certificates from the largest radius down, attacks from the smallest up, each on what is open there.
         """
         work, c, task = self.work, self.work.first, self.work.task
-        known = Evaluation(net, data, norm=c.norm, seed=work.seeds)
+        known = Evaluation(net, data, norm=c.norm, rng=work.seeds)
         for eps in work.eps_test[::-1]:
             known.prove(eps, "interval")
             if task.certificate != "interval":

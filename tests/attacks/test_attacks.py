@@ -256,7 +256,7 @@ def test_the_class_one_step_is_the_function(norm):
 @pytest.mark.parametrize("norm", ball.NORMS)
 def test_the_class_feature_swap_is_the_function(norm):
     found = FeatureSwap()(NET, DATA, ThreatModel(norm, EPS[norm]), SEEDS)
-    X = feature_swap(DATA, eps=EPS[norm], norm=norm, seed=SEEDS)
+    X = feature_swap(DATA, eps=EPS[norm], norm=norm, rng=SEEDS)
     changed = (found.X_adv != DATA.X).any(axis=(2, 3))
     assert changed.mean() > 0.3
     np.testing.assert_array_equal(found.X_adv[changed], X[changed])

@@ -305,11 +305,11 @@ def test_representatives_keep_the_noise_and_one_feature(law, n, feature):
 @given(distributions(), norms, radii, st.integers(0, 99))
 def test_the_feature_swap_moves_non_robust_patches_to_another_class(law, norm, eps, seed):
     data, (_, v) = law.sample(8, seed), law.features
-    X_adv = feature_swap(data, eps=eps, norm=norm, seed=seed)
+    X_adv = feature_swap(data, eps=eps, norm=norm, rng=seed)
     delta = X_adv - data.X
     np.testing.assert_array_equal(X_adv[data.robust], data.X[data.robust])
     assert sizes(delta, norm).max() <= eps + beyond_the_ball(data.X, eps)
-    np.testing.assert_array_equal(feature_swap(data, eps=0, norm=norm, seed=seed), data.X)
+    np.testing.assert_array_equal(feature_swap(data, eps=0, norm=norm, rng=seed), data.X)
     for n, label in enumerate(data.y):
         beta = np.where(data.robust[n], 0, data.strength[n])[:, None]
         swaps = [beta * (v[j] - v[label]) for j in range(law.n_classes) if j != label]

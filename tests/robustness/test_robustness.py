@@ -40,7 +40,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def found(run, data):
-    return {name: sandwich(net, data, GRID, seed=[0, 1], **OPTIONS) for name, net in run.nets.items()}
+    return {name: sandwich(net, data, GRID, rng=[0, 1], **OPTIONS) for name, net in run.nets.items()}
 
 
 @pytest.fixture(params=["standard", "adversarial"])
@@ -106,7 +106,7 @@ def test_each_curve_is_its_attack_run_at_every_radius(run, data, found):
 def test_a_run_in_a_batch_is_the_run_alone(run, data, found):
     net, s = run.nets["adversarial"].run(1), found["adversarial"]
     one = dataclasses.replace(data, **{a: getattr(data, a)[1] for a in ("X", "y", "robust", "strength")})
-    alone = sandwich(net, one, GRID, seed=1, **OPTIONS)
+    alone = sandwich(net, one, GRID, rng=1, **OPTIONS)
     for name in ("correct", "certified", "broken", "interval", "found_by", "X_adv"):
         np.testing.assert_array_equal(getattr(alone, name), getattr(s, name)[1], err_msg=name)
     np.testing.assert_array_equal(alone.robust_accuracy(), s.robust_accuracy()[:, 1])

@@ -130,7 +130,7 @@ def test_a_suite_meets_the_certificate_where_pgd_reports_robustness():
 @pytest.mark.parametrize(("norm", "budget"), [("linf", "patch"), ("l2", "global"), ("l1", "patch")])
 def test_robust_accuracy_lies_between_certificate_and_attacks(norm, budget, certificate):
     limits = {"norm": norm, "budget": budget, "eps": {"linf": 0.05, "l2": 0.3, "l1": 0.2}[norm]}
-    found = robust_accuracy(NET, DATA, **limits, certificate=certificate, ascent_lr=0.5, n_steps=4, seed=[3, 4])
+    found = robust_accuracy(NET, DATA, **limits, certificate=certificate, ascent_lr=0.5, n_steps=4, rng=[3, 4])
     assert not (found.certified & ~found.correct).any()
     assert not (found.certified & ~found.standing).any()
     assert (found.interval_certified <= found.certified).all()

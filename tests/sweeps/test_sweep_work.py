@@ -75,7 +75,7 @@ def test_accuracies_of_features_and_of_the_swap(measured, alone):
         for name in ("robust", "non_robust"):
             expected = advfeat.feature_learning_accuracy(result.net, test.astype("float32"), name)
             assert found[f"network/{name}_feature_accuracy"][2 * r, -1] == expected[0]
-        swapped = advfeat.feature_swap(test, eps=c.eps, seed=c.seeds)
+        swapped = advfeat.feature_swap(test, eps=c.eps, rng=c.seeds)
         expected = result.net.astype("float64").accuracy(swapped, test.y)
         assert found["network/swap_accuracy"][2 * r, -1] == expected[0]
 
@@ -95,12 +95,12 @@ def test_robust_accuracy_lies_between_its_bounds_and_falls_with_the_radius(measu
         for e, eps in enumerate((0.2, 0.45)):
             one = certify(net, test.X, test.y, eps, max_nodes=4)
             assert sure[r, e, -1] >= one.certified.mean()
-            by_attacks = advfeat.robust_accuracy(net, test, eps=eps, ascent_lr=c.ascent_lr, seed=c.seeds)
+            by_attacks = advfeat.robust_accuracy(net, test, eps=eps, ascent_lr=c.ascent_lr, rng=c.seeds)
             assert best[r, e, -1] <= by_attacks.robust_accuracy[0]
             train = c.data("train")
             value = found["network/train_robust_accuracy"][2 * r + e, -1]
             assert value >= certify(net, train.X, train.y, eps, max_nodes=4).certified.mean()
-            by_attacks = advfeat.robust_accuracy(net, train, eps=eps, ascent_lr=c.ascent_lr, seed=c.seeds)
+            by_attacks = advfeat.robust_accuracy(net, train, eps=eps, ascent_lr=c.ascent_lr, rng=c.seeds)
             assert value <= by_attacks.robust_accuracy[0]
 
 

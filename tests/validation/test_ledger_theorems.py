@@ -240,7 +240,7 @@ def test_margins_from_correlations_are_the_networks(tiny, adversarial):
         target = column + (column >= data.y)
         X = data.X + np.where(data.robust[..., None], 0, c.beta * (v[target] - v[data.y])[:, :, None])
         close((own - other)[..., column], X)
-    drawn = net.margin(feature_swap(data, eps=c.beta, seed=c.seeds), data.y)
+    drawn = net.margin(feature_swap(data, eps=c.beta, rng=c.seeds), data.y)
     best = np.take_along_axis((own - other).max(axis=-1), data.y, axis=1)
     assert (drawn <= best + 1e-12 * scale).all()
 
