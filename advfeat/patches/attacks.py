@@ -50,8 +50,8 @@ def one_step_ascent(
 def feature_swap(data: PatchData, *, eps, norm: str = "linf", rng=0) -> np.ndarray:
     """The model-free attack of Thm. 4.3: delta_p = clip_eps(beta_p (v_{y'} - v_y)) on J_NR, 0 on J_R, y' != y random.
 
-    Needs the data's features.  `eps` is one number or one per run of a stacked `data`, `rng` a seed, one per run, or a Generator; `norm` is "linf",
-    "l2" or "l1", patch by patch.  Returns X_adv, of X's shape and dtype.
+    Needs the data's features.  `eps` is one number or one per run of a stacked `data`, `rng` a seed, one per run, or a
+    Generator; `norm` is "linf", "l2" or "l1", patch by patch.  Returns X_adv, of X's shape and dtype.
     """
     if data.features is None:
         raise ValueError(NO_FEATURES)

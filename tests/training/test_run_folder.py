@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from single_bits import errors
 
 import advfeat as af
 from advfeat.core import store
@@ -92,32 +93,17 @@ def test_dropped_runs_are_kept_in_the_folder(tmp_path):
 
 
 # ------------------------------------------------------------------ damage
-def flipped(path, n, seed=0):
-    """The bytes of a file with one bit flipped, `n` times, spread over the file."""
-    held, rng = path.read_bytes(), np.random.default_rng(seed)
-    for at in np.linspace(0, 8 * len(held) - 1, n).astype(int) + rng.integers(-3, 4, n):
-        at = int(np.clip(at, 0, 8 * len(held) - 1))
-        yield at, held[: at // 8] + bytes([held[at // 8] ^ 1 << at % 8]) + held[at // 8 + 1 :]
-
-
 @pytest.mark.parametrize("name", ["config.json", "checkpoint.npz", "records.bin"])
 def test_no_flipped_bit_is_silent(name, half):
-    """Either an error that names the file, or the very same networks and histories."""
-    kept, silent, named = af.load(half), 0, 0
-    original = (half / name).read_bytes()
-    for at, damaged in flipped(half / name, 300):
-        (half / name).write_bytes(damaged)
-        try:
-            found = af.load(half)
-        except (store.CheckpointError, MemoryError) as error:
-            assert str(half) in str(error), (at, error)
-            named += 1
-            continue
-        same(found, kept)
-        assert found.config == kept.config
-        silent += 1
-    (half / name).write_bytes(original)
-    assert named > 250, (named, silent)
+    """Either an error that names the folder, or the very same networks and histories."""
+
+    def read():
+        run = af.load(half)
+        return run.config, run.net.W.tobytes(), {name: a.tobytes() for name, a in run.history.items()}
+
+    said = errors(half / name, read, 300)
+    assert len(said) > 250
+    assert all(str(half) in text for text in said)
     same(go_on(half), WHOLE)
 
 
@@ -161,7 +147,7 @@ def test_a_foreign_or_absurd_state_is_refused(head, arrays, message, half):
 def test_records_that_are_missing_are_named(half):
     (half / "records.bin").unlink()
     for action in (lambda: af.load(half), lambda: go_on(half)):
-        with pytest.raises(af.CheckpointError, match="records.bin: cannot be read"):
+        with pytest.raises(af.CheckpointError, match=r"records.bin: cannot be read"):
             action()
 
 
@@ -230,7 +216,7 @@ def test_what_a_killed_process_left_behind_the_last_checkpoint_goes(tmp_path):
 
 # ------------------------------------------------------------------ one writer
 def test_another_writer_is_refused(half):
-    code = f"import sys\nfrom advfeat.core.lock import Lock\nwith Lock({str(half)!r}):\n  print(1, flush=True)\n  input()"
+    code = f"from advfeat.core.lock import Lock\nwith Lock({str(half)!r}):\n  print(1, flush=True)\n  input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"1\n"
         kept = {path.name: path.read_bytes() for path in half.iterdir()}
