@@ -1,7 +1,7 @@
 """What a checkpoint costs early and late in a training: it must not grow with the history.
 
-``python benchmarks/checkpoints.py`` trains the default networks with a record every 10 iterations, 1,000 in all, and times
-every checkpoint, each at once followed by one of the same arrays in a plain .npz, as a measure of the disk.
+``python benchmarks/checkpoints.py`` trains the default networks with a record every 10 iterations, 1,000 in all, and
+times every checkpoint, each at once followed by one of the same arrays in a plain .npz, as a measure of the disk.
 """
 
 import statistics

@@ -231,7 +231,7 @@ def test_another_writer_is_refused(half):
 
 KILLED = textwrap.dedent("""
     import os, signal, sys
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {tests!r}
     import advfeat as af
     from advfeat.core import store
     from test_run_folder import CONFIG, DATA, NET, stop_at
@@ -252,7 +252,7 @@ KILLED = textwrap.dedent("""
 @pytest.mark.parametrize("at", range(1, 13))
 def test_a_killed_training_continues_to_the_same_bits(at, tmp_path):
     """Killed before, and at the end of, each file that is put in its place."""
-    code = KILLED.format(tests=str(Path(__file__).parent), at=at, folder=str(tmp_path / "run"))
+    code = KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]], at=at, folder=str(tmp_path / "run"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode in (-signal.SIGKILL, 0), done.stderr.decode()
     same(go_on(tmp_path / "run"), WHOLE)
