@@ -252,7 +252,8 @@ KILLED = textwrap.dedent("""
 @pytest.mark.parametrize("at", range(1, 13))
 def test_a_killed_training_continues_to_the_same_bits(at, tmp_path):
     """Killed before, and at the end of, each file that is put in its place."""
-    code = KILLED.format(tests=[str(folder) for folder in Path(__file__).parents[:2]], at=at, folder=str(tmp_path / "run"))
+    place = {"tests": [str(folder) for folder in Path(__file__).parents[:2]], "folder": str(tmp_path / "run")}
+    code = KILLED.format(at=at, **place)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode in (-signal.SIGKILL, 0), done.stderr.decode()
     same(go_on(tmp_path / "run"), WHOLE)
