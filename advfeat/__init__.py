@@ -25,7 +25,8 @@ from .patches.features import correlations, feature_learning_accuracy  # noqa: E
 from .patches.network import PatchCNN, SmoothedReLU  # noqa: E402
 from .robustness.evaluate import robust_accuracy  # noqa: E402
 from .robustness.suite import AttackSuite, SuiteResult  # noqa: E402
-from .training.loop import DivergenceError, TrainConfig, TrainingInterrupted, TrainResult, train  # noqa: E402
+from .training.configuration import TrainConfig  # noqa: E402
+from .training.loop import DivergenceError, TrainingInterrupted, TrainResult, train  # noqa: E402
 from .training.run_folder import load  # noqa: E402
 
 for _attack in (Aligned, FeatureSwap, Rescue, feature_swap, one_step_ascent, AttackSuite, SuiteResult):

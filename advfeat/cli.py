@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from .core import checks, store
 from .core._version import __version__
-from .experiments.configuration import DTYPES, Figure3Config, parse_value
+from .core.config import parse_pair
+from .experiments.configuration import DTYPES, Figure3Config
 from .kernels import BACKENDS
 from .patches.data import PatchData
 from .patches.network import read_weights
@@ -236,19 +237,12 @@ def plot(args) -> int:
     names = ("x", "y", "metric", "facet", "training", "engine", "iteration")
     request = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.at:
-        request["at"] = dict(_pair("--at", text) for text in args.at)
+        request["at"] = dict(parse_pair("--at", text) for text in args.at)
     if request and args.metric is None:
         raise ValueError("plot: give --metric, or no option at all for the plots of the sweep's own spec")
     for path in draw(args.folder, [request] if request else None):
         print(path)
     return 0
-
-
-def _pair(option, text):
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"{option} {text!r}: must be key=value")
-    return key.strip(), parse_value(value.strip())
 
 
 def _duration(seconds: float) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 from ..patches.data import PatchData, PatchDistribution
 from ..patches.network import PatchCNN
 from ..theory.noise import decompose, noise_update
-from ..training.loop import TrainConfig, train
+from ..training.configuration import TrainConfig
+from ..training.loop import train
 from .lab import features_of
 
 NOISY = {

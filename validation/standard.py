@@ -9,7 +9,8 @@ from ..patches.data import PatchDistribution
 from ..patches.network import PatchCNN
 from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
 from ..theory import State, gaussian_maximum, simulate
-from ..training.loop import TrainConfig, train
+from ..training.configuration import TrainConfig
+from ..training.loop import train
 from .lab import recursion_types
 from .ledger import Assumption, Judgement, entry
 from .statistics import Exponent, fit_exponent, shortfall

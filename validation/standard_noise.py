@@ -11,7 +11,8 @@ from ..patches.data import PatchData, PatchDistribution
 from ..patches.network import PatchCNN
 from ..reporting.style import NON_ROBUST, ROBUST
 from ..theory import State, population_types, simulate
-from ..training.loop import TrainConfig, train
+from ..training.configuration import TrainConfig
+from ..training.loop import train
 from .ledger import Assumption, Judgement, entry
 from .standard import GROUP, fit_paired, smallest, within
 from .statistics import spread

@@ -15,7 +15,8 @@ from ..robustness.evaluate import Evaluation, measuring_attacks
 from ..theory import Recursion, State, empirical_types, phase_two_started, simulate
 from ..theory.events import TAKE_OFF, deviation, first_time, for_good, took_off
 from ..theory.timing import log_flow_time, log_growth_rate
-from ..training.loop import TrainConfig, train
+from ..training.configuration import TrainConfig
+from ..training.loop import train
 from .plan import SweepBatch, look_every
 
 

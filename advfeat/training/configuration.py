@@ -1,0 +1,49 @@
+"""How to train: the declared configuration of one training."""
+
+from dataclasses import MISSING, dataclass
+
+from ..core import checks
+from ..core.config import Configuration, key
+
+
+@dataclass(frozen=True)
+class TrainConfig(Configuration):
+    """How to train.  ``lr``, ``ascent_lr``, ``eps`` and ``seed`` are one value, or one per run of a batch.
+
+    ``lr``, ``ascent_lr`` and ``eps`` must be finite, and the rates > 0, in the network's dtype too: `train` checks it.
+
+    Attributes
+    ----------
+    lr : learning rate eta > 0.
+    n_iter : iterations T >= 0 (for minibatches, of one batch each).
+    adversarial : train on X~ = X + clip_eps(ascent_lr grad_X J(X)), held constant, instead of X.
+    ascent_lr, eps : the ascent's rate eta-tilde > 0 and radius >= 0; needed iff adversarial.
+    objective : J, "neg_label_logit" (the paper's -F_y), "margin" or "cross_entropy".
+    n_ascent, norm : ascent steps (the paper: 1; at most 10,000); "linf" or "l2", patch by patch.
+    batch_size : None for full batch, else samples per step, in a new random order each epoch.
+    seed : of the minibatches' order.
+    record_every : iterations between records (default n_iter / 20); iteration 0 and n_iter are always recorded.
+    checkpoint_every : records between checkpoints in a run folder.
+    """
+
+    lr: float = key(MISSING, "learning rate, eta", "weight / input", above=0, per_run=True)
+    n_iter: int = key(MISSING, "iterations, T, of one batch each", low=0, high=checks.MOST)
+    adversarial: bool = key(False, "train on ascended samples X + clip_eps(ascent_lr grad_X J(X)) instead of X")
+    ascent_lr: float | None = key(
+        None, "rate of the ascent, given iff adversarial", "input / weight", above=0, per_run=True
+    )
+    eps: float | None = key(None, "radius of the ascent, given iff adversarial", "input", low=0, per_run=True)
+    objective: str = key("neg_label_logit", "what the ascent raises, J", choices=tuple(checks.OBJECTIVES))
+    n_ascent: int = key(1, "steps of the ascent", low=1, high=checks.MOST_STEPS)
+    norm: str = key("linf", "norm of the ascent's balls, patch by patch", choices=tuple(checks.NORMS))
+    batch_size: int | None = key(None, "samples per step, all without it", low=1)
+    seed: int = key(0, "seed of the minibatches' order", low=0, per_run=True)
+    record_every: int | None = key(None, "iterations between two records, n_iter / 20 without it", low=1)
+    checkpoint_every: int = key(1, "records between two checkpoints in a run folder", low=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("ascent_lr", "eps"):
+            if (getattr(self, name) is None) == self.adversarial:
+                rule = "must be given" if self.adversarial else "must be None"
+                raise ValueError(f"{name} = {getattr(self, name)!r}: {rule} when adversarial = {self.adversarial}")
