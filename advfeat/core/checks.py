@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+from collections.abc import Hashable
 
 import numpy as np
 
@@ -11,23 +12,59 @@ OBJECTIVES = {"neg_label_logit": NEG_LABEL_LOGIT, "margin": MARGIN, "cross_entro
 NORMS = {"linf": LINF, "l2": L2}
 LARGEST = float(np.finfo(np.float64).max)
 SEQUENCES = (list, tuple, range, np.ndarray)  # of generators or seeds: one per run
+LARGEST_DEGREE = 100  # of the activation, q
+MOST = 10**12  # of anything counted: years of iterations, terabytes of numbers
+MOST_STEPS = 10_000  # of an ascent on one sample
 PARTITIONS = ("uniform", "fixed", "bernoulli")
 
 
-def integer(name: str, value, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low:
-        raise ValueError(f"{name} = {value!r}: must be an integer >= {low}")
+def bounds(low=None, above=None, high=None) -> str:
+    """As " >= 2 and <= 100"; "" without any."""
+    signs = {">=": low, ">": above, "<=": high}
+    return " and".join(f" {sign} {value:,}" for sign, value in signs.items() if value is not None)
+
+
+def integer(name: str, value, low: int | None = None, high: int | None = None) -> int:
+    """An integer, >= `low` and <= `high` where given."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or (low is not None and value < low) or (high is not None and value > high):
+        raise ValueError(f"{name} = {value!r}: must be an integer{bounds(low, high=high)}")
     return int(value)
+
+
+def degree(value, low: int = 2) -> int:
+    """The activation's q, an integer >= `low`: beyond 100 powers overflow, and sigma hardly changes any more."""
+    return integer("q", value, low, LARGEST_DEGREE)
+
+
+def small_degree(value) -> None:
+    """Refuse a q > 100 where a formula takes any real number or an array; NaN passes."""
+    if np.any(np.greater(value, LARGEST_DEGREE)):
+        raise ValueError(f"q = {value!r}: must be <= {LARGEST_DEGREE}")
+
+
+def threshold(value, dtype) -> float:
+    """The activation's rho > 0, with a finite 1 / rho in `dtype`."""
+    value = number("rho", value, above=0)
+    in_dtype("rho", value, dtype, above=0)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(1 / np.dtype(dtype).type(value)):
+            rule = f"1 / rho must be finite in {np.dtype(dtype)}, rho at least {1 / np.finfo(dtype).max:.3g}"
+            raise ValueError(f"rho = {value!r}: {rule}")
+    return value
+
+
+def ascent_steps(value) -> int:
+    """n_ascent, the steps of one ascent."""
+    return integer("n_ascent", value, 1, MOST_STEPS)
 
 
 def number(name: str, value, *, above: float | None = None, low: float | None = None) -> float:
     """A finite number, > `above` or >= `low` where given."""
-    rule = "finite" if above is None and low is None else f"finite and {'>' if low is None else '>='} " + (
-        f"{above if low is None else low:g}"
-    )
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= LARGEST
     if not is_number or (above is not None and value <= above) or (low is not None and value < low):
-        raise ValueError(f"{name} = {value!r}: must be a number, {rule}")
+        rule = bounds(low, above)
+        raise ValueError(f"{name} = {value!r}: must be a number, finite{rule and f' and{rule}'}")
     return float(value)
 
 
@@ -92,7 +129,7 @@ def nearest(name: str, options) -> str:
 
 
 def choice(name: str, value, options):
-    if value not in options:
+    if not isinstance(value, Hashable) or value not in options:
         raise ValueError(f"{name} = {value!r}: unknown; {nearest(value, options)}")
     return value
 

@@ -4,127 +4,102 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from ..core import checks
+from ..core.config import Configuration, key
 from ..core.rng import stream
-from ..kernels import get_engine
+from ..kernels import BACKENDS, get_engine
 from ..patches.data import PatchData, PatchDistribution
-from ..patches.network import PatchCNN, SmoothedReLU
+from ..patches.network import PatchCNN
 from ..theory import Window, find_window, plateau
 from ..training.configuration import TrainConfig
 
 DTYPES = ("float32", "float64")
+LARGEST_LOG = 708.0  # e^+-708 are normal float64 numbers
+SPREAD = 10  # standard deviations: no normal number drawn here is larger
+
+
+def count(default, help, low=1):
+    """A key of something that is counted."""
+    return key(default, help, low=low, high=checks.MOST)
 
 
 @dataclass(frozen=True)
-class Figure3Config:
+class Figure3Config(Configuration):
     """Both trainings of Figure 3.  Defaults: the measured setting in which the paper's story is seen whole.
 
     The paper leaves most numbers of its Sec. 6.1 open; these keep its conditions (robust is stronger, non-robust is
     denser, sigma_0 = 1/sqrt(d), eps = beta) and a test radius inside the window of `advfeat.theory.find_window`.
+    docs/configuration.md lists the keys with their rules.
     """
 
-    n_classes: int = 5
-    n_neurons: int = 20
-    patch_dim: int = 100
-    n_patches: int = 64
-    n_robust: int = 1
-    partition: str = "uniform"
-    alpha: float = 3.0
-    beta: float = 1.0
-    noise_std: float = 0.05
-    n_train: int = 20
-    n_test: int = 50
-    balanced: bool = True
-    q: int = 3
-    rho: float = 100.0
-    init_std: float = 0.1
-    lr: float = 12.5
-    ascent_lr: float = 40.0
-    eps: float = 1.0
-    eps_test: float = 0.5
-    norm: str = "linf"
-    objective: str = "neg_label_logit"
-    n_ascent: int = 1
-    batch_size: int | None = None
-    n_iter: int = 4000
-    n_records: int = 20
-    n_seeds: int = 4
-    first_seed: int = 0
-    pgd_steps: int = 20
-    pgd_restarts: int = 1
-    backend: str = "numba"
-    dtype: str = "float32"
+    n_classes: int = count(5, "classes, k", low=2)
+    n_neurons: int = count(20, "neurons of each class, m")
+    patch_dim: int = count(100, "dimension of a patch, d, at least 2 n_classes", low=4)
+    n_patches: int = count(64, "patches of a sample, P")
+    n_robust: int = count(1, "those that carry the robust feature, P_R, at most n_patches", low=0)
+    partition: str = key("uniform", "which patches are robust", choices=checks.PARTITIONS)
+    alpha: float = key(3.0, "strength of the robust feature", "input", above=0)
+    beta: float = key(1.0, "strength of the non-robust feature", "input", above=0)
+    noise_std: float = key(0.05, "standard deviation of the noise of a coordinate, sigma_n", "input", low=0)
+    n_train: int = count(20, "training samples of a seed, N")
+    n_test: int = count(50, "test samples of a seed")
+    balanced: bool = key(True, "training samples of every class in equal numbers")
+    q: int = key(3, "degree of the activation below its threshold", low=2, high=checks.LARGEST_DEGREE)
+    rho: float = key(100.0, "threshold of the activation, from which on it is linear", "weight x input", above=0)
+    init_std: float = key(0.1, "standard deviation of an initial weight, sigma_0", "weight", low=0)
+    lr: float = key(12.5, "learning rate, eta", "weight / input", above=0)
+    ascent_lr: float = key(40.0, "rate of the ascent on training samples", "input / weight", above=0)
+    eps: float = key(1.0, "radius of adversarial training", "input", low=0)
+    eps_test: float = key(0.5, "radius at which robust accuracy is measured", "input", low=0)
+    norm: str = key("linf", "norm of both balls, patch by patch", choices=tuple(checks.NORMS))
+    objective: str = key("neg_label_logit", "what the ascent raises, J", choices=tuple(checks.OBJECTIVES))
+    n_ascent: int = key(1, "steps of the ascent", low=1, high=checks.MOST_STEPS)
+    batch_size: int | None = key(None, "samples of a step, all n_train without it", low=1)
+    n_iter: int = count(4000, "iterations, T, a multiple of n_records")
+    n_records: int = count(20, "records of accuracies under attack after the first")
+    n_seeds: int = count(4, "seeds, trained as one batch")
+    first_seed: int = key(0, "the smallest of the seeds; all lie below 2^63", low=0, high=2**63 - 1)
+    pgd_steps: int = key(20, "steps of each attack that measures", low=1, high=checks.MOST_STEPS)
+    pgd_restarts: int = key(1, "starts of each attack that measures", low=1, high=checks.MOST_STEPS)
+    backend: str = key("numba", "engine", choices=BACKENDS)
+    dtype: str = key("float32", "precision of the training", choices=DTYPES)
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "float":
-                object.__setattr__(self, field.name, checks.number(field.name, value))
-            elif field.type == "int":
-                checks.integer(field.name, value, 0)
-            elif field.type == "bool":
-                checks.choice(field.name, value, (True, False))
-        for name in ("n_train", "n_test", "n_iter", "n_records", "n_seeds", "pgd_steps", "pgd_restarts"):
-            checks.integer(name, getattr(self, name), 1)
-        checks.number("eps_test", self.eps_test, low=0)
-        checks.choice("dtype", self.dtype, DTYPES)
+        super().__post_init__()
+        self.distribution()
+        if self.batch_size is not None and self.batch_size > self.n_train:
+            raise ValueError(f"batch_size = {self.batch_size}: must be <= n_train = {self.n_train}")
         if self.n_iter % self.n_records:
             raise ValueError(f"n_iter = {self.n_iter}: must be a multiple of n_records = {self.n_records}")
-        self.distribution()
-        self.training(adversarial=True)
-        SmoothedReLU(self.q, self.rho)
-        checks.integer("n_neurons", self.n_neurons, 1)
-        checks.number("init_std", self.init_std, low=0)
-        for name in ("alpha", "beta", "rho", "lr", "ascent_lr"):
+        if self.first_seed + self.n_seeds > 2**63:
+            raise ValueError(f"first_seed = {self.first_seed}: first_seed + n_seeds must be <= 2^63")
+        for name in ("alpha", "beta", "lr", "ascent_lr"):
             checks.in_dtype(name, getattr(self, name), self.dtype, above=0)
         for name in ("noise_std", "init_std", "eps"):
             checks.in_dtype(name, getattr(self, name), self.dtype)
+        checks.threshold(self.rho, self.dtype)
+        self._check_reach()
         get_engine(self.backend)
 
-    # -------------------------------------------------------------- from users
-    @classmethod
-    def build(cls, path=None, pairs=(), fixed=None, **given) -> Figure3Config:
-        """Defaults, then the TOML file `path`, then `pairs` ("key=value"), then `given` (None: not given).
-
-        `fixed` are values that stand already, as q and rho of given weights: they replace defaults, and a value given
-        here that differs from them is refused.
-        """
-        values, fixed = {}, fixed or {}
-        if path is not None:
-            try:
-                values |= tomllib.loads(Path(path).read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                raise FileNotFoundError(f"{path}: there is no such file") from None
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{path}: not a TOML file ({error})") from None
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise ValueError(f"--set {pair!r}: must be key=value")
-            values[key.strip()] = parse_value(value.strip())
-        values |= {key: value for key, value in given.items() if value is not None}
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ValueError(f"{key}: unknown configuration key; {checks.nearest(key, known)}")
-        for key, value in fixed.items():
-            if values.setdefault(key, value) != value:
-                given = f"{key} = {values[key]!r}"
-                raise ValueError(f"{given}: contradicts the given weights, which hold {key} = {value!r}")
-        return cls(**values)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> Figure3Config:
-        return cls(**values)
-
-    def as_dict(self) -> dict:
-        return asdict(self)
+    def _check_reach(self):
+        """Refuse numbers whose powers or first logits no float can hold: such a training dies on its way."""
+        for name in ("alpha", "beta", "rho"):
+            if not abs(self.q * np.log(getattr(self, name))) <= LARGEST_LOG:
+                rule = f"{name}^q must be a float64 number, q = {self.q}"
+                raise ValueError(f"{name} = {getattr(self, name)!r}: {rule}")
+        x = max(self.alpha, self.beta) + SPREAD * self.noise_std
+        w = SPREAD * self.init_std + self.lr * self.n_patches * x
+        logit = self.n_neurons * self.n_patches * self.patch_dim * w * x
+        if not (logit <= np.finfo(self.dtype).max and self.patch_dim * w * w < inf):
+            names = ("alpha", "beta", "noise_std", "init_std", "lr")
+            given = ", ".join(f"{name} = {getattr(self, name)!r}" for name in names)
+            rule = f"weights and logits after one step, up to {w:.2g} and {logit:.2g}, must be finite in {self.dtype}"
+            raise ValueError(f"{given}: {rule}")
 
     def digest(self, weights: np.ndarray | None = None) -> str:
         """Ten hex digits that name this configuration (and given initial weights)."""
@@ -184,13 +159,3 @@ class Figure3Config:
 
     def plateau(self) -> float:
         return plateau(self.beta, self.q, self.rho, self.ascent_lr)
-
-
-def parse_value(text: str):
-    """A TOML value, or the text itself where it is none."""
-    if text.lower() == "none":
-        return None
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text

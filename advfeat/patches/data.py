@@ -143,8 +143,8 @@ class PatchDistribution:
         self.shared_strengths = checks.choice("shared_strengths", shared_strengths, (True, False))
         if positions is not None and partition != "fixed":
             raise ValueError(f"positions = {positions!r}: only partition = 'fixed' takes positions")
-        self.positions = np.arange(self.n_robust) if positions is None else np.asarray(positions)
-        if (
+        self.positions = range(self.n_robust) if positions is None else np.asarray(positions)
+        if positions is not None and (
             self.positions.shape != (self.n_robust,)
             or len(set(self.positions.tolist())) != self.n_robust
             or not all(p in range(self.n_patches) for p in self.positions.tolist())

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..core import checks
 from ..core.model import Model
 from .data import PatchData
 
@@ -58,7 +59,8 @@ def strongest(C: np.ndarray) -> np.ndarray:
 
 
 def q_sum(C: np.ndarray, q: int) -> np.ndarray:
-    """(sum_s (C_s)_+^q)^(1/q) of correlations (..., k, m) -> (..., k); the class's strength in the logit."""
+    """(sum_s (C_s)_+^q)^(1/q) of correlations (..., k, m) -> (..., k); the class's strength in the logit.  q <= 100."""
+    checks.small_degree(q)
     return (np.maximum(C, 0) ** q).sum(axis=-1) ** (1 / q)
 
 

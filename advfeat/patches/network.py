@@ -16,14 +16,14 @@ from .features import correlations
 class SmoothedReLU:
     """sigma(z) = 0 for z <= 0, z^q / (q rho^(q-1)) on [0, rho], z - (1 - 1/q) rho above; convex and C^1.
 
-    `q` is an integer >= 2, `rho` > 0; arrays of any shape.
+    `q` is an integer in 2..100, `rho` > 0; arrays of any shape.
     """
 
     q: int = 3
     rho: float = 1.0
 
     def __post_init__(self):
-        checks.integer("q", self.q, 2)
+        checks.degree(self.q)
         checks.number("rho", self.rho, above=0)
 
     def __call__(self, z):
@@ -41,8 +41,8 @@ class PatchCNN(Model):
     ----------
     W : float32 or float64 array, (k, m, d) or (R, k, m, d)
         Copied.  With three axes every answer comes without the runs axis; all work is done in W's dtype.
-    q, rho : int >= 2, float > 0
-        The activation's degree and threshold.
+    q, rho : int in 2..100, float > 0
+        The activation's degree and threshold; 1 / rho must be finite in W's dtype.
     backend : {"numba", "numpy", "cupy", "cupy-tf32"}
         The engine (:func:`advfeat.kernels.get_engine`).
 
@@ -57,7 +57,7 @@ class PatchCNN(Model):
             raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
         self.W = checks.cast("W", W, W.dtype)
         self.activation = SmoothedReLU(q, rho)
-        checks.in_dtype("rho", float(rho), W.dtype, above=0)
+        checks.threshold(rho, W.dtype)
         self.q, self.rho, self.backend = int(q), float(rho), backend
         self.engine = get_engine(backend)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import checks
 from ..experiments.configuration import Figure3Config
 
-TYPES = {f.name: f.type for f in fields(Figure3Config)}
+KEYS = Figure3Config.keys()
 SCALES = ("linear", "log")
 
 
@@ -36,7 +36,8 @@ class Axis:
             given = given["values"]
         if not isinstance(given, (list, tuple, range, np.ndarray)):
             raise ValueError(f"axes.{name} = {given!r}: must be a list of values or a table of low, high, n, scale")
-        values = tuple(_typed(name, value) for value in (given.tolist() if isinstance(given, np.ndarray) else given))
+        given = given.tolist() if isinstance(given, np.ndarray) else given
+        values = tuple(KEYS[name].typed(value, f"axes.{name}") for value in given)
         if not values:
             raise ValueError(f"axes.{name} = []: must hold at least one value")
         if len(set(values)) < len(values):
@@ -47,8 +48,9 @@ class Axis:
     @classmethod
     def _range(cls, name, given, grid):
         _known(name, given, ("low", "high", "scale", *(("n",) if grid else ())))
-        if TYPES[name] not in ("int", "float"):
-            raise ValueError(f"axes.{name}: a field of type {TYPES[name]} has no range; list its values")
+        kind = KEYS[name].kind
+        if kind not in (int, float):
+            raise ValueError(f"axes.{name}: a field of type {kind.__name__} has no range; list its values")
         for key in ("low", "high", *(("n",) if grid else ())):
             if key not in given:
                 raise ValueError(f"axes.{name}: a range needs {key}")
@@ -62,13 +64,13 @@ class Axis:
         if not grid:
             return axis
         n = checks.integer(f"axes.{name}.n", given["n"], 1)
-        if TYPES[name] == "int" and n > high - low + 1:
+        if kind is int and n > high - low + 1:
             raise ValueError(f"axes.{name}: n = {n} integers do not fit between {low:g} and {high:g}")
         if n > 10**6:
             raise ValueError(f"axes.{name}: n = {n} values are more than one axis can have (10^6)")
         between = np.linspace(0, 1, n) if n > 1 else np.zeros(1)
         space = np.geomspace if scale == "log" else np.linspace
-        values = space(low, high, n).tolist() if TYPES[name] == "float" else [axis.at(u) for u in between.tolist()]
+        values = space(low, high, n).tolist() if kind is float else [axis.at(u) for u in between.tolist()]
         return cls(name, tuple(dict.fromkeys(values)), low, high, scale)
 
     def at(self, u: float):
@@ -80,7 +82,7 @@ class Axis:
         else:
             value = self.low + u * (self.high - self.low)
         value = min(max(value, self.low), self.high)
-        return round(value) if TYPES[self.name] == "int" else value
+        return round(value) if KEYS[self.name].kind is int else value
 
     def as_dict(self) -> dict:
         if self.values is not None:
@@ -92,13 +94,3 @@ def _known(name, table, keys):
     for key in table:
         if key not in keys:
             raise ValueError(f"axes.{name}.{key}: unknown; {checks.nearest(key, keys)}")
-
-
-def _typed(name, value):
-    """A value of the field's type, so that 3 and 3.0 are one configuration."""
-    kind = TYPES[name]
-    if kind == "float":
-        return checks.number(f"axes.{name}", value)
-    if kind.startswith("int") and not (value is None and "None" in kind):
-        return checks.integer(f"axes.{name}", value, 0)
-    return value

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..core import checks
 from ..theory import density_ratio, find_window, plateau
 from .catalogue import METRICS
 from .results import RATIOS
@@ -62,13 +63,14 @@ def window_ends(fields, strength=None) -> tuple[np.ndarray, np.ndarray]:
     """
     P, n = np.asarray(fields["n_patches"]), np.asarray(fields["n_robust"])
     n = np.where((n >= 0) & (n <= P), n, np.nan)  # cells reach beyond the values at their centres
+    q = np.minimum(fields["q"], checks.LARGEST_DEGREE)
 
     def ends(*numbers):
         *numbers, norm, size = numbers
         return tuple(find_window(*numbers, norm=norm, strength=size).ends or (np.nan, np.nan))
 
     rho = np.nan if strength is None else fields["rho"]  # without A it does not matter
-    numbers = (fields["alpha"], fields["beta"], P, n, fields["q"], rho, fields["norm"], strength)
+    numbers = (fields["alpha"], fields["beta"], P, n, q, rho, fields["norm"], strength)
     with np.errstate(invalid="ignore"):  # comparisons with NaN
         return np.vectorize(ends, otypes=[float, float])(*numbers)
 
@@ -161,7 +163,7 @@ def curve(metric: str, training: str, fields: Fields) -> np.ndarray | float | No
         return None
     try:
         beta, q, rho, rate, eps = (fields[name] for name in ("beta", "q", "rho", "ascent_lr", "eps"))
-        level = np.vectorize(plateau, otypes=[float])(beta, q, rho, rate)
+        level = np.vectorize(plateau, otypes=[float])(beta, np.minimum(q, checks.LARGEST_DEGREE), rho, rate)
     except (Unknown, TypeError):
         return None
     level = np.where((np.asarray(eps) >= beta) & (beta * level <= rho), level, np.nan)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..core import checks, store
 from ..experiments.configuration import Figure3Config
 from ..patches.certify import METHODS
-from .axis import Axis
+from .axis import KEYS, Axis
 from .catalogue import CLAIMS, DESIGNS, ENGINES, METRICS, TRAININGS, engines_of
 
 MOST_RUNS = 1_000_000  # without yes
@@ -89,14 +89,13 @@ class SweepSpec:
         put("plots", tuple(self._plot(plot) for plot in self.plots))
 
     def _check_axes(self, put):
-        known = [f.name for f in fields(Figure3Config)]
         if not self.axes:
             raise ValueError("axes: must name at least one configuration field with its values")
         for name in self.axes:
             if name in NOT_AXES:
                 raise ValueError(f"axes.{name}: is no axis; {NOT_AXES[name]}")
-            if name not in known:
-                raise ValueError(f"axes.{name}: unknown configuration field; {checks.nearest(name, known)}")
+            if name not in KEYS:
+                raise ValueError(f"axes.{name}: unknown configuration field; {checks.nearest(name, KEYS)}")
         grid = self.design == "grid"
         put("axes", {name: Axis.build(name, held, grid) for name, held in self.axes.items()})
         if grid and self.n_points is not None:
@@ -110,14 +109,14 @@ class SweepSpec:
         both = sorted(set(self.base) & set(self.axes))
         if both:
             raise ValueError(f"{both[0]}: stands in [base] and in [axes]; it can be only in one of them")
-        known = {f.name: f.default for f in fields(Figure3Config)}
-        for name in self.base:
-            if name not in known:
-                raise ValueError(f"base.{name}: unknown configuration field; {checks.nearest(name, known)}")
-        put("base", {name: self.base.get(name, default) for name, default in known.items() if name not in self.axes})
+        for name, value in self.base.items():
+            if name not in KEYS:
+                raise ValueError(f"base.{name}: unknown configuration field; {checks.nearest(name, KEYS)}")
+            KEYS[name].check(value, f"base.{name}")
+        left = [one for name, one in KEYS.items() if name not in self.axes]
+        put("base", {one.name: self.base.get(one.name, one.default) for one in left})
         if self.engine != "network" and (self.base.get("batch_size") is not None or "batch_size" in self.axes):
             raise ValueError(f"batch_size: the recursion knows no minibatches; engine = {self.engine!r}")
-        checks.integer("n_seeds", self.base["n_seeds"], 1)  # the number of runs is counted before points are checked
 
     def _check_metrics(self, put):
         def fits(metric):

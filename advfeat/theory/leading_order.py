@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core import checks
-from .timing import Flow, Point, flow_time, log_flow_time, log_growth_rate, numbers
+from .timing import DEGREE, Flow, Point, flow_time, log_flow_time, log_growth_rate, numbers
 
 RULES = {name: {"above": 0} for name in ("alpha", "beta", "rho", "lr")}
 RULES |= {name: {"low": 0} for name in ("ascent_lr", "eps")}
-RULES |= {name: {"low": 2, "whole": True} for name in ("n_classes", "q")}
+RULES |= {"n_classes": {"low": 2, "whole": True}, "q": DEGREE}
 RULES |= {name: {"low": 0, "whole": True} for name in ("n_robust", "n_nonrobust")}
 FEATURES = {"A": ("alpha", "n_robust"), "B": ("beta", "n_nonrobust")}
 NEVER = 1e300  # iterations
@@ -73,8 +73,8 @@ class LeadingOrderPath(NamedTuple):
 class LeadingOrder:
     """The theory's parameters, each a number or an array that broadcasts against the leading axes of A and B.
 
-    n_classes k >= 2; alpha, beta > 0 constant strengths; n_robust P_R, n_nonrobust P_NR >= 0 patches; integer q >= 2;
-    rho > 0; lr > 0; ascent_lr, eps >= 0, or both None for standard training.  polynomial: whether sigma'(z) is
+    n_classes k >= 2; alpha, beta > 0 constant strengths; n_robust P_R, n_nonrobust P_NR >= 0 patches; integer q in
+    2..100; rho > 0; lr > 0; ascent_lr, eps >= 0, or both None for standard training.  polynomial: whether sigma'(z) is
     (z / rho)_+^(q-1) everywhere (the lemmas) or the smoothed ReLU's.
 
     States are A, B (..., m), float64, finite, of any sign: m neurons; leading axes are points (seeds, strengths ...).

@@ -214,11 +214,11 @@ class _Step:
         self.y = checks.labels(y, X, k)[0]
         self.shape = k, m, X.shape[1], X.shape[2], d
         self.X = X.reshape(-1, d)
-        self.q, self.rho = checks.integer("q", q, 2), checks.number("rho", rho, above=0)
+        self.q, self.rho = checks.degree(q), checks.number("rho", rho, above=0)
         self.lr = checks.number("lr", lr, above=0)
         self.objective = checks.OBJECTIVES[checks.choice("objective", objective, checks.OBJECTIVES)]
         self.norm = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
-        self.n_ascent = checks.integer("n_ascent", n_ascent, 1)
+        self.n_ascent = checks.ascent_steps(n_ascent)
         if (ascent_lr is None) != (eps is None):
             name = "ascent_lr" if ascent_lr is None else "eps"
             raise ValueError(f"{name} = None: ascent_lr and eps must be given together")

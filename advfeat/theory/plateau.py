@@ -2,14 +2,17 @@
 
 import numpy as np
 
+from ..core import checks
+
 
 def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
     """B* with (B*)^q = rho^(q-1) beta^(2-q) / ascent_lr.
 
     One ascent step on -F_y takes ascent_lr sum_s sigma'(beta B_s) B_s off the strength beta of a non-robust patch.  In
     the polynomial part the rest vanishes, and B stops, where (sum_s (B_s)_+^q)^(1/q) = B*; needs eps >= beta.  In the
-    units of a weight.
+    units of a weight.  ValueError for q > 100.
     """
+    checks.small_degree(q)
     return (rho ** (q - 1) * beta ** (2 - q) / ascent_lr) ** (1 / q)
 
 
@@ -19,7 +22,9 @@ def phase_two_started(B: np.ndarray, beta: float, q: int, rho: float, ascent_lr:
     beta, rho, ascent_lr: numbers, or arrays that broadcast against B's leading axes.
 
     The rule for "Phase II has begun" for a class: the ascent step takes at least half of a non-robust patch away.
+    ValueError for q > 100.
     """
+    checks.small_degree(q)
     B = np.asarray(B)
     slopes = np.clip(np.expand_dims(beta, -1) * B / np.expand_dims(rho, -1), 0, 1) ** (q - 1)
     return ascent_lr * (slopes * B).sum(axis=-1) >= beta / 2

@@ -152,16 +152,16 @@ def simulate(
     ----------
     state : R runs, or one for all runs of `types`
     types : from `empirical_types` or `population_types`, R runs or one for all
-    q : int >= 2, one for all runs
+    q : int in 2..100, one for all runs
     rho, lr, ascent_lr, eps : one number, or one per run
     objective, n_ascent, norm : as in :class:`advfeat.TrainConfig`
     record_every : iterations between records (default n_iter / 20); 0 and n_iter are always recorded
     after_saturation : "stop" (NaN from there on) or "continue" as an approximation that clips no orthogonal axis
     risk : a run whose W_orth is not known is flagged once the probability that an axis has saturated may exceed this
     """
-    checks.integer("q", q, 2)
+    checks.degree(q)
     checks.integer("n_iter", n_iter, 0)
-    checks.integer("n_ascent", n_ascent, 1)
+    checks.ascent_steps(n_ascent)
     J = checks.OBJECTIVES[checks.choice("objective", objective, checks.OBJECTIVES)]
     kind = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
     checks.choice("after_saturation", after_saturation, ("stop", "continue"))

@@ -113,9 +113,10 @@ def steps(x0, level, *, q: int, lr, growth_min: float = 1.0, growth_max: float =
     Raises
     ------
     ValueError
-        For q < 3, numbers that are not finite and positive, growth_min > growth_max, shapes that do not broadcast.
+        For q outside 3..100, numbers that are not finite and positive, growth_min > growth_max, shapes that do not
+        broadcast.
     """
-    p = checks.integer("q", q, 3) - 2
+    p = checks.degree(q, 3) - 2
     x0, L, lr = _points(x0=x0, level=level, lr=lr)
     low, high = checks.number("growth_min", growth_min, above=0), checks.number("growth_max", growth_max, above=0)
     if low > high:
@@ -131,9 +132,9 @@ def steps(x0, level, *, q: int, lr, growth_min: float = 1.0, growth_max: float =
 def flow_bound(delta, q: int):
     """(1 - (1+delta)^(2-q))^(-1/(q-2)): the most that y_T / y_0 is in the flow, whatever the level; inf at delta <= 0.
 
-    `delta` > -1 of any shape, the head start in x_0 = y_0 S^(1/(q-2)) (1 + delta); q >= 3.
+    `delta` > -1 of any shape, the head start in x_0 = y_0 S^(1/(q-2)) (1 + delta); q in 3..100.
     """
-    p = checks.integer("q", q, 3) - 2
+    p = checks.degree(q, 3) - 2
     (delta,) = _points(-1, delta=delta)
     rest = -np.expm1(-p * np.log1p(delta))
     with np.errstate(divide="ignore"):
@@ -146,7 +147,7 @@ def bound(x0, y0, *, q: int, S=1.0, lr, level, growth_max: float = 1.0):
     inf where E >= 1, where the proof says nothing; 1 where x0 >= level (T = 0).  Holds for every 0 < C_t <= growth_max.
     Arguments and errors as in `simulate`; float64 of the broadcast shape, dimensionless.
     """
-    p = checks.integer("q", q, 3) - 2
+    p = checks.degree(q, 3) - 2
     x0, y0, S, lr, L = _points(x0=x0, y0=y0, S=S, lr=lr, level=level)
     C = checks.number("growth_max", growth_max, above=0)
     with np.errstate(over="ignore", divide="ignore"):
@@ -166,7 +167,7 @@ def simulate(
     ----------
     x0, y0, S, lr, level : float or arrays that broadcast, > 0
         One point each; a point that has arrived takes no more work.
-    q : int >= 3
+    q : int in 3..100
         The activation's degree; the sequences grow with their (q-1)-th power.
     growth : float > 0, or a function of t that returns one
         C_t, the same for all points.  A function needs `growth_max`, a number that no C_t exceeds.
@@ -180,7 +181,7 @@ def simulate(
     ValueError
         For arguments against these rules, and, before any step, where even the flow needs more than `max_iter` steps.
     """
-    p = checks.integer("q", q, 3) - 2
+    p = checks.degree(q, 3) - 2
     x0, y0, S, lr, level = _points(x0=x0, y0=y0, S=S, lr=lr, level=level)
     C, largest = _growth(growth, growth_max)
     gap = checks.number("gap", gap, low=0)
@@ -220,7 +221,7 @@ def sweep(
     Returns a structured array of the broadcast shape with the fields of `TABLE`, float64: delta, x0, y0, time (T, or
     -1), flow_time (T's lower bound), x, y, ratio = y / y0, bound (`bound`) and flow_bound.
     """
-    p = checks.integer("q", q, 3) - 2
+    p = checks.degree(q, 3) - 2
     (delta,) = _points(-1, delta=delta)
     y0, S, lr, level = _points(y0=y0, S=S, lr=lr, level=level)
     try:

@@ -10,20 +10,24 @@ import numpy as np
 
 from ..core import checks
 
+#: The rule of q, a number or an array.
+DEGREE = {"low": 2, "high": checks.LARGEST_DEGREE, "whole": True}
 
-def numbers(name: str, value, *, above: float | None = None, low: float | None = None, whole: bool = False):
-    """A number or an array of numbers, finite (and integers if `whole`), > `above` or >= `low` -> float64 array."""
+
+def numbers(name: str, value, *, above=None, low=None, high=None, whole: bool = False):
+    """A number or an array, finite, > `above` or >= `low`, integers (<= `high`) if `whole` -> float64 array."""
     held = np.asarray(value)
     if held.dtype.kind not in ("iu" if whole else "iuf"):
         held = np.asarray(value, dtype=object)
         for item in held.ravel():
-            checks.integer(name, item, low) if whole else checks.number(name, item, above=above, low=low)
+            checks.integer(name, item, low, high) if whole else checks.number(name, item, above=above, low=low)
     held = held.astype(np.float64)
     wrong = ~np.isfinite(held)
     wrong |= (held <= above) if above is not None else (held < low) if low is not None else False
+    wrong |= held > (np.inf if high is None else high)
     if wrong.any():
         first = held[wrong].ravel()[0].item()
-        checks.integer(name, int(first), low) if whole else checks.number(name, first, above=above, low=low)
+        checks.integer(name, int(first), low, high) if whole else checks.number(name, first, above=above, low=low)
     return held
 
 
@@ -41,14 +45,14 @@ def log_growth_rate(strength, n_patches, n_classes, q, rho, lr):
 def growth_rate(strength, n_patches, n_classes, q, rho, lr):
     """kappa = (lr / k) (1 - 1/k) rho^(1-q) P s^q, the rate of a feature while the logit is 1/k (Lemma D.8).
 
-    strength > 0 and n_patches >= 0 of the feature: alpha and P_R, or beta and P_NR; integers n_classes k >= 2, q >= 2;
-    rho, lr > 0; all broadcast.  Returns a float64 array (0-d for numbers) per iteration and per (unit of a
-    weight)^(q-2).  Raises ValueError where a parameter breaks its rule.
+    strength > 0 and n_patches >= 0 of the feature: alpha and P_R, or beta and P_NR; integers n_classes
+    k >= 2, q in 2..100; rho, lr > 0; all broadcast.  Returns a float64 array (0-d for numbers) per iteration and per
+    (unit of a weight)^(q-2).  Raises ValueError where a parameter breaks its rule.
     """
     strength = numbers("strength", strength, above=0)
     n_patches = numbers("n_patches", n_patches, low=0, whole=True)
     n_classes = numbers("n_classes", n_classes, low=2, whole=True)
-    q = numbers("q", q, low=2, whole=True)
+    q = numbers("q", q, **DEGREE)
     rho, lr = numbers("rho", rho, above=0), numbers("lr", lr, above=0)
     with np.errstate(over="ignore", under="ignore"):
         return np.exp(log_growth_rate(strength, n_patches, n_classes, q, rho, lr))
@@ -78,7 +82,7 @@ def flow_time(start, level, kappa, q):
     start : finite, any sign.
     level : > 0, in the units of `start`; np.inf gives the time of the blow-up (q > 2).
     kappa : >= 0, as :func:`growth_rate` gives it.
-    q : integer >= 2.  All broadcast.
+    q : integer in 2..100.  All broadcast.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def flow_time(start, level, kappa, q):
     level = np.asarray(level)
     numbers("level", np.where(level == np.inf, 1, level), above=0)
     with np.errstate(over="ignore", under="ignore"):
-        return np.exp(log_flow_time(start, level, _log(kappa), numbers("q", q, low=2, whole=True)))
+        return np.exp(log_flow_time(start, level, _log(kappa), numbers("q", q, **DEGREE)))
 
 
 class Path:

@@ -30,8 +30,9 @@ def density_ratio(alpha: float, beta: float, n_patches: int, n_robust: int, expo
 def robust_window(alpha: float, beta: float, n_patches: int, n_robust: int, q: int = 3) -> tuple[float, float]:
     """(eps_lo, eps_hi) for constant strengths; empty when eps_lo >= eps_hi.  Radii are in the units of alpha, beta.
 
-    ``eps_lo`` is 0 without non-robust patches, ``eps_hi`` is 0 without robust ones.
+    ``eps_lo`` is 0 without non-robust patches, ``eps_hi`` is 0 without robust ones.  ValueError for q > 100.
     """
+    checks.small_degree(q)
     others = n_patches - n_robust
     low = beta / (1 + (n_patches / others) ** (1 / q)) if others else 0.0
     high = alpha / (1 + (n_patches / n_robust) ** (1 / q)) if n_robust else 0.0
@@ -93,10 +94,11 @@ def find_window(
 
     Parameters
     ----------
-    alpha, beta, n_patches, n_robust, q, rho : numbers, as in `robust_window`; not checked
+    alpha, beta, n_patches, n_robust, q, rho : numbers, as in `robust_window`; not checked, but for q <= 100
     strength : the largest <w_{i,s}, u_i>, measured or predicted, in the units of a weight; NaN for a training that
         diverged; None where it is not known, and then the window holds under that premise
     """
+    checks.small_degree(q)
     if norm != "linf":
         return Window(np.nan, np.nan, f"it is one of l_inf balls, and norm = {norm!r}")
     low, high = robust_window(alpha, beta, n_patches, n_robust, q)
@@ -123,8 +125,9 @@ def diagonal_edge(alpha: float, n_patches: int, n_robust: int, q: int, rho: floa
     """The radius e up to which networks w_{i,s} = A u_i, A = `strength` > 0, keep their predictions: where
     P_R sigma(A (alpha - e)) = P sigma(A e), by bisection to 1e-9 alpha.
 
-    eps_hi while A (alpha - eps_hi) <= rho; beyond that it falls with A, to alpha P_R / (P + P_R).
+    eps_hi while A (alpha - eps_hi) <= rho; beyond that it falls with A, to alpha P_R / (P + P_R).  q <= 100.
     """
+    checks.small_degree(q)
 
     def sigma(z):  # numbers, not arrays: a map of a sweep asks for tens of thousands
         return z - (1 - 1 / q) * rho if z > rho else rho / q * (max(z, 0.0) / rho) ** q
@@ -149,13 +152,13 @@ def contradiction(alpha: float, beta: float, eps: float, n_patches: int, n_robus
     Raises
     ------
     ValueError
-        Unless alpha, beta, eps > 0, n_patches >= 1, 0 <= n_robust <= n_patches, q >= 2.
+        Unless alpha, beta, eps > 0, n_patches >= 1, 0 <= n_robust <= n_patches, q in 2..100.
     """
     alpha, beta, eps = (
         checks.number(name, value, above=0) for name, value in (("alpha", alpha), ("beta", beta), ("eps", eps))
     )
     checks.integer("n_patches", n_patches, 1)
-    checks.integer("q", q, 2)
+    checks.degree(q)
     if checks.integer("n_robust", n_robust, 0) > n_patches:
         raise ValueError(f"n_robust = {n_robust}: must be an integer in 0..n_patches = {n_patches}")
     return eps >= beta and n_robust * max(alpha / eps - 1, 0.0) ** q <= n_patches - n_robust

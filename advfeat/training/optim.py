@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..core import checks
-
 
 class SGD:
     """Stochastic gradient descent: v <- momentum v + g + weight_decay w, then w <- w - lr v, in place.
@@ -26,10 +24,7 @@ class SGD:
 
     def __init__(self, lr: np.ndarray, momentum: float = 0.0, weight_decay: float = 0.0, batched: bool = False):
         self.lr, self.batched = lr, batched
-        self.momentum = checks.number("momentum", momentum, low=0)
-        self.weight_decay = checks.number("weight_decay", weight_decay, low=0)
-        if momentum >= 1:
-            raise ValueError(f"momentum = {momentum!r}: must be < 1")
+        self.momentum, self.weight_decay = momentum, weight_decay
         self.velocity: dict[str, np.ndarray] = {}
 
     @property

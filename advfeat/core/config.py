@@ -1,0 +1,187 @@
+"""Declared configurations: a field says once its type, default, rule, unit and help, and all that users see follows.
+
+A configuration is a frozen dataclass on `Configuration` whose fields are made by `key`.  Their checks, TOML files and
+``--set KEY=VALUE``, messages with the nearest key, tables of keys and the axes of sweeps come from these declarations.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+
+from . import checks, store
+
+
+def key(default, help, unit="", low=None, above=None, high=None, choices=None, per_run=False):
+    """A dataclass field of a `Configuration`; without a default for dataclasses.MISSING.
+
+    Its type is the annotation: int, float, bool or str, with ``| None`` where the value may be left open.  Numbers are
+    finite, >= `low`, > `above` and <= `high`; `choices` are all that there are; `per_run`: one value, or one per run.
+    """
+    rule = {"low": low, "above": above, "high": high, "choices": choices, "per_run": per_run}
+    return field(default=default, metadata={"help": help, "unit": unit, **rule})
+
+
+@dataclass(frozen=True)
+class Key:
+    """A declared field, as `Configuration.keys` lists it."""
+
+    name: str
+    kind: type
+    optional: bool
+    default: Any
+    help: str
+    unit: str
+    low: float | None
+    above: float | None
+    high: float | None
+    choices: tuple | None
+    per_run: bool
+
+    @property
+    def rule(self) -> str:
+        """In words, as "an integer >= 2 and <= 100"."""
+        if self.choices:
+            words = "one of " + ", ".join(self.choices)
+        elif self.kind is bool:
+            words = "true or false"
+        else:
+            words = "an integer" if self.kind is int else "a number"
+            words += checks.bounds(self.low, self.above, self.high)
+        return words + ", or one per run" * self.per_run + ", or none" * self.optional
+
+    def check(self, value, name: str | None = None):
+        """The value in the key's type.  ValueError, naming the key (or `name`), value and rule, where it breaks it."""
+        name = name or self.name
+        if value is None and self.optional:
+            return None
+        if self.per_run:
+            if self.kind is int:
+                checks.seeds(value, np.size(value), name)
+            else:
+                checks.per_run(name, value, np.size(value), low=self.low, above=self.above)
+            return value
+        if self.kind is int:
+            return checks.integer(name, value, self.low, self.high)
+        if self.kind is float:
+            return checks.number(name, value, low=self.low, above=self.above)
+        return self.kind(checks.choice(name, value, self.choices or (True, False)))
+
+    def typed(self, value, name: str | None = None):
+        """The value in the key's type, so that 3 and 3.0 are one, whatever the rest of its rule."""
+        if self.choices:
+            return value
+        return replace(self, low=None, above=None, high=None).check(value, name)
+
+
+class Configuration:
+    """Base of frozen dataclasses whose fields `key` declares."""
+
+    def __post_init__(self):
+        for name, one in self.keys().items():
+            object.__setattr__(self, name, one.check(getattr(self, name)))
+
+    @classmethod
+    @cache
+    def keys(cls) -> dict[str, Key]:
+        """Name -> declaration, in order."""
+        hints, found = get_type_hints(cls), {}
+        for one in fields(cls):
+            kinds = get_args(hints[one.name]) or (hints[one.name],)
+            found[one.name] = Key(one.name, kinds[0], NoneType in kinds, one.default, **one.metadata)
+        return found
+
+    # -------------------------------------------------------------- from users and files
+    @classmethod
+    def known(cls, name: str) -> Key:
+        """The declaration of a key; ValueError with the nearest one where there is none."""
+        keys = cls.keys()
+        if name not in keys:
+            raise ValueError(f"{name}: unknown configuration key; {checks.nearest(name, keys)}")
+        return keys[name]
+
+    @classmethod
+    def from_dict(cls, values):
+        """From what `as_dict` gave, of this version or an older one: a key that is missing takes its default."""
+        if not isinstance(values, dict):
+            raise ValueError(f"configuration = {values!r}: must be a table of keys and values")
+        for name in values:
+            cls.known(name)
+        for name, one in cls.keys().items():
+            if one.default is MISSING and name not in values:
+                raise ValueError(f"{name}: must be given, {one.rule}")
+        return cls(**values)
+
+    @classmethod
+    def build(cls, path=None, pairs=(), fixed=None, /, **given):
+        """Defaults, then the TOML file `path`, then `pairs` ("key=value"), then `given` (None: not given).
+
+        `fixed` are values that stand already, as q and rho of given weights: they replace defaults, and a value given
+        here that differs from them is refused.
+        """
+        values = {} if path is None else store.read_toml(path)
+        values |= dict(parse_pair("--set", pair) for pair in pairs)
+        values |= {name: value for name, value in given.items() if value is not None}
+        for name, value in values.items():
+            if cls.known(name).optional and str(value).lower() == "none":
+                values[name] = None
+        for name, value in (fixed or {}).items():
+            if values.setdefault(name, value) != value:
+                raise ValueError(
+                    f"{name} = {values[name]!r}: contradicts the given weights, which hold {name} = {value!r}"
+                )
+        return cls.from_dict(values)
+
+    # -------------------------------------------------------------- to users and files
+    def as_dict(self) -> dict:
+        """JSON-ready, as it stands in config.json and in checkpoints."""
+        return {name: np.asarray(getattr(self, name)).tolist() for name in self.keys()}
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Key, value, default, unit and meaning of every key, in words."""
+        return [
+            (name, _word(value), _word(self.keys()[name].default), self.keys()[name].unit, self.keys()[name].help)
+            for name, value in self.as_dict().items()
+        ]
+
+    def toml(self) -> str:
+        """A commented TOML file of all keys, which `build` reads back to this configuration."""
+        lines = []
+        for name, _, default, unit, meaning in self.rows():
+            about = [meaning + (unit and f" [{unit}]"), self.keys()[name].rule, default and f"default {default}"]
+            lines.append(f"# {'; '.join(filter(None, about))}\n{name} = {_text(self.as_dict()[name])}\n")
+        return "\n".join(lines)
+
+
+def parse_value(text: str):
+    """A TOML value, or the text itself where it is none."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except (ValueError, RecursionError):  # a number of 5000 digits, brackets in brackets
+        return text
+
+
+def parse_pair(option: str, text: str) -> tuple[str, Any]:
+    """KEY=VALUE of an option of the command line."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{option} {text!r}: must be key=value")
+    return name.strip(), parse_value(value.strip())
+
+
+def _text(value) -> str:
+    """As it stands in a TOML file."""
+    return json.dumps("none" if value is None else value)
+
+
+def _word(value) -> str:
+    """As it stands on the command line and in tables."""
+    return "" if value is MISSING else _text(value).strip('"')
