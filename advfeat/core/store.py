@@ -96,12 +96,14 @@ def load_npz(path) -> dict[str, np.ndarray]:
             with zipfile.ZipFile(file) as held:
                 members = _members(held, file)
                 sizes = sum(member.file_size for member in members)
-                memory.require(sizes, f"{path}: reading its {len(members)} arrays", "use a machine with more memory")
+                if sizes > BLOCK:  # to ask takes a millisecond
+                    what = f"{path}: reading its {len(members)} arrays"
+                    memory.require(sizes, what, "close other programs, or use a larger machine")
                 return {member.filename.removesuffix(".npy"): _array(held, member) for member in members}
         except MemoryError:
             raise
         except Exception as error:  # whatever a flipped bit can look like: another compression, a password ...
-            raise CheckpointError(f"{path}: damaged or not an .npz file ({error or type(error).__name__})") from None
+            raise CheckpointError(f"{path}: truncated or not an .npz file ({error or type(error).__name__})") from None
 
 
 def _opened(path):

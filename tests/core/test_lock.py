@@ -143,22 +143,33 @@ def test_a_folder_that_is_removed_and_made_again_under_a_lock(tmp_path):
     assert (folder / ".lock").read_text() == "of somebody else"
 
 
+FORK = """
+def refused():
+    try:
+        Lock(folder).__enter__()
+    except store.CheckpointError:
+        return True
+with Lock(folder) as held:
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if refused() else 2
+            held.__exit__()
+        finally:
+            os._exit(code)
+    print(os.waitpid(child, 0)[1], (folder / ".lock").exists(), flush=True)
+    sys.stdin.read()
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
 def test_a_forked_child_holds_nothing_and_frees_nothing(tmp_path):
     """It neither believes that it may write nor, when it leaves the block, removes the file of its parent."""
-    with Lock(tmp_path) as held:
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                code = 0 if refused(tmp_path) else 1
-                held.__exit__()
-            finally:
-                os._exit(code)
-        assert os.waitpid(child, 0)[1] == 0
-        assert (tmp_path / ".lock").exists()
-        other = process("try:\n    Lock(folder).__enter__()\nexcept store.CheckpointError as e: print(e)", tmp_path)
-        assert TAKEN in other.communicate()[0]
+    parent = process(FORK, tmp_path)
+    assert parent.stdout.readline() == "0 True\n"
+    assert refused(tmp_path)
+    parent.communicate("")
     assert list(tmp_path.iterdir()) == []
 
 

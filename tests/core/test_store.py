@@ -280,7 +280,7 @@ def of(shape, descr="<f8", fortran=False):
 def test_headers_that_cannot_be(content, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("W.npy", content)
-    with pytest.raises(store.CheckpointError, match=r"a\.npz: damaged or not an \.npz file"):
+    with pytest.raises(store.CheckpointError, match=r"a\.npz: truncated or not an \.npz file"):
         store.load_npz(tmp_path / "a.npz")
 
 
@@ -314,7 +314,7 @@ def test_archives_that_cannot_be(tmp_path):
     for case in cases:
         path.unlink(missing_ok=True)
         case()
-        with pytest.raises(store.CheckpointError, match=r"a.npz: damaged or not an .npz file \(.+\)"):
+        with pytest.raises(store.CheckpointError, match=r"a.npz: truncated or not an .npz file \(.+\)"):
             store.load_npz(path)
 
 
