@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from advfeat.core.store import save_json
+from advfeat.core.store import digest_of_file, save_json
 from advfeat.experiments.configuration import Figure3Config
+from advfeat.sweeps.catalogue import DIGEST
 
 HEAD = {
     "engine": "recursion", "training": ["adversarial"], "design": "grid", "design_seed": 0, "on_invalid": "refuse",
@@ -46,8 +47,9 @@ def folder(path, axes, rule, *, n_seeds=3, n_points=None, points=None, skipped=(
     save_json(
         path / "sweep.json",
         {
-            "format": "advfeat-1", "environment": {"advfeat": "0", "numpy": np.__version__}, "points": n_points,
+            "environment": {"advfeat": "0", "numpy": np.__version__}, "points": n_points,
             "spec": head | {"base": base, "axes": axes} | spec, "skipped": listed, "runs": runs,
+            DIGEST: digest_of_file(path / "results.parquet"),
         },
     )  # fmt: skip
     return path

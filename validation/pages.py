@@ -49,10 +49,7 @@ def as_json(results: Sequence[Result], quick: bool) -> dict:
             "assumptions": [vars(a) for a in j.assumptions], "reason": j.untestable, "seconds": round(r.seconds, 2),
             "numbers": _plain(r.measured),
         }  # fmt: skip
-    return {
-        "format": store.FORMAT, "quick": quick, "counts": count(results), "environment": store.environment(),
-        "entries": entries,
-    }  # fmt: skip
+    return {"quick": quick, "counts": count(results), "environment": store.environment(), "entries": entries}
 
 
 def _assumptions(judgement) -> list[list[str]]:

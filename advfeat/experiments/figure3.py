@@ -115,7 +115,7 @@ def run(
     else:
         for name in FILES if force else ():
             (out / name).unlink(missing_ok=True)
-        store.save_json(out / "config.json", {"format": store.FORMAT, "environment": store.environment(), **known})
+        store.save_json(out / "config.json", {"environment": store.environment(), **known})
     for name in TRAININGS:
         measure = Measurement(config)
         report = None if progress is None else lambda iteration, name=name: progress(name, iteration)

@@ -35,7 +35,7 @@ def write(
     arrays = {f"{name}/{key}": a for name, s in found.items() for key, a in _arrays(s).items()}
     store.save_npz(out / "robustness.npz", seeds=seeds, **arrays)
     numbers = {name: _numbers(s, seeds, config) for name, s in found.items()}
-    head = {"format": store.FORMAT, "environment": environment, "config": config.as_dict(), "seeds": list(seeds)}
+    head = {"environment": environment, "config": config.as_dict(), "seeds": list(seeds)}
     window = config.window(strength, next(iter(found.values())).norm)
     head |= {"window": window.ends, "window_premise": window.failed or window.premise}
     store.save_json(out / "robustness.json", head | {"networks": numbers, "identity": identity})

@@ -1,37 +1,47 @@
 """The folder of a sweep: finished batches, each written once and whole, and the table made of them."""
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from ..core import store
-from .catalogue import CLAIMS, METRICS
+from ..core.lock import Lock
+from .catalogue import CLAIMS, METRICS, TABLE
 from .plan import Plan, SweepBatch, tasks_of
 
-TABLE = "results.parquet"
-FILES = (TABLE, "sweep.json", "spec.toml")
+PARTS = {TABLE, "batches", "damaged", "figures", "index.html"}  # of a sweep's folder, beside sweep.json and specs
+BATCH = re.compile(r"[0-9a-f]{20}\.npz")
 ROWS = 200_000  # of a row group, about
 OPEN_FILES = 16
 
 
+@contextmanager
+def opened(folder):
+    """The archive of a folder, which is made if need be and locked: what another sweep has half written is its own.
+
+    Raises CheckpointError where another process writes, or the folder holds other things than a sweep's.
+    """
+    _check_ours(Path(folder))
+    with Lock(store.make_folder(folder)):
+        yield Archive(folder)
+
+
 class Archive:
-    """Finished batches in `folder`/batches, one .npz each, named by a hash of what they hold; a context that locks it.
+    """Finished batches in `folder`/batches, one .npz each, named by a hash of what they hold; see `opened`.
 
     `places` maps a result's key to its file and row.  A file that cannot be read back as it was written is set aside in
     `folder`/damaged and named in `damaged`, so what it held is computed again.
-
-    Raises CheckpointError where another sweep writes, or the folder holds other things than a sweep's.
     """
 
     def __init__(self, folder):
-        _check_ours(Path(folder))
-        self.folder = store.make_folder(folder)
-        self._lock = Lock(self.folder)  # before anything is read: another sweep's half-written files are its own
+        self.folder = Path(folder)
         self.batches = store.make_folder(self.folder / "batches")
+        store.remove_temporaries(self.batches)
         self.places: dict[str, tuple[Path, int]] = {}
         self.damaged: list[tuple[Path, str]] = []
         self._open: OrderedDict[Path, dict] = OrderedDict()
@@ -42,15 +52,6 @@ class Archive:
                 aside = store.make_folder(self.folder / "damaged") / path.name
                 path.replace(aside)
                 self.damaged.append((aside, str(error)))
-        for folder, names in ((self.batches, ("*.npz",)), (self.folder, FILES)):
-            for left_over in (path for name in names for path in folder.glob(f".{name}.*")):
-                left_over.unlink()  # of a driver that was killed while it wrote
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._lock.free()
 
     def _register(self, path, keys):
         for row, key in enumerate(keys.tolist()):
@@ -62,7 +63,7 @@ class Archive:
         if not path.exists():
             arrays = {"keys": np.array(batch.keys), **arrays}
             try:
-                store.save_npz(path, digest=_digest(arrays), **arrays)
+                store.save_npz(path, digest=np.array(store.digest_of(arrays)), **arrays)
             except OSError as error:
                 why = f"cannot be written ({error.strerror or error}); what is done is kept"
                 raise OSError(error.errno, why, str(path)) from None
@@ -173,61 +174,33 @@ def _table(blocks, schema):
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-class Lock:
-    """One sweep at a time writes in a folder; free when the process ends, however it ends.
-
-    A record lock: one of flock would live on in processes that a worker pool forked.
-    """
-
-    held: ClassVar[set[Path]] = set()  # in this process, which a record lock does not exclude
-
-    def __init__(self, folder: Path):
-        import fcntl
-
-        self.folder = folder.resolve()
-        if self.folder not in self.held:
-            self.file = open(folder / ".lock", "w")  # noqa: SIM115
-            try:
-                fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.held.add(self.folder)
-                return
-            except OSError:
-                self.file.close()
-        raise store.CheckpointError(f"{folder}: another sweep is writing here")
-
-    def free(self):
-        self.held.discard(self.folder)
-        self.file.close()
-
-
 def _check_ours(folder: Path) -> None:
-    """Refuse a folder of something else; specs may lie there."""
-    if not folder.is_dir() or (folder / ".lock").exists() or (folder / "sweep.json").exists():
+    """Refuse a folder of something else; specs may lie there, and what a sweep that was killed early has left."""
+    if not folder.is_dir() or (folder / "sweep.json").exists():
         return
-    others = sorted(path.name for path in folder.iterdir() if path.suffix != ".toml")
+    others = _foreign(folder)
+    if "batches" in others and not [name for name in _foreign(folder / "batches") if not BATCH.fullmatch(name)]:
+        others = sorted(set(others) - PARTS)
     if others:
         named = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
         raise store.CheckpointError(f"{folder}: is not the folder of a sweep, it holds {named}; choose a new one")
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Names of what is neither a spec nor a lock or a temporary that a killed process left."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix != ".toml")
+    return [name for name in names if name != ".lock" and not store.TEMPORARY.fullmatch(name)]
 
 
 def _name(keys) -> str:  # as `Batch.name`
     return hashlib.sha256("".join(keys).encode()).hexdigest()[:20]
 
 
-def _digest(arrays) -> np.ndarray:
-    return np.array(store.digest(np.array(sorted(arrays)), *(arrays[name] for name in sorted(arrays))))
-
-
 def _read(path: Path) -> dict[str, np.ndarray]:
     """A batch's arrays; CheckpointError where they are not what was written."""
-    try:
-        arrays = store.load_npz(path)
-    except store.CheckpointError:
-        raise
-    except Exception as error:  # a flipped bit can look like another compression, a password, terabytes ...
-        raise store.CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+    arrays = store.load_npz(path)
     digest = arrays.pop("digest", None)
-    if digest is None or "keys" not in arrays or str(digest) != str(_digest(arrays)):
+    if digest is None or "keys" not in arrays or str(digest) != store.digest_of(arrays):
         raise store.CheckpointError(f"{path}: damaged, its content is not what was written")
     if path.stem != _name(arrays["keys"].tolist()):
         raise store.CheckpointError(f"{path}: its name belongs to other results than it holds")

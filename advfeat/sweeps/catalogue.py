@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 ENGINES = ("network", "recursion")
 TRAININGS = ("standard", "adversarial")
+DESIGNS = ("grid", "random", "sobol")
+TABLE = "results.parquet"
+DIGEST = "results_sha256"  # of the table, in sweep.json; None until there is one, and not there in version 0.1.0
 CLAIM_LEVEL = 0.95  # "1 - o(1)" at a finite size, and 1 - CLAIM_LEVEL for "o(1)"; as in `advfeat.validation.figure3`
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..core import checks, store
 from ..training.loop import TrainingInterrupted
 from . import plan as planning
-from .archive import TABLE, Archive
+from .archive import Archive, opened
+from .catalogue import DIGEST, TABLE
 from .distribute import Failure, SweepFailed, by_dask, by_joblib, check_backend, connect, disconnect, here
 from .spec import SweepSpec, runs_in_words
 
@@ -71,7 +72,7 @@ def sweep(
 
     Results do not depend on scheduler, `jobs`, `memory` or interruptions.  Raises ValueError for a spec that cannot be,
     before any work; SweepInterrupted on Ctrl-C; SweepFailed where a batch raises (no other is started then, those under
-    way are kept) or workers die; CheckpointError where another sweep writes in `out`, or it is no sweep's folder.
+    way are kept) or workers die; CheckpointError where another process writes in `out`, or it is no sweep's folder.
     """
     source, spec = spec, SweepSpec.build(spec)
     spec.check_size(yes)
@@ -84,7 +85,7 @@ def sweep(
         )
     with Workers(scheduler, jobs, total - own) as workers:
         planned = planning.make(spec, workers.budget, workers.jobs, largest_batch)
-        with Archive(out) as archive:
+        with opened(out) as archive:
             return _sweep(planned, workers, archive, source, started, progress)
 
 
@@ -94,7 +95,7 @@ def _sweep(planned, workers, archive, source, started, progress) -> Path:
     try:
         if started is not None:
             started(planned, describe(planned, workers, pending, archive))
-        _save_spec(archive, planned, source)
+        about = _save_spec(archive, planned, source)
         with closing(workers.run(pending)) as finished:
             for batch, arrays, took in finished:
                 if isinstance(arrays, Failure):
@@ -104,7 +105,9 @@ def _sweep(planned, workers, archive, source, started, progress) -> Path:
                     tick(batch, took)
         if failed:
             raise SweepFailed(failed[0])
-        return archive.write_table(planned)
+        table = archive.write_table(planned)
+        store.save_json(archive.folder / "sweep.json", about | {DIGEST: store.digest_of_file(table)})
+        return table
     except (KeyboardInterrupt, TrainingInterrupted):
         raise SweepInterrupted(archive.folder, tick.done, tick.total) from None
     except SweepFailed as error:
@@ -243,13 +246,15 @@ def describe(planned: planning.Plan, workers: Workers, pending, archive: Archive
     return lines
 
 
-def _save_spec(archive: Archive, planned: planning.Plan, source) -> None:
+def _save_spec(archive: Archive, planned: planning.Plan, source) -> dict:
+    """Write what is swept beside the batches; returns what sweep.json says of a sweep that has no table yet."""
     (archive.folder / TABLE).unlink(missing_ok=True)  # of another spec, perhaps
     if not isinstance(source, (str, Path)):
         (archive.folder / "spec.toml").unlink(missing_ok=True)
     else:
         text = Path(source).read_text(encoding="utf-8")
         store.write(archive.folder / "spec.toml", lambda file: file.write(text), "w")
-    about = {"format": store.FORMAT, "environment": store.environment(), "spec": planned.spec.as_dict()}
+    about = {"environment": store.environment(), "spec": planned.spec.as_dict(), DIGEST: None}
     about |= {"points": planned.spec.size, "skipped": planned.skipped, "runs": planned.n_runs}
     store.save_json(archive.folder / "sweep.json", about)
+    return about

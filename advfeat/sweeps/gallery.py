@@ -5,16 +5,20 @@ from html import escape
 from pathlib import Path
 
 from ..core import store
+from ..core.lock import Lock
 from ..reporting.page import PAGE, table
 from ..reporting.style import save
 from .captions import caption, claims_rows, numbers
 from .drawing import short
 from .figures import draw
-from .results import Results, load
+from .results import REQUEST, Results, check_folder, load
 from .selection import Selection, check, name_of
 from .spec import runs_in_words
 
 MOST_LISTED = 200  # skipped points on the page; sweep.json has all
+#: The shape of figures/index.json (`store.conform`); a table is its head and its rows.
+FIGURE = {"name": str, "request": REQUEST, "caption": str, "numbers": [str], "table?": [list, [list]]}
+INDEX = {"figures": [FIGURE]}
 
 
 def plot(folder, requests: list[dict] | None = None) -> list[Path]:
@@ -34,13 +38,18 @@ def plot(folder, requests: list[dict] | None = None) -> list[Path]:
     ValueError
         A request that does not fit the sweep, naming key, value and rule; nothing is drawn then.
     FileNotFoundError, CheckpointError
-        See `results.load`.
+        See `results.load`; CheckpointError also where another process writes in the folder.
     """
-    results = load(folder)
+    with Lock(check_folder(folder)):
+        return _plot(load(folder), requests)
+
+
+def _plot(results: Results, requests: list[dict] | None) -> list[Path]:
     wanted = results.spec["plots"] if requests is None else requests
     wanted = [check(request, results.axes, results.spec["design"] == "grid") for request in wanted]
     chosen = [Selection.make(results, request) for request in wanted]
     place = store.make_folder(results.folder / "figures")
+    store.remove_temporaries(place)
     shown, files = _drawn_before(place), []
     for request, selection in zip(wanted, chosen):
         name = name_of(request)
@@ -53,7 +62,7 @@ def plot(folder, requests: list[dict] | None = None) -> list[Path]:
             entry["table"] = claims_rows(selection)
         n = next((n for n, old in enumerate(shown) if old["name"] == name), len(shown))
         shown[n : n + 1] = [entry]
-    store.save_json(place / "index.json", {"format": store.FORMAT, "figures": shown})
+    store.save_json(place / "index.json", {"figures": shown})
     page = PAGE.format(title=f"advfeat sweep: {escape(results.spec['title'])}", body=_body(results, shown, place))
     store.write(results.folder / "index.html", lambda file: file.write(page), "w")
     return [*files, results.folder / "index.html"]
@@ -62,8 +71,9 @@ def plot(folder, requests: list[dict] | None = None) -> list[Path]:
 def _drawn_before(place: Path) -> list[dict]:
     if not (place / "index.json").is_file():
         return []
-    held = store.load_json(place / "index.json")["figures"]
-    return [entry for entry in held if (place / f"{entry['name']}.png").is_file()]
+    held = store.load_json(place / "index.json")
+    store.conform(place / "index.json", held, INDEX)
+    return [entry for entry in held["figures"] if (place / f"{entry['name']}.png").is_file()]
 
 
 # ------------------------------------------------------------------ the page
@@ -97,7 +107,7 @@ def _body(results: Results, shown: list[dict], place: Path) -> str:
         + f"; {len(results.seeds)} seeds, {' and '.join(spec['training'])} training, engine: {spec['engine']}; "
         f"{runs_in_words(results.n_runs, spec['engine'])}."
     )
-    settings = [[key, ", ".join(value) if isinstance(value, list) else str(value)]
+    settings = [[key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
                 for key, value in spec.items() if key not in ("base", "axes", "plots")]  # fmt: skip
     figures = "".join(_figure(entry, place) for entry in shown)
     empty = '<p class="note">No figure yet: <code>advfeat plot DIR --x FIELD --y FIELD --metric NAME</code>.</p>'

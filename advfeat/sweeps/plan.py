@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core import store
 from ..experiments.configuration import Figure3Config
 from .catalogue import CLAIMS, METRICS, count_runs, engines_of
 from .spec import SweepSpec
@@ -196,7 +195,8 @@ def results_version(config: Figure3Config, task: Task) -> str:
 def _keys(config: Figure3Config, task: Task, seeds) -> list[str]:
     """What names the result of a point, training and seed: everything that it depends on."""
     fields = {name: value for name, value in config.as_dict().items() if name not in ("n_seeds", "first_seed")}
-    about = {"format": store.FORMAT, "advfeat": results_version(config, task), "fields": fields, "engine": task.engine}
+    # the format that the first release wrote: another would name, and compute again, what is there already
+    about = {"format": "advfeat-1", "advfeat": results_version(config, task), "fields": fields, "engine": task.engine}
     about |= {"training": task.training, "n_looks": task.n_looks, "costly": task.costly}
     if task.engine == "recursion":
         about["start"] = task.start

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+from contextlib import contextmanager
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -11,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core import checks, store
+from ..experiments.configuration import Figure3Config
 from ..theory import density_ratio
-from .catalogue import METRICS, count_runs
+from .axis import SCALES, TYPES
+from .catalogue import DESIGNS, DIGEST, ENGINES, METRICS, TABLE, TRAININGS, count_runs
 
 #: Derived axes: a quotient of two fields each; `density_ratio` (c of Assumption 2.3, exponent q) beside them.
 RATIOS = {
@@ -22,6 +27,18 @@ RATIOS = {
     "eps_over_beta": ("eps", "beta"),
 }
 COLUMNS = ("point", "training", "engine", "seed", "iteration", "metric", "value")
+NUMBER = (int, float)
+KINDS = {"int": int, "float": NUMBER, "bool": bool, "str": str, "int | None": (int, type(None))}
+#: Shapes (`store.conform`) of a plot's request, and of sweep.json.
+REQUEST = {"metric": str, "x?": str, "y?": str, "facet?": str, "training?": str, "engine?": str, "iteration?": int,
+           "at?": dict}  # fmt: skip
+HEAD = {
+    "spec": {
+        "title": str, "design": set(DESIGNS), "engine": {*ENGINES, "both"}, "training": [set(TRAININGS)],
+        "metrics": [str], "plots": [REQUEST], "base": dict, "axes": {str: dict},
+    },
+    "points": int, "skipped": [{"point": int, "fields": dict, "reason": str}], "environment": {str: str},
+}  # fmt: skip
 PARTS = RATIOS | {"density_ratio": ("alpha", "beta", "n_patches", "n_robust", "q")}
 
 
@@ -45,18 +62,49 @@ def load(folder) -> Results:
     FileNotFoundError
         No such folder, no sweep in it, or its results are not there yet.
     CheckpointError
-        A file is truncated or was not written by advfeat.
+        A file is truncated, was not written by advfeat or was changed.
     """
+    folder = check_folder(folder)
+    head = store.load_json(folder / "sweep.json")
+    if not (folder / TABLE).is_file() or head.get(DIGEST, "") is None:
+        raise FileNotFoundError(
+            f"{folder}: the sweep is not finished (no {TABLE}); the same `advfeat sweep` command continues it"
+        )
+    _check(folder / "sweep.json", head)
+    if DIGEST in head and head[DIGEST] != store.digest_of_file(folder / TABLE):
+        raise store.CheckpointError(f"{folder / TABLE}: damaged, or not the table that sweep.json was written for")
+    return Results(folder, head)
+
+
+def check_folder(folder) -> Path:
+    """The folder; FileNotFoundError where it is none of a sweep."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder")
     if not (folder / "sweep.json").is_file():
         raise FileNotFoundError(f"{folder}: not the folder of a sweep, it has no sweep.json")
-    if not (folder / "results.parquet").is_file():
-        raise FileNotFoundError(
-            f"{folder}: the sweep is not finished (no results.parquet); the same `advfeat sweep` command continues it"
-        )
-    return Results(folder, store.load_json(folder / "sweep.json"))
+    return folder
+
+
+def _check(path: Path, head: dict) -> None:
+    """Raise CheckpointError where sweep.json cannot be what a sweep wrote."""
+    store.conform(path, head, HEAD)
+    spec = head["spec"]
+    axes, grid = spec["axes"], spec["design"] == "grid"
+    swept = {name: KINDS[kind] for name, kind in TYPES.items() if name in axes}
+    fixed = {f"{name}?": KINDS[kind] for name, kind in TYPES.items()} | {"n_seeds": int}
+    ranges = {"low": NUMBER, "high": NUMBER, "scale": set(SCALES)}
+    store.conform(path, spec["base"], fixed, "spec.base.")
+    for name, axis in axes.items():
+        shape = {"values": [swept.get(name, object)], "scale?": set(SCALES)} if grid or "values" in axis else ranges
+        store.conform(path, axis, shape, f"spec.axes.{name}.")
+    n = math.prod(len(axis["values"]) for axis in axes.values()) if grid else spec.get("n_points")
+    if not axes or head["points"] < 1 or head["points"] != n:
+        raise store.CheckpointError(f"{path}: points = {head['points']} is not what its axes make")
+    for i, one in enumerate(head["skipped"]):
+        if not 0 <= one["point"] < n:
+            raise store.CheckpointError(f"{path}: skipped.{i}.point = {one['point']}: the sweep has {n} points")
+        store.conform(path, one["fields"], swept, f"skipped.{i}.fields.")
 
 
 class Results:
@@ -70,16 +118,13 @@ class Results:
     """
 
     def __init__(self, folder: Path, head: dict):
-        self.folder, self.file = folder, folder / "results.parquet"
-        try:
-            self.spec, self.n_points, self.skipped = head["spec"], head["points"], head["skipped"]
-            self.environment, self._base, axes = head["environment"], self.spec["base"], self.spec["axes"]
-        except (KeyError, TypeError) as error:
-            raise store.CheckpointError(f"{folder / 'sweep.json'}: not of a sweep, {error} is missing") from None
-        try:
+        self.folder, self.file = folder, folder / TABLE
+        self.spec, self.n_points, self.skipped = head["spec"], head["points"], head["skipped"]
+        self.environment, axes = head["environment"], self.spec["axes"]
+        defaults = {field.name: field.default for field in fields(Figure3Config) if field.name not in axes}
+        self._base = defaults | self.spec["base"]
+        with self._reading():
             columns = pq.read_schema(self.file).names
-        except (pa.ArrowInvalid, OSError) as error:
-            raise store.CheckpointError(f"{self.file}: truncated or not a Parquet file ({error})") from None
         if missing := [name for name in (*COLUMNS, *axes) if name not in columns]:
             raise store.CheckpointError(f"{self.file}: not of this sweep, it has no column {missing[0]!r}")
         self.axes = {name: axes[name] for name in columns if name in axes}  # JSON has them sorted, not in design order
@@ -218,8 +263,16 @@ class Results:
         return self.values(metric, training, engine)
 
     def _batches(self, *columns):
-        with pq.ParquetFile(self.file) as file:
+        with self._reading(), pq.ParquetFile(self.file) as file:
             yield from file.iter_batches(batch_size=1 << 17, columns=list(columns))
+
+    @contextmanager
+    def _reading(self):
+        """CheckpointError for what PyArrow says of a table that is none."""
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise store.CheckpointError(f"{self.file}: truncated or not a Parquet file ({error})") from None
 
 
 def _encode(column) -> tuple[list[str], np.ndarray]:

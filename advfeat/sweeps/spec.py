@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 
 import numpy as np
 
-from ..core import checks
+from ..core import checks, store
 from ..experiments.configuration import Figure3Config
 from ..patches.certify import METHODS
 from .axis import Axis
-from .catalogue import CLAIMS, ENGINES, METRICS, TRAININGS, engines_of
+from .catalogue import CLAIMS, DESIGNS, ENGINES, METRICS, TRAININGS, engines_of
 
-DESIGNS = ("grid", "random", "sobol")
 MOST_RUNS = 1_000_000  # without yes
 NOT_AXES = {"n_seeds": "the number of seeds belongs in [base]", "n_records": "the recorded times belong in [base]"}
 SWEEP_KEYS = (
@@ -176,13 +173,7 @@ class SweepSpec:
             return source
         where = "spec"
         if not isinstance(source, Mapping):
-            where, path = str(source), Path(source)
-            try:
-                source = tomllib.loads(path.read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                raise FileNotFoundError(f"{path}: there is no such file") from None
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{path}: not a TOML file ({error})") from None
+            where, source = str(source), store.read_toml(source)
         for name, held in source.items():
             if name not in ("sweep", "base", "axes", "plot"):
                 raise ValueError(f"{where}: unknown table [{name}]; choose from [sweep], [base], [axes], [[plot]]")

@@ -16,7 +16,7 @@ from ..kernels import formulas
 from ..patches.data import PatchData
 from ..patches.features import correlations
 from ..patches.network import PatchCNN
-from .run_folder import read_checkpoint
+from .run_folder import FORMAT, read_checkpoint
 
 SEGMENT_SECONDS = 0.25  # how long the engine works between two looks at Ctrl-C and the progress bar
 
@@ -159,7 +159,7 @@ class _Trainer:
     def _open(self, run_dir, net):
         folder = store.make_folder(run_dir)
         self.identity = {
-            "format": store.FORMAT,
+            "format": FORMAT,
             "config": self.config.as_dict(),
             "start": store.digest(net.W) + f" q={net.q} rho={net.rho!r} {net.backend}",
             "data": store.digest(self.X, self.y, *(self.test or ())),
@@ -182,7 +182,7 @@ class _Trainer:
                     raise store.CheckpointError(f"{folder}: holds another run's config.json, nothing was changed")
             store.save_json(
                 folder / "config.json",
-                {"format": store.FORMAT, "config": self.config.as_dict(), "environment": store.environment()},
+                {"config": self.config.as_dict(), "environment": store.environment()},
             )
         return folder
 

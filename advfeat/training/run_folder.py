@@ -9,6 +9,8 @@ import numpy as np
 from ..core import store
 from ..patches.network import PatchCNN
 
+FORMAT = "advfeat-1"  # of checkpoints
+
 
 @dataclass
 class Checkpoint:
@@ -24,7 +26,7 @@ def read_checkpoint(path, backend: str = "numba") -> Checkpoint:
     held = store.load_npz(path)
     try:
         identity = json.loads(str(held["identity"]))
-        if identity["format"] != store.FORMAT:
+        if identity["format"] != FORMAT:
             raise KeyError("format")
         history = {name.removeprefix("history/"): a for name, a in held.items() if name.startswith("history/")}
         net = PatchCNN(held["W"], int(held["q"]), float(held["rho"]), backend)

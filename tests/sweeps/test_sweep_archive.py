@@ -7,6 +7,7 @@ import itertools
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -141,8 +142,8 @@ def test_flipped_bits_in_a_sweep(whole, copy):
 
 def test_left_over_temporaries(whole, copy):
     name = min((copy / "batches").glob("*.npz")).name
-    left = [copy / "batches" / f".{name}.a1b2"]
-    left += [copy / f".{name}.x9" for name in ("results.parquet", "sweep.json", "spec.toml")]
+    left = [copy / "batches" / f".{name}.{ending}" for ending in ("a1b2c3d4e5f6", "of_0_1_0")]
+    left += [copy / f".{name}.0123456789ab" for name in ("results.parquet", "sweep.json", "spec.toml", "index.html")]
     for path in left:
         path.write_bytes(b"half")
     assert "5 runs are there already" in told(copy)
@@ -236,14 +237,16 @@ def test_equal_points_share_runs(tmp_path, worked):
 
 # ------------------------------------------------------------------ folders
 def test_another_sweep_is_writing(copy, whole):
-    half = copy / "batches" / ".being-written.npz.x"
+    half = copy / "batches" / ".being-written.npz.0123456789ab"
     half.write_bytes(b"half")
-    with archive.Archive(copy):
+    with archive.opened(copy):
         half.write_bytes(b"half")
         (copy / "batches" / "broken.npz").write_bytes(b"half")
         before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-        with pytest.raises(store.CheckpointError, match="another sweep is writing"):
-            sweep(spec({"alpha": [9.0]}), copy, **ONE)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(sweep, spec({"alpha": [9.0]}), copy, **ONE)
+        with pytest.raises(store.CheckpointError, match=f"{copy}: another process is writing here"):
+            other.result()
         assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
     told(copy)
     assert rows(copy).equals(rows(whole))
@@ -257,6 +260,31 @@ def test_a_folder_of_something_else(tmp_path, worked):
         sweep(spec(), tmp_path, **ONE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "standard"]
     assert not worked
+
+
+@pytest.mark.parametrize("left", [[".lock"], ["batches"], ["batches", ".lock", ".sweep.json.0123456789ab"],
+                                  ["batches", "results.parquet", "figures", "index.html", "damaged"]])  # fmt: skip
+def test_a_sweep_that_was_killed_before_sweep_json(left, tmp_path, whole):
+    """Or lost it: known without a lock, which nobody leaves any more."""
+    for name in left:
+        (tmp_path / name).touch() if "." in name else (tmp_path / name).mkdir()
+    sweep(spec(), tmp_path, **ONE)
+    assert rows(tmp_path).equals(rows(whole))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [([".lock", "config.json"], "config.json"), (["figures/a.png"], "figures"), ([".git/HEAD"], ".git"),
+     (["batches/other.npz"], "batches"), (["batches/0123456789abcdef0123.npz", "train.py"], "train.py")],
+)  # fmt: skip
+def test_a_folder_that_only_looks_like_a_sweeps(names, said, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(store.CheckpointError, match=f"not the folder of a sweep, it holds {said};"):
+        sweep(spec(), tmp_path, **ONE)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_with_specs(tmp_path):

@@ -10,6 +10,7 @@ from matplotlib.contour import ContourSet
 from sweep_examples import certified, plateaus, sobol, take_off, winner
 from sweep_folders import folder
 
+from advfeat.core import store
 from advfeat.sweeps import predictions
 from advfeat.sweeps.captions import caption, numbers
 from advfeat.sweeps.claims import claim_shares, share_of_points
@@ -347,10 +348,10 @@ def test_claims_pictures(tmp_path):
 # ------------------------------------------------------------------ the gallery
 def test_the_gallery_keeps_what_was_drawn_and_replaces_the_same_request(tmp_path):
     certified(tmp_path, 3)
-    spec = json.loads((tmp_path / "sweep.json").read_text())
+    spec = store.load_json(tmp_path / "sweep.json")
     spec["spec"]["title"] = "a <b> sweep"
     spec["spec"]["plots"] = [{"x": "eps", "y": "eps_test", "metric": "certified_accuracy", "training": "adversarial"}]
-    (tmp_path / "sweep.json").write_text(json.dumps(spec))
+    store.save_json(tmp_path / "sweep.json", spec)
     first = plot(tmp_path)
     name = "certified_accuracy-eps-eps_test-training=adversarial"
     assert [f.name for f in first] == [f"{name}.png", f"{name}.pdf", "index.html"]

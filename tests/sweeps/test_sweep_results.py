@@ -10,6 +10,7 @@ from sweep_examples import plateaus, sobol, take_off, winner
 from sweep_folders import folder
 
 from advfeat.core import store
+from advfeat.sweeps.catalogue import DIGEST
 from advfeat.sweeps.drawing import Drawn
 from advfeat.sweeps.predictions import Fields, Unknown, boundaries, crossings, curve
 from advfeat.sweeps.results import axis_fields, load
@@ -141,14 +142,23 @@ def test_folders_that_are_no_finished_sweep(tmp_path):
         load(tmp_path)
     plateaus(tmp_path)
     (tmp_path / "results.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(store.CheckpointError, match="truncated or not a Parquet file"):
+    with pytest.raises(store.CheckpointError, match=r"results\.parquet: damaged"):
         load(tmp_path)
+    head = store.load_json(tmp_path / "sweep.json")
+    of_0_1_0 = {name: value for name, value in head.items() if name != DIGEST}
+    store.save_json(tmp_path / "sweep.json", of_0_1_0)
+    with pytest.raises(store.CheckpointError, match=r"results\.parquet: truncated or not a Parquet file"):
+        load(tmp_path)
+    store.save_json(tmp_path / "sweep.json", head | {DIGEST: None})
+    with pytest.raises(FileNotFoundError, match=r"not finished.*the same `advfeat sweep` command continues it"):
+        load(tmp_path)
+    store.save_json(tmp_path / "sweep.json", head)
     (tmp_path / "results.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"not finished.*the same `advfeat sweep` command continues it"):
         load(tmp_path)
-    store.save_json(tmp_path / "sweep.json", {"format": "advfeat-1"})
+    store.save_json(tmp_path / "sweep.json", {})
     (tmp_path / "results.parquet").touch()
-    with pytest.raises(store.CheckpointError, match="not of a sweep"):
+    with pytest.raises(store.CheckpointError, match=r"sweep\.json: spec is missing"):
         load(tmp_path)
 
 

@@ -1,0 +1,64 @@
+"""How much memory is free, and refusing what does not fit before any work is done."""
+
+import os
+import sys
+from pathlib import Path
+
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+#: Files of a control group: limit, what is in use, and the name of the cache in `memory.stat` that can be given up.
+VERSION_2 = "memory.max", "memory.current", "inactive_file"
+VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+
+
+def available() -> int:
+    """Bytes that this process may still take: what Linux calls available, or less where a control group (a container,
+    a job of a cluster) allows less; all memory of the machine where the system does not say what is free."""
+    free = [_physical()]
+    free += [1024 * int(line.split()[1]) for line in _lines(PROC / "meminfo") if line.startswith("MemAvailable:")]
+    for line in _lines(PROC / "self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            free += _left(GROUPS, path, *VERSION_2)
+        elif "memory" in controllers.split(","):
+            free += _left(GROUPS / "memory", path, *VERSION_1)
+    return max(min(free), 0)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _physical() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows: nothing is refused
+        return sys.maxsize
+
+
+def _left(root: Path, path: str, limit: str, current: str, cache: str) -> list[int]:
+    """What each group from `path` (which a container may not see) up to the root leaves."""
+    folder, found = root / path.lstrip("/"), []
+    for group in (folder, *folder.parents):
+        try:
+            most, used = int((group / limit).read_text()), int((group / current).read_text())
+            stat = dict(line.split() for line in _lines(group / "memory.stat"))
+            found.append(most - used + int(stat.get(cache, 0)))
+        except (OSError, ValueError):  # no such group or file, or a limit of "max"
+            pass
+        if group == root:
+            break
+    return found
+
+
+def require(needed: float, what: str, advice: str) -> None:
+    """Raise MemoryError where `what` needs more bytes than are `available`, with `advice` on what to do."""
+    free = available()
+    if needed > free:
+        raise MemoryError(f"{what} needs about {_gigabytes(needed)} and {_gigabytes(free)} are free: {advice}")
+
+
+def _gigabytes(n: float) -> str:
+    return f"{n / 1e9:,.0f} GB" if n >= 1e12 else f"{n / 1e9:.3g} GB"
