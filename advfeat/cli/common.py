@@ -111,8 +111,8 @@ def bar(args, **options) -> tqdm:
 # ------------------------------------------------------------------ work
 def reserve(args, needed: float, advice: str) -> None:
     """Say how much memory the command needs, and refuse with `advice` where that is not free."""
-    say(args, f"Memory: about {needed / 1e9:.2g} GB of {memory.available() / 1e9:.2g} GB that are free")
-    memory.require(needed, f"advfeat {args.command}", advice)
+    say(args, f"Memory: about {needed / 1e6:,.0f} MB of {memory.available() / 1e6:,.0f} MB that are free")
+    memory.require(needed, "this", advice)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ..core import checks, store
 from ..core.lock import Lock
+from ..robustness.catalogue import SEARCH
+from ..robustness.evaluate import MEASURED_BY
 from . import common
 
 
@@ -24,29 +26,29 @@ def run(args) -> int:
     identity["weights"] = {name: f"{store.digest(net.W)} q={net.q} rho={net.rho!r}" for name, net in nets.items()}
     folder = args.out or (args.run and Path(args.run) / "evaluate")
     if folder is None:
-        rows = _measure(nets, config, eps, chosen)
+        found, where = _measure(nets, config, eps, chosen), {}
     else:
+        where = {"kept": Path(folder) / f"eps={eps!r}-{config.norm}.json"}
         with Lock(store.make_folder(folder)):
-            path = Path(folder) / f"eps={eps!r}-{config.norm}.json"
-            kept = [] if args.force or not path.exists() else _kept(path, identity, theirs=args.out is not None)
-            left = [seed for seed in chosen if seed not in {row["seed"] for row in kept}]
+            found = _kept(where["kept"], nets, identity, args)
+            kept = {row["seed"] for held in found.values() for row in held}
+            left = [seed for seed in chosen if seed not in kept]
             if left:
-                kept = sorted(kept + _measure(nets, config, eps, left), key=lambda row: row["seed"])
-                store.save_json(path, {"environment": store.environment(), "identity": identity, "rows": kept})
-        rows = [row for row in kept if row["seed"] in chosen]
-    document = {"eps": eps, "norm": config.norm, "n_test": config.n_test}
-    document["networks"] = {name: [row for row in rows if row["network"] == name] for name in nets}
-    rows = [row for held in document["networks"].values() for row in held]
+                new = _measure(nets, config, eps, left)
+                found = {name: sorted(found[name] + new[name], key=lambda row: row["seed"]) for name in nets}
+                held = {"environment": store.environment(), "identity": identity, "networks": found}
+                store.save_json(where["kept"], held)
+        found = {name: [row for row in found[name] if row["seed"] in chosen] for name in nets}
+    document = {"eps": eps, "norm": config.norm, "n_test": config.n_test, "networks": found} | where
     head = f"eps = {eps:g} ({config.norm}), {config.n_test} test samples per seed"
-    where = [] if folder is None else [f"Kept: {path}"]
-    common.show(args, document | ({} if folder is None else {"kept": path}), head, _table(rows), *where)
+    common.show(args, document, head, _table(found), *(f"Kept: {path}" for path in where.values()))
     return 0
 
 
 def _subject(args):
     """Networks by name, their configuration, and the seeds that are asked for."""
     if (args.run is None) == (args.weights is None):
-        raise ValueError("evaluate: give either a run folder or --weights FILE.npz")
+        raise ValueError("give either a run folder or --weights FILE.npz")
     if args.run is None:
         if len(args.seeds or [0]) > 1:
             raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: with --weights must be one number, how many")
@@ -55,43 +57,48 @@ def _subject(args):
         return {"weights": config.network(weights)}, config, config.seeds
     seeds, args.seeds = args.seeds, None
     if common.options_given(args):
-        raise ValueError("evaluate RUN: the configuration is the run's own; only --eps and --seeds choose")
+        raise ValueError("with RUN the configuration is the run's own; only --eps and --seeds choose")
     held, config = common.open_run(args.run)
     for seed in seeds or ():
         checks.choice("seed", seed, config.seeds)
     return held.nets, config, config.seeds if seeds is None else sorted(set(seeds))
 
 
-def _kept(path, identity, theirs) -> list[dict]:
-    """Rows evaluated before, of the same networks; in a folder of one's own choice, none but those may be there."""
+def _kept(path, nets, identity, args) -> dict[str, list[dict]]:
+    """Per network, the rows of seeds that were evaluated before, of the same networks; in a folder of one's own choice
+    no others may be there."""
+    if args.force or not path.exists():
+        return {name: [] for name in nets}
     held = store.load_json(path)
     if held.get("identity") == identity:
-        return held["rows"]
-    if theirs:
+        return {name: held["networks"][name] for name in nets}
+    if args.out is not None:
         raise store.CheckpointError(f"{path}: of other weights or another configuration; --force writes over it")
-    return []
+    return {name: [] for name in nets}
 
 
-def _measure(nets, config, eps, seeds) -> list[dict]:
+def _measure(nets, config, eps, seeds) -> dict[str, list[dict]]:
     from ..experiments.figure3 import bounds, samples_of
 
     _, test = samples_of(config, config.n_test, seeds)
-    places, rows = [config.seeds.index(seed) for seed in seeds], []
+    places, found = [config.seeds.index(seed) for seed in seeds], {}
     for name, net in nets.items():
-        found = bounds(net.with_weights(net.W[places]), test, config, eps, seeds=seeds)
-        for r, seed in enumerate(seeds):
-            row = {"network": name, "seed": seed, "accuracy": found.correct[r].mean()}
-            row |= {"robust": found.robust_accuracy[r], "certified": found.certified_accuracy[r]}
-            row |= {"interval": found.interval_certified[r].mean()}
-            row["broken"] = {attack: hit[r].sum() for attack, hit in found.broken.items() if hit[r].any()}
-            rows.append(common.plain(row))
-    return rows
+        by = bounds(net.with_weights(net.W[places]), test, config, eps, seeds=seeds)
+        found[name] = common.plain([
+            {
+                "seed": seed, "accuracy": by.correct[r].mean(), "robust": by.robust_accuracy[r],
+                "certified": by.certified_accuracy[r], "interval": by.interval_certified[r].mean(),
+                "broken": {attack: hit[r].sum() for attack, hit in by.broken.items() if hit[r].any()},
+            }
+            for r, seed in enumerate(seeds)
+        ])  # fmt: skip
+    return found
 
 
-def _table(rows):
-    shares = ("accuracy", "robust", "certified", "interval")
-    cells = []
-    for row in rows:
-        broken = ", ".join(f"{attack} {n}" for attack, n in row["broken"].items()) or "nothing"
-        cells.append([row["network"], row["seed"], *(f"{row[name]:.2f}" for name in shares), broken])
-    return ["network", "seed", "accuracy", "robust", "certified", "by intervals", "samples broken, by attack"], cells
+def _table(found):
+    rows = []
+    for name, row in ((name, row) for name, held in found.items() for row in held):
+        shares = (f"{row[share]:.2f}" for share in ("accuracy", "robust", "certified", "interval"))
+        broken = (f"{attack} {row['broken'][attack]}" for attack in (*MEASURED_BY, SEARCH) if attack in row["broken"])
+        rows.append([name, row["seed"], *shares, ", ".join(broken) or "nothing"])
+    return ["network", "seed", "accuracy", "robust", "certified", "by intervals", "samples broken, by attack"], rows

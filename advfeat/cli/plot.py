@@ -29,6 +29,6 @@ def run(args) -> int:
     if args.at:
         request["at"] = dict(parse_pair("--at", text) for text in args.at)
     if request and args.metric is None:
-        raise ValueError("plot: give --metric, or no option at all for the plots of the sweep's own spec")
+        raise ValueError("give --metric, or no option at all for the plots of the sweep's own spec")
     common.show(args, None, "\n".join(map(str, draw(args.folder, [request] if request else None))))
     return 0

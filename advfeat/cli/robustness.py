@@ -102,7 +102,7 @@ def _finished(path, page, identity) -> dict | None:
     held = store.load_json(path)
     if held.get("identity") != identity:
         raise _foreign(path)
-    return {name: one["seeds"] for name, one in held["networks"].items()} if page.exists() else None
+    return {name: held["networks"][name]["seeds"] for name in identity} if page.exists() else None
 
 
 def _foreign(path):

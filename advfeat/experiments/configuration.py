@@ -101,6 +101,14 @@ class Figure3Config(Configuration):
             rule = f"weights and logits after one step, up to {w:.2g} and {logit:.2g}, must be finite in {self.dtype}"
             raise ValueError(f"{given}: {rule}")
 
+    def memory(self) -> int:
+        """Bytes that both trainings, their histories, measurements and recursions take at once, on the safe side."""
+        K, samples = self.n_classes * self.n_neurons, 8 * self.n_patches * self.patch_dim
+        looks = self.n_iter // self.record_every + 2
+        each = samples * (4 * self.n_train + 20 * self.n_test) + 40 * K * self.patch_dim + 32 * K * K + 20_000
+        each += looks * K * (2 * self.n_classes + 8) * 16 + 24 * self.n_train * self.n_patches
+        return self.n_seeds * each
+
     def digest(self, weights: np.ndarray | None = None) -> str:
         """Ten hex digits that name this configuration (and given initial weights)."""
         total = hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode())

@@ -22,7 +22,8 @@ from .evaluate import Evaluation, measuring_attacks
 
 #: 0.05, 0.1, ..., 1.2
 EPS_GRID = np.linspace(0.05, 1.2, 24)
-LIVE = 20  # arrays of the samples' size that live at once: measured 15 (tests/robustness), of a network's attacks
+LIVE = 20  # arrays of the samples' size that live at once: 16 to 18 were measured
+MOST_RADII = 10_000
 SHARE = 0.01  # bounds this close are one number; so far from clean accuracy and from 0, the curve is falling
 
 
@@ -110,7 +111,8 @@ class Sandwich:
 
 
 def grid(eps) -> np.ndarray:
-    """The radii as float64 (G,), checked: finite, > 0, increasing."""
+    """The radii as float64 (G,), checked: finite, > 0, increasing, at most MOST_RADII."""
+    checks.integer("radii in eps_grid", np.size(eps), 1, MOST_RADII)
     values = np.array([checks.number("eps_grid", e, above=0) for e in np.atleast_1d(eps).tolist()])
     if not len(values) or (np.diff(values) <= 0).any():
         raise ValueError(f"eps_grid = {values.tolist()}: must be increasing radii, at least one")
