@@ -28,7 +28,8 @@ from engines import DEVICES, device_of
 from tolerances import PARITY
 
 # Files whose minutes are in few tests: xdist hands out whole files, those of many tests first, and would end with them
-LONG = ("test_figure3", "test_sweep_dask", "test_sweep_driver", "test_cuda_sources", "test_cli", "test_robustness")
+LONG = ("test_figure3", "test_sweep_dask", "test_sweep_driver", "test_cuda_sources", "test_cli_reproduce",
+        "test_cli_robustness", "test_robustness")  # fmt: skip
 
 
 def pytest_configure(config):

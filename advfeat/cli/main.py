@@ -39,7 +39,7 @@ def main(argv=None) -> int:
     except SystemExit as end:  # of the parser, after --help and after what it refuses
         status = end.code or 0
     except KeyboardInterrupt as stop:
-        status = _complain(f"{command}: {stop or 'stopped'}", STOPPED)
+        status = _complain(f"{command}: {str(stop) or 'stopped'}", STOPPED)
     except BrokenPipeError:
         status = UNREAD
     except Failed as error:

@@ -37,18 +37,14 @@ def _files(folder):
 
 
 def _last(held) -> dict:
-    """Per training that has begun: name -> the last recorded value, and under "iteration" when loss was recorded."""
-    from ..experiments.figure3 import at_records
+    """Per training that has begun: name -> the last recorded value; "iteration" is the loss's."""
     from ..training import run_folder
 
     found = {}
     for name in held.done:
         place = held.path if name == "run" else held.path / name
         if (place / "checkpoint.npz").exists():
-            history = run_folder.load(place).history
-            values = {key: at_records(history, key)[1] for key in history if key != "iteration"}
-            found[name] = {"iteration": history["iteration"][-1]}
-            found[name] |= {key: held[-1] for key, held in values.items() if len(held)}
+            found[name] = {key: values[-1] for key, values in run_folder.load(place).history.items()}
     return found
 
 
