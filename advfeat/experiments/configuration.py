@@ -105,7 +105,7 @@ class Figure3Config(Configuration):
         """Bytes that both trainings, their histories, measurements and recursions take at once, on the safe side."""
         K, samples = self.n_classes * self.n_neurons, 8 * self.n_patches * self.patch_dim
         looks = self.n_iter // self.record_every + 2
-        each = samples * (4 * self.n_train + 20 * self.n_test) + 40 * K * self.patch_dim + 32 * K * K + 20_000
+        each = samples * (8 * self.n_train + 32 * self.n_test) + 80 * K * self.patch_dim + 32 * K * K + 20_000
         each += looks * K * (2 * self.n_classes + 8) * 16 + 24 * self.n_train * self.n_patches
         return self.n_seeds * each
 
