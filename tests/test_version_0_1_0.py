@@ -89,8 +89,8 @@ def test_a_half_done_training_continues_to_the_finished_one(copy):
     same_weights(found.net, held.net)
 
 
-def test_a_runs_networks_are_evaluated(capsys):
-    assert main(["evaluate", str(HELD / "run")]) == 0
+def test_a_runs_networks_are_evaluated(copy, capsys):
+    assert main(["evaluate", str(copy("run"))]) == 0
     said = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in said if line.startswith(experiment.TRAININGS)]
     assert len(rows) == 4
@@ -105,7 +105,11 @@ def test_robustness_finds_the_radii_again(copy, capsys):
     folder = copy("run")
     held = store.load_npz(folder / "robustness" / "robustness.npz")
     options = ["--eps-grid", "0.2:1:3", "--samples", "8", "--max-nodes", "8", "--rtol", "0.1"]
-    assert main(["robustness", str(folder), *options]) == 0
+    kept = (folder / "robustness" / "robustness.npz").read_bytes()
+    assert main(["robustness", str(folder), *options]) == 2  # it does not say of which networks and options it is
+    assert "--force begins anew" in capsys.readouterr().err
+    assert (folder / "robustness" / "robustness.npz").read_bytes() == kept
+    assert main(["robustness", str(folder), *options, "--force"]) == 0
     found = store.load_npz(folder / "robustness" / "robustness.npz")
     assert found.keys() == held.keys()
     for name in ("eps", "correct", "certified", "broken", "interval"):

@@ -25,7 +25,7 @@ def add_arguments(parser):
 
 
 @dataclass(frozen=True)
-class State:
+class CurvesFile:
     """The file in which one network's curves stand after each step, and what they are the curves of."""
 
     path: Path
@@ -68,7 +68,7 @@ def run(args) -> int:
     }
     out = store.make_folder(args.out or Path(args.run) / "robustness")
     with common.continued(out), Lock(out):
-        states = {name: State(out / f"{name}.state.npz", identity[name]) for name in nets}
+        states = {name: CurvesFile(out / f"{name}.state.npz", identity[name]) for name in nets}
         if args.force:
             common.remove([*(out / name for name in reversed(FILES)), *out.glob("*.state.npz")])
         numbers = _finished(out / FILES[-2], out / FILES[-1], identity)

@@ -143,7 +143,7 @@ def test_work_is_done_on_open_samples_only(run, data, monkeypatch):
     labels = []
     sandwich(run.nets["standard"], data, GRID, progress=labels.append, **OPTIONS)
     assert {method for method, n in asked if n} == {"tangents", SEARCH}
-    assert len(labels) == len(GRID) + 3
+    assert len(labels) == len(GRID) + 4
 
 
 @pytest.mark.parametrize("rash", ["interval", "tangents"])
