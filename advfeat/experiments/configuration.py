@@ -95,7 +95,7 @@ class Figure3Config(Configuration):
         x = max(self.alpha, self.beta) + SPREAD * self.noise_std
         w = SPREAD * self.init_std + self.lr * self.n_patches * x
         logit = self.n_neurons * self.n_patches * self.patch_dim * w * x
-        if not (logit <= np.finfo(self.dtype).max and self.patch_dim * w * w < inf):
+        if not (logit <= float(np.finfo(self.dtype).max) and self.patch_dim * w * w < inf):
             names = ("alpha", "beta", "noise_std", "init_std", "lr")
             given = ", ".join(f"{name} = {getattr(self, name)!r}" for name in names)
             rule = f"weights and logits after one step, up to {w:.2g} and {logit:.2g}, must be finite in {self.dtype}"
