@@ -93,12 +93,12 @@ class Figure3Config(Configuration):
                 rule = f"{name}^q must be a float64 number, q = {self.q}"
                 raise ValueError(f"{name} = {getattr(self, name)!r}: {rule}")
         x = max(self.alpha, self.beta) + SPREAD * self.noise_std
-        w = SPREAD * self.init_std + self.lr * self.n_patches * x
+        w = SPREAD * self.init_std
         logit = self.n_neurons * self.n_patches * self.patch_dim * w * x
         if not (logit <= float(np.finfo(self.dtype).max) and self.patch_dim * w * w < inf):
-            names = ("alpha", "beta", "noise_std", "init_std", "lr")
+            names = ("alpha", "beta", "noise_std", "init_std")
             given = ", ".join(f"{name} = {getattr(self, name)!r}" for name in names)
-            rule = f"weights and logits after one step, up to {w:.2g} and {logit:.2g}, must be finite in {self.dtype}"
+            rule = f"the first weights and logits, up to {w:.2g} and {logit:.2g}, must be finite in {self.dtype}"
             raise ValueError(f"{given}: {rule}")
 
     def memory(self) -> int:

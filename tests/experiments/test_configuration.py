@@ -25,7 +25,6 @@ BAD = {
     "ascent": ({"n_ascent": 10001}, "n_ascent = 10001: must be an integer >= 1 and <= 10,000"),
     "alpha": ({"alpha": 1e300, "dtype": "float64"}, r"alpha = 1e\+300: alpha\^q must be a float64 number"),
     "init": ({"init_std": 1e300, "dtype": "float64"}, r"init_std = 1e\+300.* must be finite in float64"),
-    "lr": ({"lr": 1e38}, r"lr = 1e\+38.* must be finite in float32"),
     "records": ({"n_iter": 7}, "n_iter = 7: must be a multiple of n_records = 20"),
     "robust": ({"n_robust": 65}, "n_robust = 65: must be <= n_patches = 64"),
 }
