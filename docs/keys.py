@@ -8,8 +8,8 @@ from advfeat.training.configuration import TrainConfig
 PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """# Keys of the configuration
 
-Made by `python docs/keys.py`. `advfeat config` prints the keys of `advfeat reproduce` with their values, `--out mine.toml`
-writes them as a commented file, and `--config mine.toml --set KEY=VALUE` brings them back.
+Made by `python docs/keys.py`. `advfeat config` prints the keys of `advfeat reproduce` with their values,
+`--out mine.toml` writes them as a commented file, and `--config mine.toml --set KEY=VALUE` brings them back.
 
 | key | type and rule | default | unit | meaning |
 | --- | --- | --- | --- | --- |
