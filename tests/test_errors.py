@@ -239,7 +239,7 @@ TABLE += [
     for value in (True, 1.0, -1, "2", None)
 ]
 TABLE += [
-    (function, {"seed": value}, ValueError, f"seed = {value!r}: must be an integer >= 0")
+    (function, {"rng": value}, ValueError, f"rng = {value!r}: must be an integer >= 0")
     for function in (robust_accuracy, feature_swap)
     for value in (True, 1.0, -1, "2", None)
 ]

@@ -61,7 +61,8 @@ def ascent_steps(value) -> int:
 
 def number(name: str, value, *, above: float | None = None, low: float | None = None) -> float:
     """A finite number, > `above` or >= `low` where given."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= LARGEST
+    with np.errstate(over="ignore"):  # a float32 is compared in float32, where LARGEST is infinite
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= LARGEST
     if not is_number or (above is not None and value <= above) or (low is not None and value < low):
         rule = bounds(low, above)
         raise ValueError(f"{name} = {value!r}: must be a number, finite{rule and f' and{rule}'}")

@@ -56,6 +56,11 @@ class Key:
             words += checks.bounds(self.low, self.above, self.high)
         return words + ", or one per run" * self.per_run + ", or none" * self.optional
 
+    @property
+    def default_word(self) -> str:
+        """The default as `--set` takes it; "" where a value must be given."""
+        return _word(np.asarray(self.default).tolist()) if self.default is not MISSING else ""
+
     def check(self, value, name: str | None = None):
         """The value in the key's type.  ValueError, naming the key (or `name`), value and rule, where it breaks it."""
         name = name or self.name
@@ -146,8 +151,8 @@ class Configuration:
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Key, value, default, unit and meaning of every key, in words."""
         return [
-            (name, _word(value), _word(self.keys()[name].default), self.keys()[name].unit, self.keys()[name].help)
-            for name, value in self.as_dict().items()
+            (name, _word(value), one.default_word, one.unit, one.help)
+            for (name, value), one in zip(self.as_dict().items(), self.keys().values())
         ]
 
     def toml(self) -> str:
@@ -184,4 +189,4 @@ def _text(value) -> str:
 
 def _word(value) -> str:
     """As it stands on the command line and in tables."""
-    return "" if value is MISSING else _text(value).strip('"')
+    return _text(value).strip('"')

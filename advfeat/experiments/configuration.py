@@ -93,19 +93,19 @@ class Figure3Config(Configuration):
                 rule = f"{name}^q must be a float64 number, q = {self.q}"
                 raise ValueError(f"{name} = {getattr(self, name)!r}: {rule}")
         x = max(self.alpha, self.beta) + SPREAD * self.noise_std
-        w = SPREAD * self.init_std + self.lr * self.n_patches * x
+        w = SPREAD * self.init_std
         logit = self.n_neurons * self.n_patches * self.patch_dim * w * x
-        if not (logit <= np.finfo(self.dtype).max and self.patch_dim * w * w < inf):
-            names = ("alpha", "beta", "noise_std", "init_std", "lr")
+        if not (logit <= float(np.finfo(self.dtype).max) and self.patch_dim * w * w < inf):
+            names = ("alpha", "beta", "noise_std", "init_std")
             given = ", ".join(f"{name} = {getattr(self, name)!r}" for name in names)
-            rule = f"weights and logits after one step, up to {w:.2g} and {logit:.2g}, must be finite in {self.dtype}"
+            rule = f"the first weights and logits, up to {w:.2g} and {logit:.2g}, must be finite in {self.dtype}"
             raise ValueError(f"{given}: {rule}")
 
     def memory(self) -> int:
         """Bytes that both trainings, their histories, measurements and recursions take at once, on the safe side."""
         K, samples = self.n_classes * self.n_neurons, 8 * self.n_patches * self.patch_dim
         looks = self.n_iter // self.record_every + 2
-        each = samples * (4 * self.n_train + 20 * self.n_test) + 40 * K * self.patch_dim + 32 * K * K + 20_000
+        each = samples * (8 * self.n_train + 32 * self.n_test) + 80 * K * self.patch_dim + 32 * K * K + 20_000
         each += looks * K * (2 * self.n_classes + 8) * 16 + 24 * self.n_train * self.n_patches
         return self.n_seeds * each
 

@@ -134,12 +134,12 @@ def _measured(spec, training, engine, arrays, row):
 def _schema(plan: Plan):
     import pyarrow as pa
 
-    from .axis import TYPES
+    from .axis import KEYS
 
     word = pa.dictionary(pa.int32(), pa.string())
-    kinds = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_(), "str": word, "int | None": pa.int64()}
+    kinds = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: word}
     columns = [("point", pa.int32()), ("training", word), ("engine", word), ("seed", pa.int64())]
-    columns += [(name, kinds[TYPES[name]]) for name in plan.spec.axes]
+    columns += [(name, kinds[KEYS[name].kind]) for name in plan.spec.axes]
     columns += [("iteration", pa.int64()), ("metric", word), ("value", pa.float64())]
     return pa.schema(columns)
 

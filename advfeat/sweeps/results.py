@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core import checks, store
-from ..experiments.configuration import Figure3Config
 from ..theory import density_ratio
-from .axis import SCALES, TYPES
+from .axis import KEYS, SCALES
 from .catalogue import DESIGNS, DIGEST, ENGINES, METRICS, TABLE, TRAININGS, count_runs
 
 #: Derived axes: a quotient of two fields each; `density_ratio` (c of Assumption 2.3, exponent q) beside them.
@@ -28,7 +26,6 @@ RATIOS = {
 }
 COLUMNS = ("point", "training", "engine", "seed", "iteration", "metric", "value")
 NUMBER = (int, float)
-KINDS = {"int": int, "float": NUMBER, "bool": bool, "str": str, "int | None": (int, type(None))}
 #: Shapes (`store.conform`) of a plot's request, and of sweep.json.
 REQUEST = {"metric": str, "x?": str, "y?": str, "facet?": str, "training?": str, "engine?": str, "iteration?": int,
            "at?": dict}  # fmt: skip
@@ -91,8 +88,10 @@ def _check(path: Path, head: dict) -> None:
     store.conform(path, head, HEAD)
     spec = head["spec"]
     axes, grid = spec["axes"], spec["design"] == "grid"
-    swept = {name: KINDS[kind] for name, kind in TYPES.items() if name in axes}
-    fixed = {f"{name}?": KINDS[kind] for name, kind in TYPES.items()} | {"n_seeds": int}
+    kinds = {name: (int, float) if one.kind is float else (one.kind, type(None)) if one.optional else one.kind
+             for name, one in KEYS.items()}  # fmt: skip
+    swept = {name: kind for name, kind in kinds.items() if name in axes}
+    fixed = {f"{name}?": kind for name, kind in kinds.items()} | {"n_seeds": int}
     ranges = {"low": NUMBER, "high": NUMBER, "scale": set(SCALES)}
     store.conform(path, spec["base"], fixed, "spec.base.")
     for name, axis in axes.items():
@@ -121,7 +120,7 @@ class Results:
         self.folder, self.file = folder, folder / TABLE
         self.spec, self.n_points, self.skipped = head["spec"], head["points"], head["skipped"]
         self.environment, axes = head["environment"], self.spec["axes"]
-        defaults = {field.name: field.default for field in fields(Figure3Config) if field.name not in axes}
+        defaults = {name: one.default for name, one in KEYS.items() if name not in axes}
         self._base = defaults | self.spec["base"]
         with self._reading():
             columns = pq.read_schema(self.file).names

@@ -112,7 +112,7 @@ def test_interrupted(cluster, tmp_path):
     driver.send_signal(signal.SIGINT)
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130, errors
-    assert "The same command continues" in errors
+    assert "the same command continues" in errors
     assert "Traceback" not in errors, errors
     assert 2 <= finished(out) < 20
     sweep(given, out, scheduler=f"dask={cluster.address}")

@@ -93,7 +93,7 @@ def test_interrupted(tmp_path, jobs, group, scheduler):
     (os.killpg if group else os.kill)(driver.pid, signal.SIGINT)
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130, errors
-    assert "The same command continues" in errors
+    assert "the same command continues" in errors
     assert not [word for word in ("Traceback", "Warning") if word in errors], errors
     assert gone(workers)
     kept = finished(out)
@@ -124,7 +124,7 @@ def test_interrupted_twice(tmp_path):
         time.sleep(0.05)
     _, errors = driver.communicate(timeout=10)
     assert driver.returncode in (130, -signal.SIGINT), errors  # the second may find it on its way out
-    assert "The same command continues" in errors
+    assert "the same command continues" in errors
     assert "Traceback" not in errors, errors
     assert gone(workers)
 

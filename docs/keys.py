@@ -1,0 +1,37 @@
+"""``python docs/keys.py`` writes docs/configuration.md from the declarations of all keys."""
+
+from pathlib import Path
+
+from advfeat.experiments.configuration import Figure3Config
+from advfeat.training.configuration import TrainConfig
+
+PAGE = Path(__file__).with_name("configuration.md")
+HEAD = """# Keys of the configuration
+
+Made by `python docs/keys.py`. `advfeat config` prints the keys of `advfeat reproduce` with their values,
+`--out mine.toml` writes them as a commented file, and `--config mine.toml --set KEY=VALUE` brings them back.
+
+| key | type and rule | default | unit | meaning |
+| --- | --- | --- | --- | --- |
+"""
+TRAINING = """
+## Of one training, `advfeat.TrainConfig`
+
+| key | type and rule | default | unit | meaning |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def rows(configuration) -> str:
+    return "".join(
+        f"| `{name}` | {one.rule} | {one.default_word} | {one.unit} | {one.help} |\n"
+        for name, one in configuration.keys().items()
+    )
+
+
+def page() -> str:
+    return HEAD + rows(Figure3Config) + TRAINING + rows(TrainConfig)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
