@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -116,7 +117,7 @@ def test_a_finished_answer_is_shown_not_done_again(folder, finished, capsys, ste
     before, said = content(finished), []
     for options in ([], ["--json"], ["--force"], ["--force", "--json"]):
         assert main(["robustness", str(folder), *OPTIONS, "--out", str(finished), *options]) == 0
-        said.append(capsys.readouterr().out)
+        said.append(re.sub("^Memory: .*\n", "", capsys.readouterr().out))
         if not options:
             assert steps == []
             assert content(finished) == before
@@ -185,7 +186,7 @@ def test_the_memory_is_enough(fields, n, radii):
 
     def work():
         seeds, data = experiment.samples_of(config, n)
-        options = {"ascent_lr": 40.0, "n_steps": 3, "max_nodes": 4, "rtol": 0.2, "seed": seeds}
+        options = {"ascent_lr": 40.0, "n_steps": 3, "max_nodes": 4, "rtol": 0.2, "rng": seeds}
         return curves.sandwich(net, data, eps, **options).robust_accuracy(), data.X.shape
 
     work()  # compiles
@@ -223,7 +224,7 @@ class Kept:
 def test_every_step_continues_to_the_same_bits():
     config = Figure3Config.build(None, TINY[3:], n_seeds=2)
     net, data = config.network(), experiment.samples_of(config, 5)[1]
-    options = {"ascent_lr": config.ascent_lr, "n_steps": 4, "max_nodes": 8, "rtol": 0.1, "seed": [0, 1]}
+    options = {"ascent_lr": config.ascent_lr, "n_steps": 4, "max_nodes": 8, "rtol": 0.1, "rng": [0, 1]}
     eps = [0.02, 0.05, 0.3]
     known, labels = curves.sandwich(net, data, eps, **options), []
     for most in range(1, len(eps) + 5):
@@ -243,7 +244,7 @@ def test_every_step_continues_to_the_same_bits():
 def test_an_evaluation_s_arrays_are_its_own_after_restoring():
     config = Figure3Config.build(None, TINY[3:], n_seeds=2)
     net, data = config.network(), experiment.samples_of(config, 5)[1]
-    first, second = (Evaluation(net, data, seed=[0, 1]) for _ in range(2))
+    first, second = (Evaluation(net, data, rng=[0, 1]) for _ in range(2))
     first.attack(0.3, curves.curve_attacks()[0])
     arrays = first.arrays()
     second.restore(arrays)
