@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from . import common, folders
 
 
@@ -51,4 +53,4 @@ def _last(held) -> dict:
 def _number(value):
     from ..reporting.run_page import spread
 
-    return "-" if value is None else spread(value, 4)
+    return "-" if value is None else spread(value, 0 if np.asarray(value).dtype.kind in "iu" else 4)
