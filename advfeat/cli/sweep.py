@@ -56,7 +56,8 @@ def run(args) -> int:
     if spec.plots:
         from ..sweeps.gallery import plot as draw
 
-        draw(out, None)
+        with common.continued(out):
+            draw(out, None)
         common.say(args, f"Pictures: {out / 'index.html'}")
     return 0
 

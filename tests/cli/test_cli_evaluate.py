@@ -17,7 +17,13 @@ from advfeat.experiments.configuration import Figure3Config
 def counted(monkeypatch):
     """The seeds of every evaluation that is done, as they are done."""
     done, bounds = [], experiment.bounds
-    monkeypatch.setattr(experiment, "bounds", lambda *a, **b: done.append(b["seeds"]) or bounds(*a, **b))
+
+    def counting(*arguments, seeds=None, **options):
+        if seeds is not None:  # not a record point's
+            done.append(seeds)
+        return bounds(*arguments, seeds=seeds, **options)
+
+    monkeypatch.setattr(experiment, "bounds", counting)
     return done
 
 
