@@ -81,6 +81,7 @@ def same(out, other):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@pytest.mark.slow  # the steps themselves are continued below
 def test_five_kills_change_no_bit(folder, undisturbed, tmp_path):
     rng, out = np.random.default_rng(18), tmp_path / "out"
     for where in rng.permutation(["before", "after", "between", "before", "between"]):
@@ -135,6 +136,7 @@ OTHER = {"nodes": ["--max-nodes", "9"], "grid": ["--eps-grid", "0.2"], "samples"
          "seeds": ["--seeds", "1"]}  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("other", OTHER)
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_another_answer_is_refused_unless_forced(other, state, folder, undisturbed, tmp_path, capsys, monkeypatch):
@@ -182,6 +184,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("fields", "n", "radii"), SHAPES.values(), ids=SHAPES)
 def test_the_memory_is_enough(fields, n, radii):
     """What Python and NumPy ask for; compiled functions ask for little of their own."""
