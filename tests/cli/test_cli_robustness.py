@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -68,15 +70,14 @@ def steps(monkeypatch):
 
 
 def same(out, other):
-    """Every file but the page and the numbers as JSON, which name their own folder or not, bit for bit."""
+    """Nothing but the answer is there, and it is the other's, bit for bit."""
     mine, theirs = content(out), content(other)
-    assert mine.keys() == theirs.keys()
+    assert {str(name) for name in mine} == {str(name) for name in theirs} == set(FILES)
     found, known = store.load_npz(out / "robustness.npz"), store.load_npz(other / "robustness.npz")
     assert found.keys() == known.keys()
     for name, values in known.items():
         assert (found[name].dtype, found[name].tobytes()) == (values.dtype, values.tobytes()), name
-    for name in FILES:
-        assert mine.get(name) == theirs.get(name), name
+    assert {name for name in mine if mine[name] != theirs[name]} <= {Path("robustness.npz")}  # a zip holds times
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
@@ -139,21 +140,25 @@ OTHER = {"nodes": ["--max-nodes", "9"], "grid": ["--eps-grid", "0.2"], "samples"
 @pytest.mark.parametrize("other", OTHER)
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_another_answer_is_refused_unless_forced(other, state, folder, undisturbed, tmp_path, capsys, monkeypatch):
-    out, radius = tmp_path / "out", curves._radius
+    out, audit, sandwich = tmp_path / "out", curves._audit, None
     if state == "finished":
         shutil.copytree(undisturbed, out)
     else:
-        monkeypatch.setattr(curves, "_radius", lambda *_: 1 / 0)
+        monkeypatch.setattr(curves, "_audit", lambda *_: 1 / 0 if list(out.glob("adv*")) else None)
         with pytest.raises(ZeroDivisionError):
             main(["robustness", str(folder), *OPTIONS, "--out", str(out)])
-        monkeypatch.setattr(curves, "_radius", radius)
+        (out / "standard.state.npz").unlink()
+        monkeypatch.setattr(curves, "_audit", audit)
+        monkeypatch.setattr(curves, "sandwich", sandwich := Mock(wraps=curves.sandwich))
     (out / "notes.txt").write_text("mine")
     before = content(out)
     assert main(["robustness", str(folder), *OPTIONS, *OTHER[other], "--out", str(out)]) == 2
     assert "of other networks, samples or options, nothing was changed; --force begins anew" in capsys.readouterr().err
     assert content(out) == before
-    assert main(["robustness", str(folder), *OPTIONS, *OTHER[other], "--out", str(out), "--force"]) == 0
-    assert {path.name for path in out.iterdir()} == {*FILES, "notes.txt"}
+    assert sandwich is None or not sandwich.called
+    if other == "grid":  # the shortest work
+        assert main(["robustness", str(folder), *OPTIONS, *OTHER[other], "--out", str(out), "--force"]) == 0
+        assert {path.name for path in out.iterdir()} == {*FILES, "notes.txt"}
 
 
 LARGE = {
@@ -175,7 +180,7 @@ def test_what_does_not_fit_is_refused_before_any_work(options, folder, finished,
 SHAPES = {
     "many patches": ({"n_classes": 3, "n_neurons": 4, "patch_dim": 40, "n_patches": 30}, 50, 2),
     "many samples": ({"n_classes": 3, "n_neurons": 30, "patch_dim": 12, "n_patches": 8}, 400, 2),
-    "many radii": ({"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 8}, 3, 3000),
+    "many radii": ({"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 8}, 2, 300),
 }
 
 
