@@ -47,12 +47,12 @@ class CurvesFile:
 def run(args) -> int:
     from ..experiments.figure3 import samples_of
     from ..reporting.robustness_page import FILES, radii_rows, write
-    from ..robustness.curves import EPS_GRID, grid, memory_of, sandwich, summary
+    from ..robustness.curves import EPS_GRID, MOST_RADII, grid, memory_of, sandwich, summary
 
     held, config = common.open_run(args.run)
     options = {"max_nodes": checks.integer("max_nodes", args.max_nodes, 1)}
     options |= {"rtol": checks.number("rtol", args.rtol, above=0)}
-    n_radii, radii = (len(EPS_GRID), lambda: EPS_GRID) if args.eps_grid is None else _radii(args.eps_grid)
+    n_radii, radii = (len(EPS_GRID), lambda: EPS_GRID) if args.eps_grid is None else _radii(args.eps_grid, MOST_RADII)
     shape = config.n_seeds, checks.integer("samples", args.samples, 1), config.n_patches, config.patch_dim
     needed = memory_of(shape, n_radii, len(held.nets))
     common.reserve(args, needed, "give fewer --samples or radii")
@@ -110,14 +110,14 @@ def _foreign(path):
     return store.CheckpointError(f"{path}: {what}")
 
 
-def _radii(values: list[str]):
-    """How many radii START:STOP:N or the radii themselves are, and a function that makes them."""
+def _radii(values: list[str], most: int):
+    """How many radii START:STOP:N or the radii themselves are, at most `most`, and a function that makes them."""
     try:
         if len(values) == 1 and ":" in values[0]:
             start, stop, n = values[0].split(":")
-            start, stop, n = float(start), float(stop), checks.integer("eps_grid", int(n), 1)
+            start, stop, n = float(start), float(stop), checks.integer("eps_grid", int(n), 1, most)
             return n, lambda: np.linspace(start, stop, n)
         held = [float(value) for value in values]
         return len(held), lambda: held
     except ValueError:
-        raise ValueError(f"--eps-grid {' '.join(values)}: must be START:STOP:N or radii") from None
+        raise ValueError(f"--eps-grid {' '.join(values)}: must be START:STOP:N or radii, at most {most:,}") from None

@@ -105,9 +105,12 @@ class Figure3Config(Configuration):
         """Bytes that both trainings, their histories, measurements and recursions take at once, on the safe side."""
         K, samples = self.n_classes * self.n_neurons, 8 * self.n_patches * self.patch_dim
         looks = self.n_iter // self.record_every + 2
-        each = samples * (8 * self.n_train + 32 * self.n_test) + 80 * K * self.patch_dim + 32 * K * K + 20_000
-        each += looks * K * (2 * self.n_classes + 8) * 16 + 24 * self.n_train * self.n_patches
-        return self.n_seeds * each
+        each = samples * (8 * self.n_train + 32 * self.n_test) + 120 * K * self.patch_dim + 32 * K * K + 20_000
+        each += looks * K * (2 * self.n_classes + 8) * 24 + 24 * self.n_train * self.n_patches
+        each += self.n_records * (3 * self.n_classes + 20) * 48
+        if self.backend == "numpy":  # all preactivations at once, where other engines hold a block of them
+            each += 48 * K * self.n_patches * max(self.n_train, self.n_test)
+        return self.n_seeds * each + 20_000 * self.n_records + 20_000_000  # records as objects; tables and figures
 
     def digest(self, weights: np.ndarray | None = None) -> str:
         """Ten hex digits that name this configuration (and given initial weights)."""

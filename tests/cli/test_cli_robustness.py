@@ -161,10 +161,7 @@ def test_another_answer_is_refused_unless_forced(other, state, folder, undisturb
         assert {path.name for path in out.iterdir()} == {*FILES, "notes.txt"}
 
 
-LARGE = {
-    "radii": ["--eps-grid", "0.1:1:1000000000000"],
-    "samples": ["--samples", "1000000000"],
-}
+LARGE = {"samples": ["--samples", "1000000000"]}
 
 
 @pytest.mark.parametrize("options", LARGE.values(), ids=LARGE)
@@ -174,6 +171,15 @@ def test_what_does_not_fit_is_refused_before_any_work(options, folder, finished,
     said = capsys.readouterr()
     assert said.out.startswith("Memory: about ")
     assert "GB are free: give fewer --samples or radii" in said.err
+    assert content(finished) == before
+
+
+@pytest.mark.parametrize("n", ["10001", "1000000000", "1000000000000"])
+def test_more_radii_than_10000_are_refused_before_they_are_made(n, folder, finished, capsys):
+    before = content(finished)
+    assert main(["robustness", str(folder), "--eps-grid", f"0.1:1:{n}", "--out", str(finished), "--force"]) == 2
+    rule = f"--eps-grid 0.1:1:{n}: must be START:STOP:N or radii, at most 10,000"
+    assert rule in capsys.readouterr().err
     assert content(finished) == before
 
 
