@@ -98,11 +98,6 @@ def plain(value):
     return value if isinstance(value, (str, int, type(None))) else str(value)
 
 
-def word(value) -> str:
-    """A value as --set takes it."""
-    return "none" if value is None else json.dumps(value).strip('"')
-
-
 def bar(args, **options) -> tqdm:
     """A progress bar on stderr, where that is a terminal."""
     return tqdm(disable=True if args.quiet else None, file=sys.stderr, **options)

@@ -21,7 +21,7 @@ def run(args) -> int:
         name: {"value": value} | {part: getattr(keys[name], part) for part in about}
         for name, value in config.as_dict().items()
     }
-    parts = [(("key", "value", "default", "unit", "meaning"), config.rows())]
+    parts = [(HEAD, config.rows())]
     if args.out is not None:
         path = Path(args.out)
         if path.exists() and not args.force:

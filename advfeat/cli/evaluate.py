@@ -23,7 +23,7 @@ def run(args) -> int:
     nets, config, chosen = _subject(args)
     eps = config.eps_test if args.eps is None else checks.number("eps", args.eps, low=0)
     identity = {"eps": eps, "norm": config.norm, "config": config.as_dict()}
-    identity["weights"] = {name: f"{store.digest(net.W)} q={net.q} rho={net.rho!r}" for name, net in nets.items()}
+    identity["weights"] = {name: net.fingerprint() for name, net in nets.items()}
     folder = args.out or (args.run and Path(args.run) / "evaluate")
     if folder is None:
         found, where = _measure(nets, config, eps, chosen), {}

@@ -75,13 +75,15 @@ def read(path) -> Folder:
 
 
 def _sweep(path, about) -> Folder:
+    from ..sweeps.catalogue import DIGEST, TABLE
+
     try:
         spec, left_out = about["spec"], len(about["skipped"])
         total = (about["points"] - left_out) * spec["base"]["n_seeds"] * len(spec["training"])
         differences, environment, axes = _differences(Figure3Config, spec["base"]), about["environment"], spec["axes"]
     except (KeyError, TypeError, AttributeError) as error:
         raise store.CheckpointError(f"{path / 'sweep.json'}: not of a sweep ({error})") from None
-    finished = (path / "results.parquet").exists()
+    finished = (path / TABLE).exists() and about.get(DIGEST, "") is not None
     kept = [] if finished else [store.load_npz(file)["keys"] for file in (path / "batches").glob("*.npz")]
     done = {"sweep": total if finished else sum(map(len, kept))}
     return Folder(path, "sweep", spec, environment, differences, done, total, finished, axes)

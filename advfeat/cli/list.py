@@ -1,5 +1,6 @@
 """Every run and sweep below a folder: how far it is, and how its configuration differs from the defaults."""
 
+from ..core.config import word
 from . import common, folders
 
 
@@ -25,5 +26,5 @@ def run(args) -> int:
 
 
 def _pairs(held):
-    yield from (f"{name}={common.word(value)}" for name, value in held.differences.items())
+    yield from (f"{name}={word(value)}" for name, value in held.differences.items())
     yield from (f"{name}={folders.axis(values)}" for name, values in held.axes.items())

@@ -63,9 +63,7 @@ def run(args) -> int:
     options |= {"norm": config.norm, "ascent_lr": config.ascent_lr, "n_steps": config.pgd_steps}
     options |= {"n_restarts": config.pgd_restarts, "rng": seeds}
     shared = {"data": store.digest(data.X, data.y), "eps": eps.tolist(), **options}
-    identity = {
-        name: {"weights": f"{store.digest(net.W)} q={net.q} rho={net.rho!r}", **shared} for name, net in nets.items()
-    }
+    identity = {name: {"weights": net.fingerprint(), **shared} for name, net in nets.items()}
     out = store.make_folder(args.out or Path(args.run) / "robustness")
     with common.continued(out), Lock(out):
         states = {name: CurvesFile(out / f"{name}.state.npz", identity[name]) for name in nets}

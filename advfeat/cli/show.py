@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.config import word
 from . import common, folders
 
 
@@ -19,7 +20,7 @@ def run(args) -> int:
     document = held.as_dict() | {"config": held.config, "environment": held.environment, "last": last, "files": files}
     config = held.config["base"] if held.kind == "sweep" else held.config
     order = [*held.differences, *(name for name in config if name not in held.differences)]
-    rows = [["" if name not in held.differences else "*", name, common.word(config[name])] for name in order]
+    rows = [["" if name not in held.differences else "*", name, word(config[name])] for name in order]
     parts = [f"{held.path}: {held.kind}, {held.state}"]
     if held.axes:
         parts.append((("swept", "values"), [[name, folders.axis(axis)] for name, axis in held.axes.items()]))

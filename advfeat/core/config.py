@@ -59,7 +59,7 @@ class Key:
     @property
     def default_word(self) -> str:
         """The default as `--set` takes it; "" where a value must be given."""
-        return _word(np.asarray(self.default).tolist()) if self.default is not MISSING else ""
+        return word(np.asarray(self.default).tolist()) if self.default is not MISSING else ""
 
     def check(self, value, name: str | None = None):
         """The value in the key's type.  ValueError, naming the key (or `name`), value and rule, where it breaks it."""
@@ -148,10 +148,16 @@ class Configuration:
         """JSON-ready, as it stands in config.json and in checkpoints."""
         return {name: np.asarray(getattr(self, name)).tolist() for name in self.keys()}
 
+    def changes(self, held) -> list[str]:
+        """What differs from the configuration `held`, that `as_dict` gave, in words; a key that it lacks has its
+        default."""
+        theirs = type(self).from_dict(held).as_dict()
+        return [f"{k} was {theirs[k]!r} and is {v!r}" for k, v in self.as_dict().items() if theirs[k] != v]
+
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Key, value, default, unit and meaning of every key, in words."""
         return [
-            (name, _word(value), one.default_word, one.unit, one.help)
+            (name, word(value), one.default_word, one.unit, one.help)
             for (name, value), one in zip(self.as_dict().items(), self.keys().values())
         ]
 
@@ -187,6 +193,6 @@ def _text(value) -> str:
     return json.dumps("none" if value is None else value)
 
 
-def _word(value) -> str:
+def word(value) -> str:
     """As it stands on the command line and in tables."""
     return _text(value).strip('"')

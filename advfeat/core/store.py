@@ -174,7 +174,11 @@ def save_state(path, head: dict, arrays: dict[str, np.ndarray]) -> None:
 
 def load_state(path) -> tuple[dict, dict[str, np.ndarray]]:
     """(head, arrays) of `save_state`.  Raises as `load_npz`, and CheckpointError for what is none or was changed."""
-    arrays = load_npz(path)
+    return state_of(path, load_npz(path))
+
+
+def state_of(path, arrays: dict[str, np.ndarray]) -> tuple[dict, dict[str, np.ndarray]]:
+    """(head, arrays) of a state that `load_npz` has read."""
     try:
         known, head = str(arrays.pop("digest")), _parse(str(arrays["head"]))
     except (KeyError, ValueError, RecursionError):

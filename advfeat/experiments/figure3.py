@@ -114,8 +114,7 @@ def _claim(out: Path, config: Figure3Config, net, force: bool) -> None:
     if about.exists() and not force:
         held = store.load_json(about)
         store.conform(about, held, {"config": dict, "start": str, "trainings": [str]})
-        theirs = Figure3Config.from_dict(held["config"]).as_dict()
-        changed = [f"{k} was {theirs[k]!r} and is {v!r}" for k, v in known["config"].items() if theirs[k] != v]
+        changed = config.changes(held["config"])
         if changed or any(held[part] != known[part] for part in ("start", "trainings")):
             what = ", ".join(changed) or "initial weights differ"
             raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what}")

@@ -84,9 +84,7 @@ class RunFolder:
     def _compare(self, held: dict):
         if not isinstance(held.get("config"), dict):
             raise store.CheckpointError(f"{self.path}: its configuration is missing, nothing was changed")
-        theirs = TrainConfig.from_dict(held["config"]).as_dict()
-        pairs = [(k, theirs.get(k), mine) for k, mine in self.identity["config"].items()]
-        what = [f"{k} was {was!r} and is {mine!r}" for k, was, mine in pairs if was != mine]
+        what = TrainConfig.from_dict(self.identity["config"]).changes(held["config"])
         what += [said for part, said in PARTS.items() if part in held and held[part] != self.identity[part]]
         if what:
             raise store.CheckpointError(f"{self.path}: holds another run, nothing was changed; {', '.join(what)}")
@@ -167,7 +165,7 @@ def read_checkpoint(path) -> Checkpoint:
     """A checkpoint of this or of version 0.1.0; CheckpointError, naming the file, for anything else."""
     arrays = store.load_npz(path)
     try:
-        held = _first_format(arrays) if "identity" in arrays else _checkpoint(*store.load_state(path))
+        held = _first_format(arrays) if "identity" in arrays else _checkpoint(*store.state_of(path, arrays))
         last = held.identity["config"]["n_iter"]
         if not 0 <= held.iteration <= last:
             raise ValueError(f"iteration = {held.iteration}: must be in 0..{last}")
