@@ -46,6 +46,14 @@ TRAIN = textwrap.dedent("""
     config = Figure3Config.build(None, {pairs!r}, n_seeds=2)
     af.train(config.network(), config.data("train"), config.training(True), run_dir=sys.argv[1])
 """)
+#: A command that has loaded everything and begins at a given moment, so that two meet in the folder.
+AT_ONCE = """
+import sys, time
+from advfeat.cli import main
+from advfeat.experiments import figure3
+time.sleep(max(float(sys.argv[1]) - time.time(), 0))
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 def command(*arguments):
@@ -122,13 +130,12 @@ def test_a_killed_command_continues_to_the_same_files(name, trial, undisturbed, 
 @pytest.mark.parametrize("trial", range(20))
 def test_two_writers_never_mix(trial, tmp_path):
     """Two configurations into one folder at once: one of them has it, whole, and the other is refused by name."""
-    out, wait = tmp_path / "out", np.random.default_rng(trial).uniform(0, 0.5)
-    both = []
-    for alpha in (2.5, 3.5):
-        arguments = command("reproduce", "--seeds", 1, "--set", *PAIRS, f"alpha={alpha}", "--out", out)
-        both.append(subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                                     env=environment()))  # fmt: skip
-        time.sleep(wait)
+    out, both, at = tmp_path / "out", [], time.time() + 6
+    late = np.random.default_rng(trial).uniform(0, 0.02)
+    for alpha, begin in ((2.5, at), (3.5, at + late)):
+        arguments = command("reproduce", "--seeds", 1, "--set", *PAIRS, f"alpha={alpha}", "--out", out)[3:]
+        both.append(subprocess.Popen([sys.executable, "-c", AT_ONCE, str(begin), *arguments], text=True,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()))  # fmt: skip
     said = [process.communicate()[1] for process in both]
     ended = [process.returncode for process in both]
     assert sorted(ended) == [0, 2], said
