@@ -44,7 +44,8 @@ def test_bad_input_is_a_clear_error_before_any_work(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_wrong_weights_are_named(tmp_path, capsys):
+def test_wrong_weights_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a checkout may hold runs of its own
     for arrays, message in (
         ({"V": np.zeros(3)}, "holds ['V'], but no array 'W'"),
         ({"W": np.zeros((5, 20, 99))}, "weights have shape (5, 20, 99): must be (5, 20, 100) or (4, 5, 20, 100)"),
