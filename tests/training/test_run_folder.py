@@ -208,8 +208,9 @@ def test_what_a_killed_process_left_behind_the_last_checkpoint_goes(tmp_path):
     path, first = tmp_path / "records.bin", {"a": np.arange(3)}
     end = append_records(path, 0, START, first)
     with open(path, "ab") as file:
-        file.write(b"half a block")
+        file.write(b"half a block" * 1000)
     later = append_records(path, *end, {"b": np.arange(2)})
+    assert path.stat().st_size == later[0]
     assert [set(block) for block in read_records(path, *later)] == [{"a"}, {"b"}]
     assert [set(block) for block in read_records(path, *end)] == [{"a"}]
 
