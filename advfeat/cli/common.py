@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ..core import memory, store
 from ..experiments.configuration import DTYPES, Figure3Config
@@ -98,8 +97,10 @@ def plain(value):
     return value if isinstance(value, (str, int, type(None))) else str(value)
 
 
-def bar(args, **options) -> tqdm:
+def bar(args, **options):
     """A progress bar on stderr, where that is a terminal."""
+    from tqdm import tqdm  # takes 3 ms, which commands without a bar need not wait for
+
     return tqdm(disable=True if args.quiet else None, file=sys.stderr, **options)
 
 
