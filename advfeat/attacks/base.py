@@ -62,7 +62,7 @@ class AttackProblem:
         self._whole = columns.shape == y.shape and (columns == np.arange(y.shape[1])).all()
         self.X, self.y, self.eps = take(X), take(y), take(eps).astype(model.dtype)
         self.targets = None if targets is None else take(targets)
-        self.norm, self.box = threat.norm, threat.box
+        self.norm, self.box = threat.norm, box_of(threat, model)
         self.budget = "patch" if threat.norm == "linf" else threat.budget
         self.arrays = {name: take(np.broadcast_to(a, X.shape[:2] + np.shape(a)[np.ndim(data.y):]))
                        for name, a in data.arrays.items()}  # fmt: skip
@@ -227,7 +227,7 @@ class Attack(ABC):
         X, y, shape = held.X, held.y, held.y.shape
         eps = per_sample("eps", threat.eps, shape, model.batched)
         targets = _check_targets(threat.targets, y, model)
-        _check_box(threat.box, X)
+        _check_box(box_of(threat, model), X)
         seeds = run_seeds(rng, model.n_runs)
         active = np.ones(shape, bool) if active is None else active
         active = spread_over_runs("active", active, shape, model.batched, np.bool_)
@@ -257,6 +257,15 @@ class Attack(ABC):
         success = margin <= 0 if targets is None else margin < 0
         X_adv = as_samples(best_X, X.shape[2:], model.patch_axis)
         return AttackResult(self.name, threat, *map(model.drop_runs_axis, (X_adv, margin, success, *counts)))
+
+
+def box_of(threat: ThreatModel, model) -> tuple[float, float] | None:
+    """The threat's box, or the model's where the threat names none; ValueError where it is wider than the model's."""
+    if threat.box is None or model.box is None:
+        return model.box if threat.box is None else threat.box
+    if threat.box[0] < model.box[0] or threat.box[1] > model.box[1]:
+        raise ValueError(f"box = {threat.box!r}: inputs of {model!r} must lie in {model.box!r}")
+    return threat.box
 
 
 def _check_targets(targets, y, model):

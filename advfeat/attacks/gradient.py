@@ -67,20 +67,28 @@ class GradientAttack(Attack):
                 self.ascend(problem, targets, restart, on)
 
 
-def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int) -> np.ndarray:
+def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int, steepest=False, start=None):
     """x~ <- x + project_eps(x~ - x + lr grad J(x~)), `n_steps` times: the inputs of adversarial training (Sec. 2.5).
 
-    Checked X (R, N, *S) and y (R, N), `lr` and `eps` (R,); a budget per patch, as the model has patches.
+    With `steepest` the direction of steepest ascent stands for the gradient (PGD, Madry et al. 2018); `start`
+    (R, N, P, d) is added to x before the first step.  Checked X (R, N, *S) and y (R, N), `lr` and `eps` (R,); a budget
+    per patch, as the model has patches; points stay in the model's box.
     """
-    if "ascend" in model.capabilities:
+    if "ascend" in model.capabilities and not steepest and start is None:
         return model.ascend(model.prepare(X, y), checks.OBJECTIVES[objective], lr, eps, checks.NORMS[norm], n_steps)
-    clean = moved = as_patches(X, model.patch_axis)
+    clean = as_patches(X, model.patch_axis)
     rate, radius = lr[:, None, None, None], np.repeat(eps[:, None], X.shape[1], axis=1)
+
+    def moved_by(delta):
+        moved = clean + ball.project(delta, radius, norm)
+        return (moved if model.box is None else np.clip(moved, *model.box)).astype(X.dtype)
+
+    moved = clean if start is None else moved_by(start)
     for _ in range(n_steps):
         batch = model.prepare(as_samples(moved, X.shape[2:], model.patch_axis), y)
-        C = objectives.gradient(objective, model.logits_of(batch), y)
-        step = rate * as_patches(model.pull_back_of(batch, C), model.patch_axis)
-        moved = (clean + ball.project(moved - clean + step, radius, norm)).astype(X.dtype)
+        _, g = model.logits_and_pull_back_of(batch, lambda F: objectives.gradient(objective, F, y))
+        g = as_patches(g, model.patch_axis)
+        moved = moved_by(moved - clean + rate * (ball.steepest(g, norm) if steepest else g))
     return as_samples(moved, X.shape[2:], model.patch_axis)
 
 

@@ -18,13 +18,14 @@ import numpy as np
 from . import checks, store
 
 
-def key(default, help, unit="", low=None, above=None, high=None, choices=None, per_run=False):
+def key(default, help, unit="", low=None, above=None, high=None, choices=None, per_run=False, many=False):
     """A dataclass field of a `Configuration`; without a default for dataclasses.MISSING.
 
     Its type is the annotation: int, float, bool or str, with ``| None`` where the value may be left open.  Numbers are
-    finite, >= `low`, > `above` and <= `high`; `choices` are all that there are; `per_run`: one value, or one per run.
+    finite, >= `low`, > `above` and <= `high`; `choices` are all that there are; `per_run`: one value, or one per run;
+    `many`: any number of values, a tuple.
     """
-    rule = {"low": low, "above": above, "high": high, "choices": choices, "per_run": per_run}
+    rule = {"low": low, "above": above, "high": high, "choices": choices, "per_run": per_run, "many": many}
     return field(default=default, metadata={"help": help, "unit": unit, **rule})
 
 
@@ -43,6 +44,7 @@ class Key:
     high: float | None
     choices: tuple | None
     per_run: bool
+    many: bool
 
     @property
     def rule(self) -> str:
@@ -54,6 +56,7 @@ class Key:
         else:
             words = "an integer" if self.kind is int else "a number"
             words += checks.bounds(self.low, self.above, self.high)
+        words = f"a list, each {words}" if self.many else words
         return words + ", or one per run" * self.per_run + ", or none" * self.optional
 
     @property
@@ -66,6 +69,11 @@ class Key:
         name = name or self.name
         if value is None and self.optional:
             return None
+        if self.many:
+            if not isinstance(value, (list, tuple, np.ndarray)):
+                raise ValueError(f"{name} = {value!r}: must be {self.rule}")
+            one = replace(self, many=False)
+            return tuple(one.check(each, name) for each in value)
         if self.per_run:
             if self.kind is int:
                 checks.seeds(value, np.size(value), name)

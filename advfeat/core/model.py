@@ -77,6 +77,8 @@ class Model(ABC):
     dtype : of inputs, and of the gradients that come back; attacks compute in it.
     n_runs, batched : int, bool
         R networks with an axis of runs in front of all answers, or one without it (the default).
+    box : (lo, hi), optional
+        Where inputs must lie: attacks stay there, whatever their threat says; None: anywhere.
     patch_axis : int, optional
         The axis of a sample along which its patches lie; None: the sample is one patch.  A budget per patch bounds
         every patch by itself.
@@ -92,6 +94,7 @@ class Model(ABC):
     dtype: np.dtype
     n_runs = 1
     batched = False
+    box: tuple[float, float] | None = None
     patch_axis: int | None = None
     capabilities: frozenset = frozenset()
 
@@ -113,6 +116,15 @@ class Model(ABC):
     def loss_and_grad(self, X, y):
         """The mean cross-entropy and its gradient by the parameters, a dict of their names."""
         raise TypeError(f"{type(self).__name__} has no loss_and_grad: it can be attacked, but not trained")
+
+    def reserve(self, n: int) -> None:  # noqa: B027
+        """Errors for a training step on n samples that cannot be, as for want of memory; before any work."""
+
+    def in_mode(self, mode: str, update_statistics: bool = False) -> Model:
+        """The model as it answers in a mode, where it has several; most have the one called "evaluate" alone."""
+        if mode != "evaluate":
+            raise ValueError(f"mode = {mode!r}: {type(self).__name__} answers in the mode 'evaluate' alone")
+        return self
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that a file must hold to build the model again, by `from_arrays` and `options`; no objects."""
@@ -187,6 +199,11 @@ class Model(ABC):
         if on.any():
             out[on] = self.pull_back(X[on], C[0, on])
         return out[None]
+
+    def logits_and_pull_back_of(self, batch, coefficients):
+        """F of a prepared batch and `pull_back_of` C = coefficients(F); in one pass where a model can."""
+        F = self.logits_of(batch)
+        return F, self.pull_back_of(batch, coefficients(F))
 
     def drop_runs_axis(self, values):
         """Values with a leading axis of runs, without it where the model is not a batch."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-STREAMS = ("init", "train_data", "test_data", "minibatches", "attacks")
+STREAMS = ("init", "train_data", "test_data", "minibatches", "attacks", "split")
 
 
 def stream(seed: int, name: str, *key: int) -> np.random.Generator:

@@ -4,6 +4,7 @@ from dataclasses import MISSING, dataclass
 
 from ..core import checks
 from ..core.config import Configuration, key
+from .optim import OPTIMISERS, SCHEDULES
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,11 @@ class TrainConfig(Configuration):
     seed : of the minibatches' order.
     record_every : iterations between records (default n_iter / 20); iteration 0 and n_iter are always recorded.
     checkpoint_every : records between checkpoints in a run folder.
-    momentum, weight_decay : of `training.optim.SGD`; 0 in the paper.
+    optimiser, momentum, nesterov, weight_decay, decay_vectors : of `training.optim`; in the paper SGD, with all at 0.
+    schedule, drops, warm_up : how lr moves along the training (`training.optim.rate`).
+    ascent, random_start : "steepest" ascent with a random start is PGD (Madry et al. 2018), `ascent_lr` its step.
+    crafting_mode, crafting_updates : the mode of batch norm in which samples are ascended, and whether its running
+        statistics move there; only networks that have modes.
     """
 
     lr: float = key(MISSING, "learning rate, eta", "weight / input", above=0, per_run=True)
@@ -43,11 +48,33 @@ class TrainConfig(Configuration):
     checkpoint_every: int = key(1, "records between two checkpoints in a run folder", low=1)
     momentum: float = key(0.0, "share of the last step that is kept, below 1", low=0)
     weight_decay: float = key(0.0, "share of the weights that is added to their gradient", low=0)
+    optimiser: str = key("sgd", "how parameters move along gradients", choices=OPTIMISERS)
+    nesterov: bool = key(False, "whether momentum looks a step ahead")
+    decay_vectors: bool = key(True, "whether biases and batch norms decay too")
+    schedule: str = key("constant", "how the learning rate moves along the training", choices=tuple(SCHEDULES))
+    drops: tuple[float, ...] = key((0.5, 0.75), "shares of the training where the step schedule divides by 10",
+                                   low=0, many=True)  # fmt: skip
+    warm_up: int = key(0, "first iterations, over which the learning rate grows from 0", low=0, high=checks.MOST)
+    ascent: str = key("gradient", "what the ascent follows", choices=("gradient", "steepest"))
+    random_start: bool = key(False, "whether the ascent starts at a random point of the ball")
+    crafting_mode: str = key("evaluate", "mode of batch norm in the ascent", choices=("evaluate", "train"))
+    crafting_updates: bool = key(False, "whether the ascent moves batch norm's running statistics")
 
     def __post_init__(self):
         super().__post_init__()
         if self.momentum >= 1:
             raise ValueError(f"momentum = {self.momentum!r}: must be < 1")
+        if self.optimiser == "adam" and (self.momentum or self.nesterov):
+            raise ValueError(f"momentum = {self.momentum!r}, nesterov = {self.nesterov!r}: Adam has its own")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov = True: needs momentum > 0")
+        if any(drop > 1 for drop in self.drops):
+            raise ValueError(f"drops = {self.drops!r}: shares of the training must be <= 1")
+        if self.crafting_updates and self.crafting_mode != "train":
+            raise ValueError("crafting_updates = True: only with crafting_mode = 'train', in which statistics are seen")
+        for name in ("ascent", "random_start", "crafting_mode"):
+            if not self.adversarial and getattr(self, name) != self.keys()[name].default:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: only with adversarial = True")
         for name in ("ascent_lr", "eps"):
             if (getattr(self, name) is None) == self.adversarial:
                 rule = "must be given" if self.adversarial else "must be None"

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from ..attacks.base import as_patches
 from ..attacks.gradient import ascended
-from ..core import checks, store
+from ..core import ball, checks, store
 from ..core.data import Data, as_data
 from ..core.model import Model
 from ..core.rng import stream
 from ..kernels import formulas
+from . import optim
 from .configuration import TrainConfig
-from .optim import SGD
 from .recorder import History, Measurement, Recorder
 from .run_folder import Checkpoint, RunFolder
 
@@ -90,13 +91,18 @@ class Trainer:
         if c.batch_size is not None and c.batch_size > N:
             raise ValueError(f"batch_size = {c.batch_size}: must be <= the number of samples {N}")
         lr = checks.per_run("lr", c.lr, R, above=0, dtype=net.dtype)
-        self.optimiser = SGD(lr, c.momentum, c.weight_decay, net.batched)
+        self.optimiser = optim.of(c, lr, net.batched)
         self.step, self.eps = np.zeros(R), np.zeros(R)
         if c.adversarial:
             self.step = checks.per_run("ascent_lr", c.ascent_lr, R, above=0, dtype=net.dtype)
             self.eps = checks.per_run("eps", c.eps, R, low=0, dtype=net.dtype)
         self.seeds = checks.seeds(c.seed, R)
-        self.fused = "train" in net.capabilities and self.optimiser.plain
+        for size in {N} if c.batch_size is None else {c.batch_size, N % c.batch_size or c.batch_size}:
+            net.reserve(size)
+        self.crafting()
+        own = {"schedule", "warm_up", "ascent", "random_start", "crafting_mode"}  # what engines' loops do not know
+        same = all(getattr(c, name) == c.keys()[name].default for name in own)
+        self.fused = "train" in net.capabilities and self.optimiser.plain and same
         self.iteration, self.diverged_at = 0, np.full(R, np.nan)
         self.batch = net.prepare(self.X, self.y)
         self.test_batch = None if test is None else net.prepare(*self.test)
@@ -184,14 +190,30 @@ class Trainer:
         """One iteration by the model's own `loss_and_grad`; the loss (R,)."""
         c, net = self.config, self.net
         if c.adversarial:
-            rates = {"lr": self.step, "eps": self.eps}
-            X = ascended(net, X, y, **rates, objective=c.objective, norm=c.norm, n_steps=c.n_ascent)
+            rates = {"lr": self.step, "eps": self.eps, "n_steps": c.n_ascent}
+            options = {"objective": c.objective, "norm": c.norm, "steepest": c.ascent == "steepest"}
+            X = ascended(self.crafting(), X, y, **rates, **options, start=self.start(X))
         X, y = (a if net.batched and len(a) > 1 else a[0] for a in (X, y))
         loss, gradient = net.loss_and_grad(X, y)
         gradients = gradient if isinstance(gradient, dict) else dict.fromkeys(net.parameters, gradient)
         rest = np.isnan(self.diverged_at)
-        self.optimiser.step(net.parameters, gradients, None if rest.all() else rest)
+        share = optim.rate(c.schedule, self.iteration, c.n_iter, c.drops, c.warm_up)
+        self.optimiser.step(net.parameters, gradients, None if rest.all() else rest, share)
         return np.atleast_1d(loss)
+
+    def crafting(self):
+        """The network as samples are ascended on it."""
+        c = self.config
+        return self.net.in_mode("train", c.crafting_updates) if c.crafting_mode == "train" else self.net
+
+    def start(self, X):
+        """Random points of the balls around no sample, (R, N, P, d); None where ascents start at the samples."""
+        if not self.config.random_start:
+            return None
+        shape = as_patches(X[:1], self.net.patch_axis).shape[1:]
+        draw = [ball.random_point(stream(seed, "attacks", self.iteration), (shape[0] * shape[1], shape[2]), eps,
+                                  self.config.norm) for seed, eps in zip(self.seeds, self.eps)]  # fmt: skip
+        return np.reshape(draw, (-1, *shape))
 
     def note(self, bad: np.ndarray) -> None:
         """Runs that went wrong `bad` (R,) iterations from here, -1 where they did not, get weights 0."""

@@ -19,11 +19,12 @@ import numpy as np
 from ..core import store
 from ..core.lock import Lock
 from ..core.model import Model
+from ..images.network import Network
 from ..patches.network import PatchCNN
 from .configuration import TrainConfig
 from .recorder import History, Recorder
 
-KINDS = {PatchCNN.kind: PatchCNN}  # of models that advfeat brings
+KINDS = {one.kind: one for one in (PatchCNN, Network)}  # of models that advfeat brings
 LENGTH = 8  # bytes that say how long a block of records is
 START = hashlib.sha256(b"advfeat records").hexdigest()  # of the chain of digests
 PARTS = {"start": "its initial network differs", "data": "its data differ", "clocks": "it was recorded by other clocks"}

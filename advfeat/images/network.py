@@ -1,0 +1,358 @@
+"""Networks of layers on images: logits, representations and closed-form gradients in both modes of batch norm."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core import checks, memory
+from ..core.model import Model, Prepared
+from ..core.rng import stream
+from ..kernels import CROSS_ENTROPY, formulas
+from ..kernels.layers import EVALUATE, MODES, TRAIN, Program, get_engine
+from .layers import Builder, from_json, to_json
+
+CHUNK_BYTES = 2**28  # that images of one pass in evaluation mode may take; no image's answer depends on it
+
+
+class Network(Model):
+    """F(x) = A g(x) + b, g the layers before the last one.
+
+    Parameters
+    ----------
+    layers : list, dict or Layer
+        What happens to an image in turn (:mod:`advfeat.images.layers`); the last one is ``Linear(n_classes)``.
+    image_shape : (C, H, W)
+    rng : int or Generator
+        Draws the initial weights (:func:`initialised`); a seed's stream "init".
+    dtype : float32 or float64, of weights, images and gradients.
+    box : (lo, hi) or None
+        Where images must lie, and attacks stay.
+    backend : {"numpy"}
+        The engine (:func:`advfeat.kernels.layers.get_engine`).
+    arrays : dict of arrays, optional
+        Parameters and running statistics by name, instead of drawn ones; copied.
+
+    Images ``X`` are (N, C, H, W), labels ``y`` (N,), coefficients ``C`` (N, n_classes).  ``mode`` is that of batch
+    norm, an argument and no state: in "evaluate" every image is answered by itself, in "train" with the statistics of
+    its batch, so that an image's answer and gradient hang on the others.
+
+    Errors
+    ------
+    ValueError, TypeError
+        For layers that do not fit, images of another shape, outside `box` or not finite, labels out of range, and
+        "train" where a batch norm would see a single number; before any work.
+    MemoryError
+        Where a pass needs more than is free (:meth:`memory`).
+    """
+
+    kind = "layers"
+
+    def __init__(self, layers, image_shape, *, rng=0, dtype="float32", box=(0.0, 1.0), backend="numpy", arrays=None):
+        checks.choice("dtype", str(np.dtype(dtype)), ("float32", "float64"))
+        if np.shape(image_shape) != (3,):
+            raise ValueError(f"image_shape = {image_shape!r}: must be (channels, height, width)")
+        self.sample_shape = tuple(checks.integer("image_shape", n, 1) for n in image_shape)
+        build = Builder(self.sample_shape)
+        build.add(layers, 0)
+        self.layers, self.program, self.dtype = layers, build.program(), np.dtype(dtype)
+        self.backend, self.engine = backend, get_engine(backend)(self.program)
+        self.n_classes = self.program.shapes[-1][0]
+        self.box = None if box is None else tuple(checks.number("box", side) for side in box)
+        if arrays is None:
+            need = sum(int(np.prod(shape)) for shape in self.shapes.values()) * (self.dtype.itemsize + 8)
+            memory.require(need, f"a network of {self.n_parameters:,} parameters", "choose a smaller width or depth")
+            arrays = initialised(self.program, rng)
+        self._arrays = self.fitting(arrays)
+
+    def fitting(self, arrays) -> dict[str, np.ndarray]:
+        """Copies of arrays in the network's dtype; ValueError, naming what differs, where others are needed."""
+        missing, foreign = sorted(self.shapes.keys() - arrays.keys()), sorted(arrays.keys() - self.shapes.keys())
+        said = [f"{what} {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
+                for what, names in (("it lacks", missing), ("it has no place for", foreign)) if names]  # fmt: skip
+        common = [(name, np.shape(arrays[name]), shape) for name, shape in self.shapes.items() if name in arrays]
+        said += [f"{name} has shape {given}, and not {shape}" for name, given, shape in common if given != shape][:3]
+        if said:
+            raise ValueError(f"arrays: do not fit this network, {'; '.join(said)}")
+        given = {name: np.array(checks.floats(name, arrays[name])) for name in self.shapes}
+        held = {name: checks.cast(name, a, self.dtype) for name, a in given.items()}
+        for name, a in held.items():
+            if name.endswith("running_var") and (a < 0).any():
+                raise ValueError(f"{name} holds {a.min():.3g}: a variance must be >= 0")
+        return held
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.sample_shape))
+        return f"<Network: {shape} -> {self.n_classes}, {self.n_parameters:,} parameters, {self.dtype}, {self.backend}>"
+
+    # -------------------------------------------------------------- sizes
+    @property
+    def shapes(self) -> dict[str, tuple]:
+        """Of all arrays by name: parameters, then running statistics."""
+        return self.program.parameters | self.program.statistics
+
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers training moves."""
+        return sum(int(np.prod(shape)) for shape in self.program.parameters.values())
+
+    def memory(self, n: int, mode: str = TRAIN, gradient: bool = True) -> int:
+        """About how many bytes a pass over n images takes beside weights and images, with or without its gradient.
+
+        In evaluation mode many images are worked on in parts, of some 256 MB where one image needs no more.
+        """
+        checks.choice("mode", mode, MODES)
+        checks.integer("n", n, 1)
+        one = self.engine.memory(1, self.dtype.itemsize, gradient)
+        return one * (n if mode == TRAIN else min(n, max(CHUNK_BYTES // one, 1)))
+
+    # -------------------------------------------------------------- the model protocol (core/model.py)
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        return {name: self._arrays[name] for name in self.program.parameters}
+
+    @property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Batch norm's running means and variances by name, which `loss_and_grad` changes in place."""
+        return {name: self._arrays[name] for name in self.program.statistics}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return dict(self._arrays)
+
+    @property
+    def options(self) -> dict:
+        box = None if self.box is None else list(self.box)
+        return {"layers": to_json(self.layers), "image_shape": list(self.sample_shape), "box": box,
+                "backend": self.backend}  # fmt: skip
+
+    @classmethod
+    def from_options(cls, *, layers, **rest) -> Network:
+        """A network of `options`, with initial weights or, in `rest`, others of the constructor's arguments."""
+        return cls(from_json(layers), **rest)
+
+    @classmethod
+    def from_arrays(cls, arrays, **options) -> Network:
+        return cls.from_options(arrays=arrays, dtype=next((a.dtype for a in arrays.values()), "float32"), **options)
+
+    def astype(self, dtype) -> Network:
+        """The same network in another dtype."""
+        return Network.from_options(arrays=self._arrays, dtype=dtype, **self.options)
+
+    def fingerprint(self) -> str:
+        return f"{super().fingerprint()} {json.dumps(self.options)}"
+
+    def check(self, X, y=None):
+        """X (1, N, C, H, W) of the network's dtype, y (1, N) int64 or None; errors for anything else."""
+        X, y = super().check(X, y)
+        if self.box is not None and (X.min() < self.box[0] or X.max() > self.box[1]):
+            reach = f"from {X.min():.6g} to {X.max():.6g}"
+            raise ValueError(f"X reaches {reach}: images must lie in [{self.box[0]:g}, {self.box[1]:g}]")
+        return X, y
+
+    def logits_of(self, batch) -> np.ndarray:
+        F = np.full((1, *batch.active.shape[1:], self.n_classes), np.nan)
+        if batch.active.any():
+            F[batch.active] = self._value(_picked(batch), EVALUATE, self.program.logits)
+        return F
+
+    def pull_back_of(self, batch, C) -> np.ndarray:
+        out = np.zeros(batch.X.shape, self.dtype)
+        if batch.active.any():
+            out[batch.active] = self._pulled(_picked(batch), C[batch.active], EVALUATE, self.program.logits)[0]
+        return out
+
+    def logits_and_pull_back_of(self, batch, coefficients):
+        if not batch.active.all() or len(self._parts(batch.X[0], EVALUATE, True)) > 1:
+            return super().logits_and_pull_back_of(batch, coefficients)
+        return self._at_once(batch.X[0], EVALUATE, coefficients)[:2]
+
+    def in_mode(self, mode: str, update_statistics: bool = False) -> Model:
+        """The same network, its arrays shared, as it answers in one mode: attacks on it craft in that mode.
+
+        `update_statistics`: in training mode every pass moves the running statistics.
+        """
+        return self if checks.choice("mode", mode, MODES) == EVALUATE else InTraining(self, update_statistics)
+
+    # -------------------------------------------------------------- answers
+    def logits(self, X, mode: str = EVALUATE) -> np.ndarray:
+        """F (N, n_classes), of the network's dtype."""
+        return self._value(self.check(X)[0][0], mode, self.program.logits)
+
+    def representation(self, X, mode: str = EVALUATE) -> np.ndarray:
+        """g(X) (N, E): what enters the last linear layer, taken flat."""
+        return self._value(self.check(X)[0][0], mode, self.program.representation).reshape(len(X), -1)
+
+    def pull_back(self, X, C, mode: str = EVALUATE) -> np.ndarray:
+        """d/dX of sum_{n, i} C[n, i] F_i(x_n), of X's shape; in evaluation mode sum_i C[n, i] dF_i/dx at x_n."""
+        X, C = self.check(X)[0][0], self._coefficients(C, X, self.n_classes)
+        return self._pulled(X, C, mode, self.program.logits)[0]
+
+    def pull_back_representation(self, X, C, mode: str = EVALUATE) -> np.ndarray:
+        """d/dX of sum_{n, e} C[n, e] g_e(x_n), of X's shape; C (N, E)."""
+        X, last = self.check(X)[0][0], self.program.representation
+        shape = self.program.shapes[last]
+        C = self._coefficients(C, X, int(np.prod(shape)))
+        return self._pulled(X, C.reshape(len(X), *shape), mode, last)[0]
+
+    def weights_grad(self, X, C, mode: str = TRAIN) -> dict[str, np.ndarray]:
+        """The gradient of sum_{n, i} C[n, i] F_i(x_n) by every parameter, by name; running statistics stay.
+
+        Any objective J(F_1 ... F_N) has this gradient for C = dJ/dF (TRADES, distillation).
+        """
+        X, C = self.check(X)[0][0], self._coefficients(C, X, self.n_classes)
+        return self._pulled(X, C, mode, self.program.logits, inputs=False, parameters=True)[1]
+
+    def loss_and_grad(self, X, y, mode: str = TRAIN, update_statistics: bool | None = None):
+        """The mean cross-entropy, a float, and its gradient by every parameter, by name.
+
+        `update_statistics` moves the running statistics towards the batch's; by default in training mode, and only
+        there it can.
+        """
+        X, y = (a[0] for a in self.check(X, y))
+        update = mode == TRAIN if update_statistics is None else checks.choice(
+            "update_statistics", update_statistics, (True, False))  # fmt: skip
+        if update and mode != TRAIN:
+            raise ValueError('update_statistics = True: only in mode = "train", which has the batch\'s statistics')
+        losses, total = [], {}
+        for part in self._parts(X, mode, True):
+            passed = self.engine.forward(self._arrays, X[part], mode, keep=True)
+            F = passed.values[-1].astype(np.float64)
+            losses.append(formulas.cross_entropy(F, y[part]))
+            G = (formulas.objective_gradient(F, y[part], CROSS_ENTROPY) / len(X)).astype(self.dtype)
+            found = self.engine.backward(self._arrays, passed, G, inputs=False)[1]
+            total = {name: total[name] + g for name, g in found.items()} if total else found
+        if update:
+            self._update(passed.statistics, len(X))
+        return float(np.concatenate(losses).mean()), total
+
+    # -------------------------------------------------------------- passes
+    def _coefficients(self, C, X, width: int) -> np.ndarray:
+        C = np.asarray(C)
+        if C.shape != (len(X), width):
+            raise ValueError(f"C has shape {C.shape}: must be {(len(X), width)}")
+        return checks.cast("C", C, self.dtype)
+
+    def reserve(self, n: int, mode: str = TRAIN, gradient: bool = True) -> None:
+        """Raise ValueError or MemoryError where a pass over n images cannot be, before any work."""
+        need = self.memory(n, mode, gradient)
+        for number, operation in enumerate(self.program.operations if mode == TRAIN and n == 1 else ()):
+            if operation.kind == "batch_norm" and np.prod(self.program.shapes[number + 1][1:]) == 1:
+                name = operation.arrays[0].removesuffix(".weight")
+                rule = 'in mode = "train" batch norm needs two numbers per channel; give more images'
+                raise ValueError(f"X is one image, of which {name} sees one pixel: {rule}")
+        if need > CHUNK_BYTES:
+            what = f"a pass over {n if mode == TRAIN else 1} images of {self.sample_shape} in mode {mode!r}"
+            memory.require(need, what, "give fewer images at a time, or a narrower network")
+
+    def _parts(self, X, mode: str, gradient: bool) -> list[slice]:
+        """Images that are worked on at once: all of them in training mode."""
+        self.reserve(len(X), mode, gradient)
+        size = max(self.memory(len(X), mode, gradient) // self.memory(1, mode, gradient), 1)
+        return [slice(lo, lo + size) for lo in range(0, len(X), size)]
+
+    def _value(self, X, mode, last) -> np.ndarray:
+        """The value `last` of checked images (N, C, H, W)."""
+        parts = self._parts(X, mode, False)
+        return np.concatenate([self.engine.forward(self._arrays, X[p], mode, last).values[-1] for p in parts])
+
+    def _pulled(self, X, C, mode, last, inputs=True, parameters=False):
+        """(d/dX, d/d parameters) of sum C times the value `last`."""
+        images, total = [], {}
+        for part in self._parts(X, mode, True):
+            passed = self.engine.forward(self._arrays, X[part], mode, last, keep=True)
+            C_part = C[part].astype(self.dtype, copy=False)
+            dX, found = self.engine.backward(self._arrays, passed, C_part, inputs, parameters)
+            images.append(dX)
+            total = {name: total[name] + g for name, g in found.items()} if total else found
+        return np.concatenate(images) if inputs else None, total
+
+    def _at_once(self, X, mode, coefficients=None):
+        """F (1, N, k) float64 of images in one pass, what C = coefficients(F) pulls back to them, batch statistics."""
+        self.reserve(len(X), mode, coefficients is not None)
+        passed = self.engine.forward(self._arrays, X, mode, keep=coefficients is not None)
+        F, dX = passed.values[-1].astype(np.float64)[None], None
+        if coefficients is not None:
+            C = np.asarray(coefficients(F)[0], self.dtype)
+            dX = self.engine.backward(self._arrays, passed, C, parameters=False)[0][None]
+        return F, dX, passed.statistics
+
+    def _update(self, statistics, n: int) -> None:
+        """Move the running statistics towards those of a batch of n images, in place."""
+        for number, batch in statistics.items():
+            operation = self.program.operations[number]
+            count = n * int(np.prod(self.program.shapes[number + 1][1:]))
+            running = [self._arrays[name] for name in operation.arrays[2:]]
+            moved = self.engine.running_statistics(running, batch, count, operation.options["momentum"])
+            for held, new in zip(running, moved):
+                held[...] = new
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InTraining(Model):
+    """A network as it answers in training mode: every image with its batch, whether it is worked on or not."""
+
+    net: Network
+    update_statistics: bool = False
+
+    def __repr__(self) -> str:
+        return f"<in training mode: {self.net!r}>"
+
+    def __getattr__(self, name):
+        return getattr(self.net, name)
+
+    def logits(self, X):
+        return self.net.logits(X, TRAIN)
+
+    def pull_back(self, X, C):
+        return self.net.pull_back(X, C, TRAIN)
+
+    def check(self, X, y=None):
+        return self.net.check(X, y)
+
+    def logits_of(self, batch):
+        F, _, statistics = self.net._at_once(batch.X[0], TRAIN)
+        if self.update_statistics:
+            self.net._update(statistics, batch.X.shape[1])
+        return np.where(batch.active[..., None], F, np.nan)
+
+    def pull_back_of(self, batch, C):
+        return self._of_active(batch, self.net._at_once(batch.X[0], TRAIN, lambda F: C)[1])
+
+    def logits_and_pull_back_of(self, batch, coefficients):
+        F, pulled, statistics = self.net._at_once(batch.X[0], TRAIN, coefficients)
+        if self.update_statistics:
+            self.net._update(statistics, batch.X.shape[1])
+        return np.where(batch.active[..., None], F, np.nan), self._of_active(batch, pulled)
+
+    def _of_active(self, batch, pulled):
+        return np.where(batch.active[..., None, None, None], pulled, 0)
+
+
+def _picked(batch: Prepared) -> np.ndarray:
+    """The active images (N, C, H, W)."""
+    return batch.X[0] if batch.active.all() else batch.X[batch.active]
+
+
+def initialised(program: Program, rng) -> dict[str, np.ndarray]:
+    """Initial arrays, float64, drawn in the order of the layers.
+
+    Convolutions' weights are N(0, 2 / (O K^2)), O channels out: He et al. 2015 with fan-out, which keeps the
+    variance of gradients.  Linear weights are uniform in +-1/sqrt(E), E numbers in.  Biases are 0; batch norm begins
+    with weight 1, bias 0, running mean 0 and variance 1.
+    """
+    rng = rng if isinstance(rng, np.random.Generator) else stream(checks.seeds(rng, 1, "rng")[0], "init")
+    arrays = {}
+    for operation in program.operations:
+        for name in operation.arrays:
+            shape, last = (program.parameters | program.statistics)[name], name.rpartition(".")[2]
+            if operation.kind == "batch_norm":
+                arrays[name] = np.full(shape, float(last in ("weight", "running_var")))
+            elif last == "bias":
+                arrays[name] = np.zeros(shape)
+            elif operation.kind == "convolution":
+                arrays[name] = rng.standard_normal(shape) * np.sqrt(2 / (shape[0] * shape[2] * shape[3]))
+            else:
+                arrays[name] = rng.uniform(-1, 1, shape) / np.sqrt(shape[1])
+    return arrays
