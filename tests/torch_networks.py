@@ -34,8 +34,9 @@ class BasicBlock(nn.Module):
         self.conv1, self.bn1 = convolution(inputs, outputs, 3, stride), nn.BatchNorm2d(outputs)
         self.conv2, self.bn2 = convolution(outputs, outputs), nn.BatchNorm2d(outputs)
         self.activation = activation
-        changes = stride > 1 or inputs != outputs
-        self.downsample = nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)) if changes else None
+        self.downsample = None
+        if stride > 1 or inputs != outputs:
+            self.downsample = nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x):
         z = self.bn2(self.conv2(self.activation(self.bn1(self.conv1(x)))))

@@ -260,6 +260,6 @@ def from_json(value):
             return Residual(from_json(value[1]), from_json(value[2]))
         if value and isinstance(value[0], str):
             return KINDS[value[0]](**value[1])
-        return {own: from_json(layer) for own, layer in value}
+        return {pair[0]: from_json(pair[1]) for pair in value}
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"layers = {value!r:.60}: no layers of advfeat ({error})") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -289,45 +288,46 @@ class Network(Model):
                 held[...] = new
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class InTraining(Model):
-    """A network as it answers in training mode: every image with its batch, whether it is worked on or not."""
+class InTraining(Network):
+    """A network as it answers in training mode: every image with its batch, whether it is worked on or not.
 
-    net: Network
-    update_statistics: bool = False
+    It shares all arrays with the network that it is a view of.
+    """
+
+    def __init__(self, net: Network, update_statistics: bool = False):
+        self.__dict__.update(vars(net))
+        self.updates = checks.choice("update_statistics", update_statistics, (True, False))
 
     def __repr__(self) -> str:
-        return f"<in training mode: {self.net!r}>"
+        return f"{super().__repr__()[:-1]}, in training mode>"
 
-    def __getattr__(self, name):
-        return getattr(self.net, name)
+    def logits(self, X, mode: str = TRAIN):
+        return super().logits(X, mode)
 
-    def logits(self, X):
-        return self.net.logits(X, TRAIN)
+    def representation(self, X, mode: str = TRAIN):
+        return super().representation(X, mode)
 
-    def pull_back(self, X, C):
-        return self.net.pull_back(X, C, TRAIN)
+    def pull_back(self, X, C, mode: str = TRAIN):
+        return super().pull_back(X, C, mode)
 
-    def check(self, X, y=None):
-        return self.net.check(X, y)
+    def pull_back_representation(self, X, C, mode: str = TRAIN):
+        return super().pull_back_representation(X, C, mode)
 
     def logits_of(self, batch):
-        F, _, statistics = self.net._at_once(batch.X[0], TRAIN)
-        if self.update_statistics:
-            self.net._update(statistics, batch.X.shape[1])
-        return np.where(batch.active[..., None], F, np.nan)
+        return self._masked(batch, None)[0]
 
     def pull_back_of(self, batch, C):
-        return self._of_active(batch, self.net._at_once(batch.X[0], TRAIN, lambda F: C)[1])
+        return self._masked(batch, lambda F: C, updates=False)[1]
 
     def logits_and_pull_back_of(self, batch, coefficients):
-        F, pulled, statistics = self.net._at_once(batch.X[0], TRAIN, coefficients)
-        if self.update_statistics:
-            self.net._update(statistics, batch.X.shape[1])
-        return np.where(batch.active[..., None], F, np.nan), self._of_active(batch, pulled)
+        return self._masked(batch, coefficients)
 
-    def _of_active(self, batch, pulled):
-        return np.where(batch.active[..., None, None, None], pulled, 0)
+    def _masked(self, batch, coefficients, updates=True):
+        F, pulled, statistics = self._at_once(batch.X[0], TRAIN, coefficients)
+        if updates and self.updates:
+            self._update(statistics, batch.X.shape[1])
+        on = batch.active[..., None]
+        return np.where(on, F, np.nan), None if pulled is None else np.where(on[..., None, None], pulled, 0)
 
 
 def _picked(batch: Prepared) -> np.ndarray:

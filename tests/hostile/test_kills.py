@@ -46,6 +46,18 @@ TRAIN = textwrap.dedent("""
     config = Figure3Config.build(None, {pairs!r}, n_seeds=2)
     af.train(config.network(), config.data("train"), config.training(True), run_dir=sys.argv[1])
 """)
+LAYERS = textwrap.dedent("""
+    import sys
+    import numpy as np
+    import advfeat as af
+    from advfeat.images import ConvNet
+    rng = np.random.default_rng(0)
+    data = rng.random((200, 1, 8, 8)), rng.integers(10, size=200)
+    config = af.TrainConfig(lr=0.05, n_iter=300, record_every=5, batch_size=30, momentum=0.9, weight_decay=1e-3,
+                            schedule="one_cycle", adversarial=True, ascent="steepest", random_start=True,
+                            ascent_lr=0.05, eps=0.1, n_ascent=2, objective="cross_entropy")
+    af.train(ConvNet(4, (1, 8, 8)), data, config, run_dir=sys.argv[1])
+""")
 #: A command that has loaded everything and begins at a given moment, so that two meet in the folder.
 AT_ONCE = """
 import sys, time
@@ -83,6 +95,7 @@ def undisturbed(tmp_path_factory):
         "robustness": lambda out: command("robustness", place / "reproduce", "--eps-grid", "0.2:1:6", "--samples", 8,
                                           "--max-nodes", 8, "--rtol", 0.1, "--out", out),
         "train": lambda out: [sys.executable, "-c", TRAIN.format(pairs=PAIRS), str(out)],
+        "layers": lambda out: [sys.executable, "-c", LAYERS, str(out)],
     }  # fmt: skip
     seconds = {}
     for name, work in works.items():
@@ -107,7 +120,7 @@ def content(folder):
     return found
 
 
-@pytest.mark.parametrize("name", ["reproduce", "sweep", "robustness", "train"])
+@pytest.mark.parametrize("name", ["reproduce", "sweep", "robustness", "train", "layers"])
 @pytest.mark.parametrize("trial", range(8))
 def test_a_killed_command_continues_to_the_same_files(name, trial, undisturbed, tmp_path):
     """Killed three times, at any moments, with all of its processes; then once more to the end."""

@@ -35,7 +35,8 @@ CONFIGS = {"standard": STANDARD, "adversarial": ADVERSARIAL, "minibatch": MINIBA
 
 def single(config: TrainConfig, r: int) -> TrainConfig:
     """The configuration of run r alone."""
-    values = {k: v[r] if isinstance(v, list) else v for k, v in config.as_dict().items()}
+    keys = TrainConfig.keys()
+    values = {k: v[r] if isinstance(v, list) and keys[k].per_run else v for k, v in config.as_dict().items()}
     return TrainConfig(**values)
 
 
