@@ -19,12 +19,10 @@ import numpy as np
 from ..core import store
 from ..core.lock import Lock
 from ..core.model import Model
-from ..images.network import Network
 from ..patches.network import PatchCNN
 from .configuration import TrainConfig
 from .recorder import History, Recorder
 
-KINDS = {one.kind: one for one in (PatchCNN, Network)}  # of models that advfeat brings
 LENGTH = 8  # bytes that say how long a block of records is
 START = hashlib.sha256(b"advfeat records").hexdigest()  # of the chain of digests
 PARTS = {"start": "its initial network differs", "data": "its data differ", "clocks": "it was recorded by other clocks"}
@@ -47,7 +45,11 @@ class Checkpoint:
     records: tuple[int, str] = (0, START)
     history: History | None = None  # version 0.1.0 keeps it here
 
-    def model(self, kinds=KINDS) -> Model:
+    def model(self, kinds: dict[str, type[Model]] | None = None) -> Model:
+        """The model, of a kind that advfeat brings or of `kinds`; ValueError for any other."""
+        from ..images.network import Network  # takes 10 ms, which who trains no images need not wait for
+
+        kinds = {one.kind: one for one in (PatchCNN, Network)} | (kinds or {})
         if self.kind not in kinds:
             raise ValueError(f"holds a model of kind {self.kind!r}; its class must be given, kinds = {{kind: class}}")
         return kinds[self.kind].from_arrays(self.arrays, **self.options)
@@ -263,7 +265,7 @@ def load(run_folder, kinds: dict[str, type[Model]] | None = None) -> Run:
         place = path if arm == "run" else path / arm
         held = read_checkpoint(place / "checkpoint.npz")
         try:
-            nets[arm] = held.model(KINDS | (kinds or {}))
+            nets[arm] = held.model(kinds)
             histories[arm] = held.history or _history(read_records(place / "records.bin", *held.records))
         except (KeyError, TypeError, ValueError) as error:
             raise store.CheckpointError(f"{place / 'checkpoint.npz'}: {error}") from None
