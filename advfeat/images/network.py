@@ -104,8 +104,9 @@ class Network(Model):
         """
         checks.choice("mode", mode, MODES)
         checks.integer("n", n, 1)
-        one = self.engine.memory(1, self.dtype.itemsize, gradient)
-        return one * (n if mode == TRAIN else min(n, max(CHUNK_BYTES // one, 1)))
+        size = min(n, self._part(n, mode, gradient))
+        parameters = self.n_parameters * self.dtype.itemsize * gradient
+        return self.engine.memory(size, self.dtype.itemsize, gradient) + parameters
 
     # -------------------------------------------------------------- the model protocol (core/model.py)
     @property
@@ -245,10 +246,13 @@ class Network(Model):
             what = f"a pass over {n if mode == TRAIN else 1} images of {self.sample_shape} in mode {mode!r}"
             memory.require(need, what, "give fewer images at a time, or a narrower network")
 
+    def _part(self, n: int, mode: str, gradient: bool) -> int:
+        """How many images are worked on at once: all of them in training mode, else what CHUNK_BYTES hold."""
+        return n if mode == TRAIN else max(CHUNK_BYTES // self.engine.memory(1, self.dtype.itemsize, gradient), 1)
+
     def _parts(self, X, mode: str, gradient: bool) -> list[slice]:
-        """Images that are worked on at once: all of them in training mode."""
         self.reserve(len(X), mode, gradient)
-        size = max(self.memory(len(X), mode, gradient) // self.memory(1, mode, gradient), 1)
+        size = self._part(len(X), mode, gradient)
         return [slice(lo, lo + size) for lo in range(0, len(X), size)]
 
     def _value(self, X, mode, last) -> np.ndarray:

@@ -155,17 +155,12 @@ class NumpyLayers:
     # -------------------------------------------------------------- sizes
     def memory(self, n: int, itemsize: int, keep: bool) -> int:
         """About how many bytes a pass over n images takes beside images and arrays, with `keep` back as well."""
-        sizes = [int(np.prod(shape)) for shape in self.program.shapes]
-        work = 0
+        sizes, work = [int(np.prod(shape)) for shape in self.program.shapes], 0
         for number, operation in enumerate(self.program.operations):
-            size = sizes[operation.inputs[0]] + sizes[number + 1]
+            windows, beside = 0, sizes[operation.inputs[0]] + sizes[number + 1]
             if operation.kind == "convolution":
-                h, w = self.program.shapes[number + 1][1:]
-                C, kernel, _ = self.kernel(operation)
-                size += 2 * C * kernel**2 * h * w  # the windows, or the shares of them, and a padded copy
-            work = max(work, 2 * size)
+                window, pixels = self.program.parameters[operation.arrays[0]][1:], self.program.shapes[number + 1][1:]
+                windows = int(np.prod(window + pixels))
+            # a product holds all windows, backward in two orders; elsewhere there are copies of what goes in and out
+            work = max(work, (2 * windows + 3 * beside) if keep else windows + 2 * beside)
         return n * itemsize * (work + (sum(sizes) if keep else 0))
-
-    def kernel(self, operation: Operation) -> tuple[int, int, int]:
-        """C, K, K of a convolution's weights."""
-        return self.program.parameters[operation.arrays[0]][1:]

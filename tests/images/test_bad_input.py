@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -170,6 +171,27 @@ def test_a_batch_norm_needs_two_numbers(tmp_path):
 
 
 # ------------------------------------------------------------------ memory
+@pytest.mark.parametrize(("net", "n"), [
+    (ResNet18(8, (1, 28, 28)), 20), (WideResNet(10, 2), 10), (ConvNet(8, (3, 64, 64)), 10),
+    (ResNet18(4, (1, 8, 8), dtype="float64"), 60),
+], ids=str)  # fmt: skip
+def test_the_memory_that_is_said_is_what_is_taken(net, n):
+    batch, labels = np.zeros((n, *net.sample_shape), net.dtype), np.zeros(n, int)
+    works = {
+        ("train", True): lambda: net.loss_and_grad(batch, labels),
+        ("train", False): lambda: net.logits(batch, "train"),
+        ("evaluate", True): lambda: net.pull_back(batch, np.zeros((n, 10))),
+        ("evaluate", False): lambda: net.logits(batch),
+    }
+    net.logits(batch)
+    for (mode, gradient), work in works.items():
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= net.memory(n, mode, gradient) <= 2.5 * peak, (mode, gradient)
+
+
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "available", lambda: 10**9)
     with pytest.raises(MemoryError, match=r"a network of [\d,]+ parameters needs about"):
