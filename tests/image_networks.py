@@ -7,6 +7,7 @@ from advfeat.images import PreActResNet18, ReLU, ResNet18, WideResNet
 from advfeat.images.exchange import to_state_dict
 
 SMOOTH = {"q": 3, "rho": 0.7}
+BACKEND = "numba"
 #: Name -> (network, its twin, images of a batch).
 CASES = {
     "resnet18-w4-7x7": (lambda o: ResNet18(4, (1, 7, 7), **o), lambda: peers.ResNet(4, (1, 7, 7)), 3),
@@ -27,7 +28,7 @@ def style(name: str) -> str:
 
 def network(name: str, dtype: str = "float64", seed: int = 0):
     """A network with scales, shifts and running statistics as after a training."""
-    net, rng = CASES[name][0]({"dtype": dtype, "rng": seed}), np.random.default_rng(seed)
+    net, rng = CASES[name][0]({"dtype": dtype, "rng": seed, "backend": BACKEND}), np.random.default_rng(seed)
     for key, a in net.arrays().items():
         if key.endswith("running_var") or (a.ndim == 1 and key.endswith("weight")):
             a[...] = rng.uniform(0.5, 2, a.shape)

@@ -29,7 +29,7 @@ class Network(Model):
     dtype : float32 or float64, of weights, images and gradients.
     box : (lo, hi) or None
         Where images must lie, and attacks stay.
-    backend : {"numpy"}
+    backend : {"numba", "numpy"}
         The engine (:func:`advfeat.kernels.layers.get_engine`).
     arrays : dict of arrays, optional
         Parameters and running statistics by name, instead of drawn ones; copied.
@@ -49,7 +49,7 @@ class Network(Model):
 
     kind = "layers"
 
-    def __init__(self, layers, image_shape, *, rng=0, dtype="float32", box=(0.0, 1.0), backend="numpy", arrays=None):
+    def __init__(self, layers, image_shape, *, rng=0, dtype="float32", box=(0.0, 1.0), backend="numba", arrays=None):
         checks.choice("dtype", str(np.dtype(dtype)), ("float32", "float64"))
         if np.shape(image_shape) != (3,):
             raise ValueError(f"image_shape = {image_shape!r}: must be (channels, height, width)")

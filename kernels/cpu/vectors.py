@@ -17,10 +17,10 @@ BLOCK_BYTES = 2 * VECTOR_BYTES  # a block is B = BLOCK_BYTES // itemsize = 2 V l
 class Vectors:
     """Operations on registers of V = `lanes` numbers of an array's dtype; a block of lanes is a list of two."""
 
-    def __init__(self, context, builder, array):
+    def __init__(self, context, builder, array, lanes=None):
         self.context, self.builder = context, builder
         self.bits = 32 if array.dtype == types.float32 else 64
-        self.lanes = VECTOR_BYTES * 8 // self.bits
+        self.lanes = lanes or VECTOR_BYTES * 8 // self.bits
         self.number = ir.FloatType() if self.bits == 32 else ir.DoubleType()
         self.type = ir.VectorType(self.number, self.lanes)
         self.word = ir.IntType(64)

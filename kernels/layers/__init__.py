@@ -5,11 +5,15 @@ from .program import EVALUATE, MODES, TRAIN, Operation, Program
 
 __all__ = ["BACKENDS", "EVALUATE", "MODES", "TRAIN", "NumpyLayers", "Operation", "Program", "get_engine"]
 
-BACKENDS = ("numpy",)
+BACKENDS = ("numba", "numpy")
 
 
-def get_engine(backend: str = "numpy") -> type[NumpyLayers]:
-    """The engine of a name: "numpy", the reference.  ValueError for any other."""
+def get_engine(backend: str = "numba") -> type:
+    """The class of an engine: "numba", the CPU's vector units, or "numpy", the reference.  ValueError for any other."""
     if backend not in BACKENDS:
         raise ValueError(f"backend = {backend!r}: must be one of {BACKENDS}")
-    return NumpyLayers
+    if backend == "numpy":
+        return NumpyLayers
+    from .cpu.engine import CpuLayers
+
+    return CpuLayers

@@ -40,7 +40,7 @@ CONV = [Convolution(4), ReLU()]
     (lambda: ResNet18(4, (3, 32)), "image_shape = (3, 32): must be (channels, height, width)"),
     (lambda: ResNet18(4, (3, 0, 32)), "image_shape = 0: must be an integer >= 1"),
     (lambda: ResNet18(4, dtype="float16"), "dtype = 'float16': unknown"),
-    (lambda: ResNet18(4, backend="cupy"), "backend = 'cupy': must be one of ('numpy',)"),
+    (lambda: ResNet18(4, backend="cupy"), "backend = 'cupy': must be one of ('numba', 'numpy')"),
     (lambda: ResNet18(4, rng=-1), "rng = -1: must be an integer >= 0"),
     (lambda: PreActResNet18(-3), "width = -3"),
     (lambda: WideResNet(12, 1), "depth = 12: must be 6 n + 4"),
@@ -172,8 +172,8 @@ def test_a_batch_norm_needs_two_numbers(tmp_path):
 
 # ------------------------------------------------------------------ memory
 @pytest.mark.parametrize(("net", "n"), [
-    (ResNet18(8, (1, 28, 28)), 20), (WideResNet(10, 2), 10), (ConvNet(8, (3, 64, 64)), 10),
-    (ResNet18(4, (1, 8, 8), dtype="float64"), 60),
+    (ResNet18(8, (1, 28, 28), backend="numpy"), 20), (WideResNet(10, 2, backend="numpy"), 10),
+    (ConvNet(8, (3, 64, 64), backend="numpy"), 10), (ResNet18(4, (1, 8, 8), dtype="float64", backend="numpy"), 60),
 ], ids=str)  # fmt: skip
 def test_the_memory_that_is_said_is_what_is_taken(net, n):
     batch, labels = np.zeros((n, *net.sample_shape), net.dtype), np.zeros(n, int)

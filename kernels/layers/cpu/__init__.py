@@ -1,0 +1,1 @@
+"""Layers on the CPU's vector units."""

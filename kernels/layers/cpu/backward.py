@@ -1,0 +1,288 @@
+"""The way back through the CPU engine's passes.
+
+A *slot* gathers the gradients by one value.  Whoever writes the last of them also does what follows in front of the value:
+adds the others, applies the ReLU's mask, sums for the batch norm's gradient (the *ending* of the value).  A batch norm's
+gradient c0 g + c1 z + c2 is written nowhere: it is a `Mix`, which the convolution in front of it reads.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..program import TRAIN
+from . import direct, pointwise
+from .direct import Reading, Writing
+from .passes import Pass, image
+from .rows import MASK_O, MASK_Z, NORM, RESIDUAL, ROWS, SUMS
+from .team import Buffer
+
+
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """A gradient that is read as c0 g + c1 z + c2, or c0 g where z is None."""
+
+    g: Buffer
+    z: Buffer | None
+    c: np.ndarray
+
+    def release(self):
+        self.g.release()
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is done to the gradient by a value before it is passed on; `norm`: whose sums are taken with it."""
+
+    kind: int = 0
+    z: np.ndarray | None = None
+    o: np.ndarray | None = None
+    c: np.ndarray | None = None
+    norm: int | None = None
+
+
+class Backward(Pass):
+    """One pass back from the gradient G by the last value."""
+
+    def __init__(self, engine, arrays, passed, G, inputs, parameters):
+        super().__init__(engine, arrays, passed.n, G.dtype)
+        self.passed, self.inputs, self.parameters = passed, inputs, parameters
+        self.last = len(passed.values) - 1
+        self.needed = self.program.needed(inputs, parameters)
+        self.slots: dict[int, list] = {}
+        self.ended: set[int] = set()  # values whose ending is done
+        self.norm_sums: dict[int, tuple] = {}  # norm -> (the gradient that was summed, sums, rows)
+        self.found, self.plain, self.after = {}, [], []
+        C, h, w = image(self.program.shapes[self.last])
+        start = self.new((C, h, w))
+        self.steps.add(pointwise.to_blocks, self.lanes_, start.array, np.ascontiguousarray(G).reshape(-1), self.n, C, h * w,
+                       self.blocks(C))  # fmt: skip
+        self.slots[self.last] = [start]
+
+    def result(self):
+        for number in reversed(range(self.last)):
+            if number + 1 in self.slots:
+                operation = self.program.operations[number]
+                getattr(self, operation.kind)(number, operation)
+        if self.inputs and self.slots.get(0):
+            g, shape = self.written(self.slots.pop(0), image(self.program.shapes[0])), image(self.program.shapes[0])
+            self.plain.append(np.empty(self.n * int(np.prod(shape)), self.dtype))
+            C, h, w = shape
+            self.steps.add(pointwise.to_plain, self.lanes_, self.plain[-1], g.array, self.n, C, h * w, self.blocks(C))
+        self.run()
+        for then in self.after:
+            then()
+        dX = sum(self.plain[1:], self.plain[0]) if self.plain else np.zeros(0)
+        return (dX.reshape(self.n, *self.program.shapes[0]) if self.inputs else None), self.found
+
+    # -------------------------------------------------------------- gradients as they are read
+    def reading_of(self, one) -> Reading:
+        if isinstance(one, Buffer):
+            return Reading(0, one.array, one.array, self.nothing)
+        if one.z is None:
+            return Reading(3, one.g.array, one.g.array, one.c)
+        return Reading(2, one.g.array, one.z.array, one.c)
+
+    def written(self, several: list, shape) -> Buffer:
+        """The sum of gradients by one value, in memory."""
+        first, *rest = several
+        if not isinstance(first, Buffer):
+            first = self.finished(first, None, Ending(), shape)
+        for other in rest:
+            first = self.finished(other, first, Ending(), shape)
+        return first
+
+    def single(self, several: list, shape):
+        """One gradient that is their sum."""
+        return several[0] if len(several) == 1 else self.written(several, shape)
+
+    def finished(self, source, other: Buffer | None, ending: Ending, shape, value=None) -> Buffer:
+        """The ending of source + other, as a step of its own."""
+        out = self.new(shape)
+        C, h, w = shape
+        target, _ = self.target(out, other, ending, self.n, C)
+        self.steps.add(pointwise.finish, self.lanes_, self.reading_of(source), target, self.n, h * w, self.blocks(C),
+                       work=h * w * self.L)  # fmt: skip
+        source.release()
+        if other is not None:
+            other.release()
+        return out
+
+    def target(self, out: Buffer, other, ending: Ending, rows: int, channels: int):
+        """Where a gradient is written, with its ending."""
+        y, kind, sums = out.array, ending.kind | (RESIDUAL if other is not None else 0), self.no_sums
+        if kind & NORM:
+            held = self.sums_memory.take(rows * 2 * self.blocks(channels) * self.L)
+            sums = held.array
+            if ending.norm is not None:
+                self.norm_sums[ending.norm] = out, held, rows
+            else:
+                held.release()
+        r = y if other is None else other.array
+        z, o = (y if a is None else a for a in (ending.z, ending.o))
+        return Writing(kind, y, z, r, o, self.nothing if ending.c is None else ending.c, sums), out
+
+    def ending(self, v: int) -> Ending:
+        """What stands in front of a value."""
+        if v == 0:
+            return Ending()
+        operation, view = self.program.operations[v - 1], self.passed.views[v]
+        alone = len(self.engine.consumers[operation.inputs[0]]) == 1
+        if self.engine.is_plain_relu(operation):
+            if view.norm is not None:
+                c = self.passed.coefficients[view.norm, False]
+                return Ending(MASK_Z | NORM, view.buffer.array, None, c, view.norm if alone else None)
+            if self.engine.is_joined(operation.inputs[0]):
+                join = operation.inputs[0] - 1
+                for u, read in zip(self.program.operations[join].inputs, self.passed.read[join]):
+                    if read.norm is not None and len(self.engine.consumers[u]) == 1 and (read.norm, False) in self.norms:
+                        c = self.passed.coefficients[read.norm, False]
+                        return Ending(MASK_O | NORM, read.buffer.array, view.buffer.array, c, read.norm)
+            return Ending(MASK_O, None, view.buffer.array)
+        return Ending()
+
+    @property
+    def norms(self):
+        return {key for key in self.passed.coefficients if self.program.operations[key[0]].kind == "batch_norm"}
+
+    def gather(self, v: int, number: int, rows: int):
+        """The place for operation `number`'s gradient by value v; where no other will come, with the value's ending."""
+        shape = image(self.program.shapes[v])
+        out = self.new(shape)
+        if min(self.engine.consumers[v]) != number:
+            self.slots.setdefault(v, []).append(out)
+            return self.target(out, None, Ending(), rows, shape[0])[0]
+        others = self.slots.pop(v, [])
+        other = self.written(others, shape) if others else None
+        target, _ = self.target(out, other, self.ending(v), rows, shape[0])
+        self.slots[v] = [out]
+        self.ended.add(v)
+        if other is not None:
+            other.release()
+        return target
+
+    def pass_on(self, g: Buffer, *values) -> None:
+        """One gradient in memory to the slots of several values."""
+        for v in values:
+            if self.needed[v]:
+                self.slots.setdefault(v, []).append(g.held())
+        g.release()
+
+    # -------------------------------------------------------------- operations
+    def convolution(self, number, operation):
+        v, (u,) = number + 1, operation.inputs
+        shape, (view,) = image(self.program.shapes[v]), self.passed.read[number]
+        g = self.single(self.slots.pop(v), shape)
+        slopes = self.reading_of(g)
+        s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, view.plain)
+        if self.parameters:
+            self.weight_gradient(number, operation, s, view, slopes, shape)
+        if self.needed[u]:
+            P = self.weights(number, s, True)
+            T = -(-s.images * s.h * s.w // ROWS) * ROWS
+            work = (s.Kb + s.Q) * T * self.L + (s.W + 2 * s.padding + s.stride + s.kw) * self.L
+            if view.plain:
+                dX = np.empty(self.n * s.C * s.H * s.W, self.dtype)
+                c = self.reading(view, self.passed.coefficients).c
+                target = Writing(0, dX, dX, dX, dX, c, self.no_sums)
+                self.plain.append(dX)
+            else:
+                target = self.gather(u, number, -(-s.N // s.images))
+            self.steps.add(direct.input_gradient, self.lanes_, s, slopes, target, P.array, work=work)
+            P.release()
+        g.release()
+
+    linear = convolution
+
+    def weight_gradient(self, number, operation, s, view, slopes, shape):
+        size = s.Q * self.L * s.Kb * self.L
+        D = self.memory.take(s.groups * size)
+        T = -(-s.rows * s.w // 2) * 2
+        source = self.reading(view, self.passed.coefficients)
+        self.steps.add(direct.weight_gradient, self.lanes_, s, source, slopes, D.array, work=(s.Q + s.Kb) * T * self.L)
+        V = self.found[operation.arrays[0]] = np.empty(self.program.parameters[operation.arrays[0]], self.dtype)
+        self.steps.add(direct.unpack, self.lanes_, s, D.array, V.reshape(-1))
+        D.release()
+        for name in operation.arrays[1:]:
+            C, h, w = shape
+            out, sums = self.new(shape), np.zeros(self.n * 2 * s.Kb * self.L)
+            target = Writing(SUMS, out.array, out.array, out.array, out.array, self.nothing, sums)
+            self.steps.add(pointwise.finish, self.lanes_, slopes, target, self.n, h * w, s.Kb, work=h * w * self.L)
+            out.release()
+            bias = self.found[name] = np.empty(C, self.dtype)
+            rows = sums.reshape(self.n, 2, -1)
+            self.after.append(lambda bias=bias, rows=rows, C=C: np.copyto(bias, rows[:, 0, :C].sum(axis=0)))
+
+    def batch_norm(self, number, operation):
+        v, (u,) = number + 1, operation.inputs
+        shape, (view,) = image(self.program.shapes[v]), self.passed.read[number]
+        g, c = self.written(self.slots.pop(v), shape), self.passed.coefficients[number, False]
+        train, wanted = self.passed.mode == TRAIN, self.parameters or self.passed.mode == TRAIN
+        summed, held, rows = self.norm_sums.pop(number, (None, None, 0))
+        z = view.buffer.array
+        C, h, w = shape
+        if summed is not g and wanted:
+            held, rows = self.sums_memory.take(self.n * 2 * self.blocks(C) * self.L), self.n
+            y = g.array  # every number is written as it is
+            self.steps.add(pointwise.finish, self.lanes_, Reading(0, y, y, self.nothing),
+                           Writing(NORM, y, z, y, y, c, held.array), self.n, h * w, self.blocks(C),
+                           work=h * w * self.L)  # fmt: skip
+        weight = self.arrays[operation.arrays[0]]
+        mixed, statistics = np.zeros(3 * self.blocks(C) * self.L, self.dtype), np.concatenate(self.passed.statistics[number])
+        slopes = [np.empty(C, self.dtype) for _ in range(2)]
+        mean, variance = self.passed.statistics[number]
+        statistics = mean.base if mean.base is not None else np.concatenate([mean, variance])
+        self.steps.add(pointwise.norm_gradient, int(train), self.no_sums if held is None else held.array,
+                       rows if held is not None else 0, self.n * h * w, weight, statistics, operation.options["eps"], mixed,
+                       *slopes)  # fmt: skip
+        if held is not None:
+            held.release()
+        if self.parameters:
+            self.found |= dict(zip(operation.arrays[:2], slopes))
+        if self.needed[u]:
+            self.slots.setdefault(u, []).append(Mix(g, view.buffer if train else None, mixed))
+        else:
+            g.release()
+
+    def normalise(self, number, operation):
+        v, (u,) = number + 1, operation.inputs
+        g = self.written(self.slots.pop(v), image(self.program.shapes[v]))
+        if self.needed[u]:
+            c = self.passed.coefficients[number, False].copy()
+            c[len(c) // 2 :] = 0
+            self.slots.setdefault(u, []).append(Mix(g, None, c))
+
+    def relu(self, number, operation):
+        v, (u,) = number + 1, operation.inputs
+        several, shape = self.slots.pop(v), image(self.program.shapes[v])
+        if not self.engine.is_plain_relu(operation):
+            (view,), g, (C, h, w) = self.passed.read[number], self.written(several, shape), shape
+            out, z, q, rho = self.new(shape), view.buffer.array, operation.options["q"], self.dtype.type(operation.options["rho"])
+            c = self.identity(C) if view.norm is None else self.passed.coefficients[view.norm, False]
+            self.steps.add(pointwise.smooth, self.lanes_, 1, out.array, z, g.array, c, q, rho, self.dtype.type(1) / rho,
+                           self.n, h * w, self.blocks(C))  # fmt: skip
+            g.release()
+            self.pass_on(out, u)
+            return
+        if v in self.ended:
+            (g,) = several
+        else:
+            first, *rest = several
+            other = self.written(rest, shape) if rest else None
+            g = self.finished(first, other, self.ending(v), shape)
+        self.pass_on(g, u)
+
+    def add(self, number, operation):
+        v = number + 1
+        g = self.written(self.slots.pop(v), image(self.program.shapes[v]))
+        self.pass_on(g, *operation.inputs)
+
+    def sum_pool(self, number, operation):
+        v, (u,) = number + 1, operation.inputs
+        g, (view,) = self.written(self.slots.pop(v), image(self.program.shapes[v])), self.passed.read[number]
+        if self.needed[u]:
+            C, H, W = view.shape
+            _, h, w = image(self.program.shapes[v])
+            target = self.gather(u, number, self.n)
+            self.steps.add(pointwise.spread, self.lanes_, g.array, target, self.dtype.type(operation.options["scale"]), self.n,
+                           H, W, H // h, W // w, self.blocks(C), work=H * W * self.L)  # fmt: skip
+        g.release()

@@ -1,0 +1,99 @@
+"""The CPU engine of layers: a program's operations as few passes over memory.
+
+A convolution writes its answers raw, with the sums of a batch norm behind it; batch norm and ReLU are applied by whoever
+reads them, through a *view* of the raw answers (`forward.py`).  Backward, the mask of a ReLU and the sums of a batch norm's
+gradient go with the gradient that is written, and the batch norm's own formula with what reads it (`backward.py`).
+"""
+
+import numpy as np
+
+from ...cpu.vectors import VECTOR_BYTES
+from ..formulas import running_statistics
+from ..program import Operation, Program
+from .backward import Backward
+from .direct import Shape
+from .forward import Forwards
+from .passes import Passed, image
+from .rows import ROWS
+from .team import Memory
+
+CHUNK_BYTES = 3 * 2**17  # columns and products of a chunk: three quarters of an L2 of 512 KB
+GROUPS = 4  # of chunks with weight gradients of their own, at most
+PIXELS = 64  # of a chunk, at most
+
+
+class CpuLayers:
+    """The engine of one program; see :class:`advfeat.kernels.layers.numpy_engine.NumpyLayers` for the methods."""
+
+    name = "numba"
+    running_statistics = staticmethod(running_statistics)
+
+    def __init__(self, program: Program):
+        self.program, self.pools, self.scratch = program, {}, {}
+        self.consumers = [[] for _ in program.shapes]
+        for number, operation in enumerate(program.operations):
+            for v in operation.inputs:
+                self.consumers[v].append(number)
+
+    # -------------------------------------------------------------- what shapes decide
+    def lanes(self, itemsize: int) -> int:
+        """L: the vector's numbers, or fewer where narrow layers would leave most of them empty."""
+        widest = VECTOR_BYTES // itemsize
+
+        def registers(L):
+            total = 0
+            for number, operation in enumerate(self.program.operations):
+                if operation.kind in ("convolution", "linear"):
+                    C, (K, h, w) = image(self.program.shapes[operation.inputs[0]])[0], image(self.program.shapes[number + 1])
+                    window = np.prod(self.program.parameters[operation.arrays[0]][2:], dtype=int)
+                    total += h * w * window * -(-C // L) * L * -(-K // L)
+            return total
+
+        return min((L for L in (widest, widest // 2, widest // 4) if L >= 2), key=registers)
+
+    def shape(self, number: int, n: int, L: int, itemsize: int, plain: bool) -> Shape:
+        """The convolution of an operation: a linear layer is one whose window is the image."""
+        operation = self.program.operations[number]
+        C, H, W = image(self.program.shapes[operation.inputs[0]])
+        K, h, w = image(self.program.shapes[number + 1])
+        if operation.kind == "linear":
+            kh, kw, stride, padding = H, W, 1, 0
+        else:
+            kh = kw = self.program.parameters[operation.arrays[0]][2]
+            stride, padding = operation.options["stride"], operation.options["padding"]
+        Cb, Kb = -(-C // L), -(-K // L)
+        Q = -(-kh * kw * C // L) if plain else kh * kw * Cb
+        most = CHUNK_BYTES // ((Q + Kb) * L * itemsize)
+        most = max(min(most, PIXELS) // w, 1)
+        rows = max(range(1, min(most, n * h) + 1), key=lambda r: (r * w / (-(-r * w // ROWS) * ROWS), r))
+        groups = min(GROUPS, -(-n * h // rows))
+        return Shape(n, H, W, h, w, C, Cb, Kb, kh, kw, stride, padding, int(plain), Q, rows, max(PIXELS // (h * w), 1), groups)
+
+    def is_joined(self, v: int) -> bool:
+        """Whether the value is a sum whose only reader is a ReLU, which is then taken with the sum."""
+        readers = self.consumers[v]
+        return (v > 0 and self.program.operations[v - 1].kind == "add" and len(readers) == 1
+                and self.is_plain_relu(self.program.operations[readers[0]]))  # fmt: skip
+
+    @staticmethod
+    def is_plain_relu(operation: Operation) -> bool:
+        return operation.kind == "relu" and operation.options["q"] == 1
+
+    def memory(self, n: int, itemsize: int, keep: bool) -> int:
+        """About how many bytes a pass over n images takes beside images and arrays, with `keep` back as well."""
+        L, total, largest = self.lanes(itemsize), 0, 0
+        for shape in self.program.shapes[1:]:
+            C, h, w = image(shape)
+            size = -(-C // L) * L * h * w
+            total, largest = total + size, max(largest, size)
+        return n * itemsize * (total + 4 * largest if keep else 4 * largest)
+
+    # -------------------------------------------------------------- the passes
+    def forward(self, arrays, X, mode, last=None, keep=False) -> Passed:
+        return Forwards(self, arrays, X, mode, self.program.logits if last is None else last, keep).result()
+
+    def backward(self, arrays, passed, G, inputs=True, parameters=True):
+        return Backward(self, arrays, passed, G, inputs, parameters).result()
+
+    def pool(self, dtype) -> Memory:
+        return self.pools.setdefault(np.dtype(dtype), Memory(dtype))

@@ -1,0 +1,91 @@
+"""What both ways through a network share: how values are read, shapes of kernels, steps and memory."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from . import direct
+from .direct import Reading, Shape
+from .team import Buffer, Steps
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """How a value is read: an array in blocks of channels, or one as it is given (`plain`); through the coefficients of
+    an operation, and max(., 0) then."""
+
+    buffer: Buffer
+    shape: tuple[int, int, int]  # C, H, W
+    plain: bool = False
+    norm: int | None = None
+    relu: bool = False
+
+
+@dataclass
+class Passed:
+    """A forward pass: its last value, its statistics, and the views from which the way back starts."""
+
+    values: list
+    statistics: dict
+    mode: str
+    views: list = field(default_factory=list)
+    read: dict = field(default_factory=dict)  # operation -> the views of its inputs
+    coefficients: dict = field(default_factory=dict)
+    n: int = 0
+
+
+def image(shape) -> tuple[int, int, int]:
+    """A value's shape as C, H, W."""
+    return tuple(shape) if len(shape) == 3 else (*shape, 1, 1)
+
+
+class Pass:
+    """What both ways share: steps, memory, shapes."""
+
+    def __init__(self, engine, arrays, n: int, dtype):
+        self.engine, self.program, self.arrays, self.n, self.dtype = engine, engine.program, arrays, n, np.dtype(dtype)
+        self.L = engine.lanes(self.dtype.itemsize)
+        self.lanes_ = (0,) * self.L
+        self.steps, self.memory, self.sums_memory = Steps(), engine.pool(dtype), engine.pool(np.float64)
+
+    @cached_property
+    def nothing(self):
+        return np.zeros(4 * self.L, self.dtype)
+
+    @cached_property
+    def no_sums(self):
+        return np.zeros(1)
+
+    def blocks(self, channels: int) -> int:
+        return -(-channels // self.L)
+
+    def new(self, shape) -> Buffer:
+        """Memory for n images (C, H, W) in blocks."""
+        C, h, w = shape
+        return self.memory.take(self.n * self.blocks(C) * self.L * h * w)
+
+    def identity(self, channels: int, padded: bool = True):
+        """Coefficients that change nothing."""
+        K = self.blocks(channels) * self.L if padded else channels
+        return np.concatenate([np.ones(K), np.zeros(K)]).astype(self.dtype)
+
+    def weights(self, number: int, s: Shape, turned: bool) -> Buffer:
+        """The packed weights of a convolution."""
+        V = self.arrays[self.program.operations[number].arrays[0]].reshape(-1)
+        P = self.memory.take(s.Q * self.L * s.Kb * self.L)
+        self.steps.add(direct.pack, self.lanes_, s, V, P.array, int(turned))
+        return P
+
+    def reading(self, view: View, coefficients) -> Reading:
+        """A view as kernels read it."""
+        x = view.buffer.array
+        if view.plain:
+            C = view.shape[0]
+            return Reading(3, x, x, self.identity(C, False) if view.norm is None else coefficients[view.norm, True])
+        if view.norm is None:
+            return Reading(0, x, x, self.nothing)
+        return Reading(1 if view.relu else 3, x, x, coefficients[view.norm, False])
+
+    def run(self):
+        self.steps.run(self.dtype, self.engine.scratch.setdefault(self.dtype, {}))
