@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..program import TRAIN
-from . import direct, pointwise
+from . import direct, pointwise, winograd
 from .direct import Reading, Writing
 from .passes import Pass, image
 from .rows import MASK_O, MASK_Z, NORM, RESIDUAL, ROWS, SUMS
@@ -173,6 +173,10 @@ class Backward(Pass):
         shape, (view,) = image(self.program.shapes[v]), self.passed.read[number]
         g = self.single(self.slots.pop(v), shape)
         slopes = self.reading_of(g)
+        if self.engine.by_tiles(number, view.plain):
+            self.tiled(number, operation, view, slopes, shape)
+            g.release()
+            return
         s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, view.plain)
         if self.parameters:
             self.weight_gradient(number, operation, s, view, slopes, shape)
@@ -193,6 +197,26 @@ class Backward(Pass):
 
     linear = convolution
 
+    def tiled(self, number, operation, view, slopes, shape):
+        """A convolution by Winograd's tiles."""
+        (u,) = operation.inputs
+        if self.parameters:
+            s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, False)
+            size = 36 * (s.Cb * self.L * s.Kb * self.L + winograd.PAD * self.L)
+            D, splits = self.memory.take(s.groups * size), 1
+            T = -(-s.units * s.TW // 2) * 2
+            work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
+            source = self.reading(view, self.passed.coefficients)
+            self.steps.add(winograd.weight_gradient_tiles, self.lanes_, s, source, slopes, D.array, splits, work=work)
+            V = self.found[operation.arrays[0]] = np.empty(self.program.parameters[operation.arrays[0]], self.dtype)
+            self.steps.add(winograd.lower_weights_out, self.lanes_, s, D.array, V.reshape(-1), work=9 * s.Cb * self.L**2)
+            D.release()
+            self.bias_gradient(operation, slopes, shape)
+        if self.needed[u]:
+            s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, True)
+            target = self.gather(u, number, -(-s.N * s.TH // s.units))
+            self.by_tiles(number, s, slopes, target, np.zeros(s.Kb * self.L, self.dtype), True)
+
     def weight_gradient(self, number, operation, s, view, slopes, shape):
         size = s.Q * self.L * s.Kb * self.L
         D = self.memory.take(s.groups * size)
@@ -202,11 +226,16 @@ class Backward(Pass):
         V = self.found[operation.arrays[0]] = np.empty(self.program.parameters[operation.arrays[0]], self.dtype)
         self.steps.add(direct.unpack, self.lanes_, s, D.array, V.reshape(-1))
         D.release()
+        self.bias_gradient(operation, slopes, shape)
+
+    def bias_gradient(self, operation, slopes, shape):
+        """The sums of a gradient over images and pixels, where the operation has a bias."""
         for name in operation.arrays[1:]:
             C, h, w = shape
-            out, sums = self.new(shape), np.zeros(self.n * 2 * s.Kb * self.L)
+            out, sums = self.new(shape), np.zeros(self.n * 2 * self.blocks(C) * self.L)
             target = Writing(SUMS, out.array, out.array, out.array, out.array, self.nothing, sums)
-            self.steps.add(pointwise.finish, self.lanes_, slopes, target, self.n, h * w, s.Kb, work=h * w * self.L)
+            self.steps.add(pointwise.finish, self.lanes_, slopes, target, self.n, h * w, self.blocks(C),
+                           work=h * w * self.L)  # fmt: skip
             out.release()
             bias = self.found[name] = np.empty(C, self.dtype)
             rows = sums.reshape(self.n, 2, -1)

@@ -16,10 +16,11 @@ from .forward import Forwards
 from .passes import Passed, image
 from .rows import ROWS
 from .team import Memory
+from .winograd import Tiling
 
 CHUNK_BYTES = 3 * 2**17  # columns and products of a chunk: three quarters of an L2 of 512 KB
 GROUPS = 4  # of chunks with weight gradients of their own, at most
-PIXELS = 64  # of a chunk, at most
+PIXELS, TILES = 64, 32  # of a chunk, at most
 
 
 class CpuLayers:
@@ -68,6 +69,27 @@ class CpuLayers:
         rows = max(range(1, min(most, n * h) + 1), key=lambda r: (r * w / (-(-r * w // ROWS) * ROWS), r))
         groups = min(GROUPS, -(-n * h // rows))
         return Shape(n, H, W, h, w, C, Cb, Kb, kh, kw, stride, padding, int(plain), Q, rows, max(PIXELS // (h * w), 1), groups)
+
+    def by_tiles(self, number: int, plain: bool) -> bool:
+        """Whether Winograd's products are fewer than a direct convolution's: for 3x3 windows at stride 1, not of the
+        images as they are given, and not of images of a pixel or four."""
+        operation = self.program.operations[number]
+        if plain or operation.kind != "convolution" or operation.options != {"stride": 1, "padding": 1}:
+            return False
+        _, H, W = image(self.program.shapes[number + 1])
+        tiles = -(-H // 4) * -(-W // 4)
+        return self.program.parameters[operation.arrays[0]][2] == 3 and 36 * tiles < 9 * H * W
+
+    def tiling(self, number: int, n: int, L: int, itemsize: int, turned: bool) -> Tiling:
+        """How Winograd's convolution of an operation is cut; `turned`: that of its input gradient."""
+        C, H, W = image(self.program.shapes[self.program.operations[number].inputs[0]])
+        K = image(self.program.shapes[number + 1])[0]
+        C, K = (K, C) if turned else (C, K)
+        Cb, Kb, TH, TW = -(-C // L), -(-K // L), -(-H // 4), -(-W // 4)
+        most = max(min(TILES, CHUNK_BYTES * 3 // 2 // (36 * (Cb + Kb) * L * itemsize)), ROWS)
+        most = min(max(most // TW, 1), n * TH)
+        units = max(range(1, most + 1), key=lambda r: (r * TW / (-(-r * TW // ROWS) * ROWS), r))
+        return Tiling(n, H, W, C, K, Cb, Kb, TH, TW, units, min(GROUPS, -(-n * TH // units)))
 
     def is_joined(self, v: int) -> bool:
         """Whether the value is a sum whose only reader is a ReLU, which is then taken with the sum."""

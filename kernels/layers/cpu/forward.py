@@ -90,18 +90,41 @@ class Forwards(Pass):
         return self.sums_memory.take(rows * 2 * self.blocks(channels) * self.L)
 
     # -------------------------------------------------------------- operations
+    def tiled(self, number, operation, view):
+        """A convolution by Winograd's tiles."""
+        s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, False)
+        out, chunks = self.new((s.K, s.H, s.W)), -(-s.N * s.TH // s.units)
+        sums, kind = self.answer_sums(number, out, chunks, s.K)
+        self.passed.read[number] = [view]
+        y = out.array
+        target = Writing(kind, y, y, y, y, self.nothing, sums)
+        self.by_tiles(number, s, self.reading(view, self.passed.coefficients), target, self.bias(operation, s), False)
+        return View(out, (s.K, s.H, s.W))
+
+    def bias(self, operation, s):
+        """The bias of a convolution's channels, 0 behind the last one."""
+        bias = np.zeros(s.Kb * self.L, self.dtype)
+        if operation.arrays[1:]:
+            held = self.arrays[operation.arrays[1]]
+            bias[: len(held)] = held
+        return bias
+
+    def answer_sums(self, number, out, rows, channels):
+        """Memory for the sums that a batch norm behind an answer wants, and the epilogue that takes them."""
+        if not self.wants_sums(number):
+            return self.no_sums, 0
+        held = self.new_sums(rows, channels)
+        self.sums[id(out)] = held, rows
+        return held.array, SUMS
+
     def convolution(self, number, operation, view):
+        if self.engine.by_tiles(number, view.plain):
+            return self.tiled(number, operation, view)
         s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, view.plain)
         K, h, w = image(self.program.shapes[number + 1])
         P, out, chunks = self.weights(number, s, False), self.new((K, h, w)), -(-s.N * s.h // s.rows)
-        bias = np.zeros(0, self.dtype)
-        if operation.arrays[1:]:
-            bias = np.zeros(s.Kb * self.L, self.dtype)
-            bias[:K] = self.arrays[operation.arrays[1]]
-        sums, kind = self.no_sums, 0
-        if self.wants_sums(number):
-            held = self.new_sums(chunks, K)
-            self.sums[id(out)], sums, kind = (held, chunks), held.array, SUMS
+        bias = self.bias(operation, s) if operation.arrays[1:] else np.zeros(0, self.dtype)
+        sums, kind = self.answer_sums(number, out, chunks, K)
         y = out.array
         T = -(-s.rows * s.w // ROWS) * ROWS
         self.passed.read[number] = [view]

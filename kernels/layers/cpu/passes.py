@@ -5,9 +5,11 @@ from functools import cached_property
 
 import numpy as np
 
-from . import direct
+from . import direct, winograd
 from .direct import Reading, Shape
+from .rows import ROWS
 from .team import Buffer, Steps
+from .winograd import Tiling
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,16 @@ class Pass:
         P = self.memory.take(s.Q * self.L * s.Kb * self.L)
         self.steps.add(direct.pack, self.lanes_, s, V, P.array, int(turned))
         return P
+
+    def by_tiles(self, number: int, s: Tiling, source, target, bias, turned: bool) -> None:
+        """Winograd's convolution with an operation's weights, or with them turned, of s's tiling."""
+        V = self.arrays[self.program.operations[number].arrays[0]].reshape(-1)
+        U = self.memory.take(36 * (s.Cb * self.L * s.Kb * self.L + winograd.PAD * self.L))
+        self.steps.add(winograd.lift_weights_in, self.lanes_, s, V, U.array, int(turned), work=9 * s.Cb * self.L**2)
+        T = -(-s.units * s.TW // ROWS) * ROWS
+        work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
+        self.steps.add(winograd.convolve_tiles, self.lanes_, s, source, target, U.array, bias, work=work)
+        U.release()
 
     def reading(self, view: View, coefficients) -> Reading:
         """A view as kernels read it."""
