@@ -13,7 +13,7 @@ from ..kernels import CROSS_ENTROPY, formulas
 from ..kernels.layers import EVALUATE, MODES, TRAIN, Program, get_engine
 from .layers import Builder, from_json, to_json
 
-CHUNK_BYTES = 2**28  # that images of one pass in evaluation mode may take; no image's answer depends on it
+CHUNK_BYTES = 2**30  # that images of one pass in evaluation mode may take; no image's answer depends on it
 
 
 class Network(Model):
@@ -100,7 +100,7 @@ class Network(Model):
     def memory(self, n: int, mode: str = TRAIN, gradient: bool = True) -> int:
         """About how many bytes a pass over n images takes beside weights and images, with or without its gradient.
 
-        In evaluation mode many images are worked on in parts, of some 256 MB where one image needs no more.
+        In evaluation mode many images are worked on in parts, of a gigabyte where one image needs no more.
         """
         checks.choice("mode", mode, MODES)
         checks.integer("n", n, 1)

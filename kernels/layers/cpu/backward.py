@@ -202,20 +202,34 @@ class Backward(Pass):
         (u,) = operation.inputs
         if self.parameters:
             s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, False)
-            size = 36 * (s.Cb * self.L * s.Kb * self.L + winograd.PAD * self.L)
-            D, splits = self.memory.take(s.groups * size), 1
-            T = -(-s.units * s.TW // 2) * 2
-            work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
             source = self.reading(view, self.passed.coefficients)
-            self.steps.add(winograd.weight_gradient_tiles, self.lanes_, s, source, slopes, D.array, splits, work=work)
             V = self.found[operation.arrays[0]] = np.empty(self.program.parameters[operation.arrays[0]], self.dtype)
-            self.steps.add(winograd.lower_weights_out, self.lanes_, s, D.array, V.reshape(-1), work=9 * s.Cb * self.L**2)
-            D.release()
+            if self.engine.is_wide(s, self.dtype.itemsize):
+                self.wide_weight_gradient(s, source, slopes, V)
+            else:
+                self.tiled_weight_gradient(s, source, slopes, V)
             self.bias_gradient(operation, slopes, shape)
         if self.needed[u]:
             s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, True)
-            target = self.gather(u, number, -(-s.N * s.TH // s.units))
+            target = self.gather(u, number, self.chunks(s))
             self.by_tiles(number, s, slopes, target, np.zeros(s.Kb * self.L, self.dtype), True)
+
+    def tiled_weight_gradient(self, s, source, slopes, V):
+        D, splits = self.memory.take(s.groups * 36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L), 1
+        T = -(-s.units * s.TW // 2) * 2
+        work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
+        self.steps.add(winograd.weight_gradient_tiles, self.lanes_, s, source, slopes, D.array, splits, work=work)
+        self.steps.add(winograd.lower_weights_out, self.lanes_, s, D.array, V.reshape(-1), work=9 * s.Cb * self.L**2)
+        D.release()
+
+    def wide_weight_gradient(self, s, source, slopes, V):
+        x, _ = self.lifted(s, 6, source, s.Cb)
+        g, _ = self.lifted(s, 4, slopes, s.Kb)
+        rows = s.Cb * self.L
+        work = 36 * (rows * 2 + winograd.PAD) * self.L + 9 * rows * self.L
+        self.steps.add(winograd.weight_gradient_wide, self.lanes_, s, x.array, g.array, V.reshape(-1), work=work)
+        x.release()
+        g.release()
 
     def weight_gradient(self, number, operation, s, view, slopes, shape):
         size = s.Q * self.L * s.Kb * self.L

@@ -367,30 +367,25 @@ def pack(lanes, s, V, P, turned, work, tid, nt):
     outer, inner = (s.Q, s.Kb) if turned else (s.Kb, s.Q)  # blocks of panels, of their depth
     for pair in range((outer + 1) // 2 * tid // nt, (outer + 1) // 2 * (tid + 1) // nt):
         fill(P, 2 * pair * inner * L * L, min(2, outer - 2 * pair) * inner * L * L)
-    if turned:
-        for c in range(s.C):
-            for a in range(s.kh):
-                for b in range(s.kw):
-                    q, l = depth_of(s, L, c, a, b)
-                    pair = q // 2
-                    if not (outer + 1) // 2 * tid // nt <= pair < (outer + 1) // 2 * (tid + 1) // nt:
-                        continue
-                    wide = min(2, outer - 2 * pair) * L
-                    at, v = 2 * pair * inner * L * L + (q % 2) * L + l, (c * s.kh + a) * s.kw + b
-                    for o in range(O):
-                        P[at + o * wide] = V[o * s.C * s.kh * s.kw + v]
-    else:
-        for o in range(O):
-            pair = o // L // 2
-            if not (outer + 1) // 2 * tid // nt <= pair < (outer + 1) // 2 * (tid + 1) // nt:
-                continue
-            wide = min(2, outer - 2 * pair) * L
-            at = 2 * pair * inner * L * L + (o // L % 2) * L + o % L
-            for c in range(s.C):
-                for a in range(s.kh):
-                    for b in range(s.kw):
-                        q, l = depth_of(s, L, c, a, b)
-                        P[at + (q * L + l) * wide] = V[((o * s.C + c) * s.kh + a) * s.kw + b]
+    size = s.C * s.kh * s.kw
+    first, last = (outer + 1) // 2 * tid // nt, (outer + 1) // 2 * (tid + 1) // nt
+    for c in range(s.C):
+        for a in range(s.kh):
+            for b in range(s.kw):
+                q, l = depth_of(s, L, c, a, b)
+                v = (c * s.kh + a) * s.kw + b
+                if turned:
+                    if first <= q // 2 < last:
+                        wide = min(2, outer - q // 2 * 2) * L
+                        at = q // 2 * 2 * inner * L * L + (q % 2) * L + l
+                        for o in range(O):
+                            P[at + o * wide] = V[o * size + v]
+                else:
+                    for pair in range(first, last):
+                        wide = min(2, outer - 2 * pair) * L
+                        at = 2 * pair * inner * L * L + (q * L + l) * wide
+                        for o in range(2 * pair * L, min(O, 2 * pair * L + wide)):
+                            P[at + o - 2 * pair * L] = V[o * size + v]
 
 
 @jit
@@ -399,16 +394,16 @@ def unpack(lanes, s, D, V, work, tid, nt):
     L = len(lanes)
     O = len(V) // (s.C * s.kh * s.kw)
     size = s.Q * L * s.Kb * L
-    for o in range(O * tid // nt, O * (tid + 1) // nt):
-        pair = o // L // 2
+    pairs = (s.Kb + 1) // 2
+    for pair in range(pairs * tid // nt, pairs * (tid + 1) // nt):
         wide = min(2, s.Kb - 2 * pair) * L
-        at = 2 * pair * s.Q * L * L + (o // L % 2) * L + o % L
         for c in range(s.C):
             for a in range(s.kh):
                 for b in range(s.kw):
                     q, l = depth_of(s, L, c, a, b)
-                    place = at + (q * L + l) * wide
-                    total = D[place]
-                    for group in range(1, s.groups):
-                        total += D[group * size + place]
-                    V[((o * s.C + c) * s.kh + a) * s.kw + b] = total
+                    place = 2 * pair * s.Q * L * L + (q * L + l) * wide
+                    for o in range(min(wide, O - 2 * pair * L)):
+                        total = D[place + o]
+                        for group in range(1, s.groups):
+                            total += D[group * size + place + o]
+                        V[(((2 * pair * L + o) * s.C + c) * s.kh + a) * s.kw + b] = total

@@ -20,6 +20,7 @@ from .winograd import Tiling
 
 CHUNK_BYTES = 3 * 2**17  # columns and products of a chunk: three quarters of an L2 of 512 KB
 GROUPS = 4  # of chunks with weight gradients of their own, at most
+WIDE_BYTES = 2**22  # of lifted weights
 PIXELS, TILES = 64, 32  # of a chunk, at most
 
 
@@ -80,13 +81,17 @@ class CpuLayers:
         tiles = -(-H // 4) * -(-W // 4)
         return self.program.parameters[operation.arrays[0]][2] == 3 and 36 * tiles < 9 * H * W
 
+    def is_wide(self, s: Tiling, itemsize: int) -> bool:
+        """Whether lifted weights are too many to be read again for every chunk."""
+        return 36 * s.C * s.K * itemsize > WIDE_BYTES
+
     def tiling(self, number: int, n: int, L: int, itemsize: int, turned: bool) -> Tiling:
         """How Winograd's convolution of an operation is cut; `turned`: that of its input gradient."""
         C, H, W = image(self.program.shapes[self.program.operations[number].inputs[0]])
         K = image(self.program.shapes[number + 1])[0]
         C, K = (K, C) if turned else (C, K)
         Cb, Kb, TH, TW = -(-C // L), -(-K // L), -(-H // 4), -(-W // 4)
-        most = max(min(TILES, CHUNK_BYTES * 3 // 2 // (36 * (Cb + Kb) * L * itemsize)), ROWS)
+        most = max(min(TILES, CHUNK_BYTES * 3 // (36 * (Cb + Kb) * L * itemsize)), ROWS)
         most = min(max(most // TW, 1), n * TH)
         units = max(range(1, most + 1), key=lambda r: (r * TW / (-(-r * TW // ROWS) * ROWS), r))
         return Tiling(n, H, W, C, K, Cb, Kb, TH, TW, units, min(GROUPS, -(-n * TH // units)))

@@ -93,7 +93,7 @@ class Forwards(Pass):
     def tiled(self, number, operation, view):
         """A convolution by Winograd's tiles."""
         s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, False)
-        out, chunks = self.new((s.K, s.H, s.W)), -(-s.N * s.TH // s.units)
+        out, chunks = self.new((s.K, s.H, s.W)), self.chunks(s)
         sums, kind = self.answer_sums(number, out, chunks, s.K)
         self.passed.read[number] = [view]
         y = out.array

@@ -82,12 +82,32 @@ class Pass:
     def by_tiles(self, number: int, s: Tiling, source, target, bias, turned: bool) -> None:
         """Winograd's convolution with an operation's weights, or with them turned, of s's tiling."""
         V = self.arrays[self.program.operations[number].arrays[0]].reshape(-1)
+        if self.engine.is_wide(s, self.dtype.itemsize):
+            lifted, T = self.lifted(s, 6, source, s.Cb)
+            rows = s.Cb * self.L
+            work = 6 * (4 * s.TW + 2) * self.L + 36 * (rows * 2 + winograd.PAD) * self.L
+            work += max(36 * (2 * T + 1), 9 * rows) * self.L
+            self.steps.add(winograd.convolve_wide, self.lanes_, s, lifted.array, V, int(turned), target, bias, work=work)
+            lifted.release()
+            return
         U = self.memory.take(36 * (s.Cb * self.L * s.Kb * self.L + winograd.PAD * self.L))
         self.steps.add(winograd.lift_weights_in, self.lanes_, s, V, U.array, int(turned), work=9 * s.Cb * self.L**2)
         T = -(-s.units * s.TW // ROWS) * ROWS
         work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
         self.steps.add(winograd.convolve_tiles, self.lanes_, s, source, target, U.array, bias, work=work)
         U.release()
+
+    def chunks(self, s: Tiling) -> int:
+        """Of answers, each with sums of its own."""
+        return 1 if self.engine.is_wide(s, self.dtype.itemsize) else -(-s.N * s.TH // s.units)
+
+    def lifted(self, s: Tiling, count: int, source, channels: int) -> tuple[Buffer, int]:
+        """All tiles of a wide layer, lifted; and how many there are, in whole rows of the register tile."""
+        T = -(-s.N * s.TH * s.TW // ROWS) * ROWS
+        V = self.memory.take(36 * (channels * T + 1) * self.L)
+        work = 6 * (4 * s.TW + 2) * self.L
+        self.steps.add(winograd.lift_all, self.lanes_, s, count, source, channels, V.array, work=work)
+        return V, T
 
     def reading(self, view: View, coefficients) -> Reading:
         """A view as kernels read it."""

@@ -70,18 +70,18 @@ def lift(lanes, s, count, source, channels, b0, b1, V, v0, v_product, T, S, ua, 
 
 
 @part
-def lower(lanes, s, target, bias, M, m0, m_product, T, S, ua, ub, q0):
-    """The answers of the units ua..ub."""
+def lower(lanes, s, target, bias, k0, k1, M, m0, m_product, T, S, ua, ub, q0):
+    """The answers of the units ua..ub, blocks k0..k1 of channels."""
     stands_alone()
     L = len(lanes)
     kind, y, z, r, o, c, sums = target
     s_row, step = (4 * s.TW + 2) * L, s.Kb * L
-    for kb in range(s.Kb):
+    for kb in range(k0, k1):
         c0, q = kb * L, q0 + kb * L
         for u in range(ua, ub):
             n, first = u // s.TH, 4 * (u % s.TH)
             place, rows = ((n * s.Kb + kb) * s.H + first) * s.W * L, min(4, s.H - first)
-            lower_across(lanes, S, s_row, M, m0 + (kb * T + (u - ua) * s.TW) * L, m_product, s.TW)
+            lower_across(lanes, S, s_row, M, m0 + ((kb - k0) * T + (u - ua) * s.TW) * L, m_product, s.TW)
             if kind == 0:
                 lower_down(lanes, 0, y, place, rows, s.W, S, s_row, z, r, o, bias, c, c0, step, sums, q, step)
             elif kind == SUMS:
@@ -124,7 +124,7 @@ def convolve_tiles(lanes, s, source, target, U, bias, work, tid, nt):
         if len(target.sums) > 1:
             for i in range(q0, q0 + 2 * s.Kb * L):
                 target.sums[i] = 0.0
-        lower(lanes, s, target, bias, work, m0, m_product, T, S, ua, ub, q0)
+        lower(lanes, s, target, bias, 0, s.Kb, work, m0, m_product, T, S, ua, ub, q0)
 
 
 @jit
@@ -160,19 +160,39 @@ def weight_gradient_tiles(lanes, s, source, slopes, D, splits, work, tid, nt):
             more = True
 
 
+@part
+def weights_of(lanes, s, V, turned, kb, w):
+    """w[tap][c][k] of the channels out in block kb of weights V (O, C, 3, 3), in rows of L; the rest is 0."""
+    L, rows = len(lanes), s.Cb * len(lanes)
+    stop = min(L, s.K - kb * L)
+    fill(w, 0, 9 * rows * L)
+    for c in range(s.C):
+        for tap in range(9):
+            if turned:
+                at, v, step = ((8 - tap) * rows + c) * L, (c * s.K + kb * L) * 9 + tap, 9
+            else:
+                at, v, step = (tap * rows + c) * L, (kb * L * s.C + c) * 9 + tap, s.C * 9
+            for k in range(stop):
+                w[at + k] = V[v + k * step]
+
+
+@part
+def weights_to(lanes, s, w, kb, V):
+    """V (K, C, 3, 3) in block kb of the channels out, from w[tap][c][k]."""
+    L, rows = len(lanes), s.Cb * len(lanes)
+    for c in range(s.C):
+        for tap in range(9):
+            for k in range(min(L, s.K - kb * L)):
+                V[((kb * L + k) * s.C + c) * 9 + tap] = w[(tap * rows + c) * L + k]
+
+
 @jit
 def lift_weights_in(lanes, s, V, U, turned, work, tid, nt):
     """U of weights V (O, C, 3, 3); `turned` 1: those of the input gradient, s being its tiling."""
     L = len(lanes)
     u_product, rows = s.Cb * L * s.Kb * L + PAD * L, s.Cb * L
     for kb in range(s.Kb * tid // nt, s.Kb * (tid + 1) // nt):
-        fill(work, 0, 9 * rows * L)
-        for k in range(kb * L, min(kb * L + L, s.K)):
-            for c in range(s.C):
-                v = (c * s.K + k) * 9 if turned else (k * s.C + c) * 9
-                for tap in range(9):
-                    place = 8 - tap if turned else tap
-                    work[(place * rows + c) * L + k - kb * L] = V[v + tap]
+        weights_of(lanes, s, V, turned, kb, work)
         wide = L * min(2, s.Kb - kb // 2 * 2)
         weights_in(lanes, U, kb // 2 * 2 * rows * L + kb % 2 * L, u_product, wide, work, 0, rows * L, rows)
 
@@ -186,7 +206,61 @@ def lower_weights_out(lanes, s, D, V, work, tid, nt):
         wide = L * min(2, s.Kb - kb // 2 * 2)
         weights_out(lanes, work, 0, rows * L, D, kb // 2 * 2 * rows * L + kb % 2 * L, d_product, wide, 36 * d_product,
                     s.groups, rows)  # fmt: skip
-        for k in range(kb * L, min(kb * L + L, s.K)):
-            for c in range(s.C):
-                for tap in range(9):
-                    V[(k * s.C + c) * 9 + tap] = work[(tap * rows + c) * L + k - kb * L]
+        weights_to(lanes, s, work, kb, V)
+
+
+# ------------------------------------------------------------------ wide layers: tiles are lifted once, by all threads;
+# then each has panels of channels out, whose lifted weights and gradients are never stored whole
+@jit
+def lift_all(lanes, s, count, source, channels, V, work, tid, nt):
+    """V[p][block][t] of all units, inputs (count = 6) or gradients by outputs (4)."""
+    L = len(lanes)
+    T = (s.N * s.TH * s.TW + ROWS - 1) // ROWS * ROWS
+    units, v_product = s.N * s.TH, (channels * T + 1) * L
+    ua, ub = units * tid // nt, units * (tid + 1) // nt
+    lift(lanes, s, count, source, channels, 0, channels, V, ua * s.TW * L, v_product, T, work, ua, ub)
+    if tid == nt - 1 and T > units * s.TW:
+        for p in range(36):
+            for block in range(channels):
+                fill(V, p * v_product + (block * T + units * s.TW) * L, (T - units * s.TW) * L)
+
+
+@jit
+def convolve_wide(lanes, s, V, W, turned, target, bias, work, tid, nt):
+    """target <- the convolution of lifted inputs V with weights W (O, C, 3, 3), in one chunk."""
+    L = len(lanes)
+    T = (s.N * s.TH * s.TW + ROWS - 1) // ROWS * ROWS
+    rows, panels = s.Cb * L, (s.Kb + 1) // 2
+    u0, u_product = 6 * (4 * s.TW + 2) * L, rows * 2 * L + PAD * L
+    m0, m_product = u0 + 36 * u_product, (2 * T + 1) * L
+    S, w = work[:u0], work[m0:]  # the weights of a block as they are, where its products will be
+    for panel in range(panels * tid // nt, panels * (tid + 1) // nt):
+        k0, k1 = 2 * panel, min(2 * panel + 2, s.Kb)
+        for kb in range(k0, k1):
+            weights_of(lanes, s, W, turned, kb, w)
+            weights_in(lanes, work, u0 + (kb - k0) * L, u_product, (k1 - k0) * L, w, 0, rows * L, rows)
+        for p in range(36):
+            v = p * (s.Cb * T + 1) * L
+            multiply(lanes, work, m0 + p * m_product, V, v, work, u0 + p * u_product, T, T, s.Cb, k1 - k0)
+        if len(target.sums) > 1:
+            for i in range(k0 * L, k1 * L):
+                target.sums[i] = target.sums[s.Kb * L + i] = 0.0
+        lower(lanes, s, target, bias, k0, k1, work, m0, m_product, T, S, 0, s.N * s.TH, 0)
+
+
+@jit
+def weight_gradient_wide(lanes, s, V, G, W, work, tid, nt):
+    """W (K, C, 3, 3) <- the gradient by weights, of lifted inputs V and gradients by outputs G."""
+    L = len(lanes)
+    T = (s.N * s.TH * s.TW + ROWS - 1) // ROWS * ROWS
+    rows, panels = s.Cb * L, (s.Kb + 1) // 2
+    d_product = rows * 2 * L + PAD * L
+    w = work[36 * d_product :]
+    for panel in range(panels * tid // nt, panels * (tid + 1) // nt):
+        k0, k1 = 2 * panel, min(2 * panel + 2, s.Kb)
+        for p in range(36):
+            correlate(lanes, work, p * d_product - k0 * rows * L, V, p * (s.Cb * T + 1) * L, G,
+                      (p * (s.Kb * T + 1) + k0 * T) * L, T, T, s.Cb, k0, k1, s.Kb, False)  # fmt: skip
+        for kb in range(k0, k1):
+            weights_out(lanes, w, 0, rows * L, work, (kb - k0) * L, d_product, (k1 - k0) * L, 0, 1, rows)
+            weights_to(lanes, s, w, kb, W)
