@@ -5,7 +5,9 @@ adds the others, applies the ReLU's mask, sums for the batch norm's gradient (th
 gradient c0 g + c1 z + c2 is written nowhere: it is a `Mix`, which the convolution in front of it reads.
 """
 
+import sys
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from .direct import Reading, Writing
 from .passes import Pass, image
 from .rows import MASK_O, MASK_Z, NORM, RESIDUAL, ROWS, SUMS
 from .team import Buffer
+
+UNUSED = 3  # references to a gradient that nobody holds: the plan's, that of its flat form, the question itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +45,23 @@ class Ending:
 
 
 class Backward(Pass):
-    """One pass back from the gradient G by the last value."""
+    """The plan of a pass back from the gradient G by the last value of a plan forward, to be run any number of times."""
 
-    def __init__(self, engine, arrays, passed, G, inputs, parameters):
-        super().__init__(engine, arrays, passed.n, G.dtype)
-        self.passed, self.inputs, self.parameters = passed, inputs, parameters
-        self.last = len(passed.values) - 1
+    def __init__(self, forward, inputs, parameters):
+        super().__init__(forward.engine, forward.arrays, forward.n, forward.dtype)
+        self.passed, self.inputs, self.parameters, self.last = forward, inputs, parameters, forward.last
         self.needed = self.program.needed(inputs, parameters)
         self.slots: dict[int, list] = {}
         self.ended: set[int] = set()  # values whose ending is done
         self.norm_sums: dict[int, tuple] = {}  # norm -> (the gradient that was summed, sums, rows)
-        self.found, self.plain, self.after = {}, [], []
+        self.found, self.places, self.plain, self.after = {}, {}, [], []
+        operations = list(enumerate(self.program.operations[: self.last]))
+        self.prepare_weights([i for i, one in operations if one.kind in ("convolution", "linear")
+                              and self.needed[one.inputs[0]]], True)  # fmt: skip
         C, h, w = image(self.program.shapes[self.last])
-        start = self.new((C, h, w))
-        self.steps.add(pointwise.to_blocks, self.lanes_, start.array, np.ascontiguousarray(G).reshape(-1), self.n, C, h * w,
-                       self.blocks(C))  # fmt: skip
+        start, self.G = self.new((C, h, w)), np.empty(self.n * C * h * w, self.dtype)
+        self.steps.add(pointwise.to_blocks, self.lanes_, start.array, self.G, self.n, C, h * w, self.blocks(C))
         self.slots[self.last] = [start]
-
-    def result(self):
         for number in reversed(range(self.last)):
             if number + 1 in self.slots:
                 operation = self.program.operations[number]
@@ -68,11 +71,34 @@ class Backward(Pass):
             self.plain.append(np.empty(self.n * int(np.prod(shape)), self.dtype))
             C, h, w = shape
             self.steps.add(pointwise.to_plain, self.lanes_, self.plain[-1], g.array, self.n, C, h * w, self.blocks(C))
+            self.drop(g)
+        self.steps.close()
+        self.passed = None  # which holds this plan
+
+    def run_on(self, G):
+        """(dJ/dX or None, dJ/d parameter by name)."""
+        self.G[:] = G.reshape(-1)
+        for name, (number, place) in self.places.items():
+            if sys.getrefcount(self.found[name]) > UNUSED:  # somebody still holds the last answer
+                self.found[name] = np.empty_like(self.found[name])
+                self.steps.replace(number, place, self.found[name].reshape(-1))
         self.run()
         for then in self.after:
             then()
-        dX = sum(self.plain[1:], self.plain[0]) if self.plain else np.zeros(0)
-        return (dX.reshape(self.n, *self.program.shapes[0]) if self.inputs else None), self.found
+        dX = None
+        if self.inputs:
+            dX = sum(self.plain[1:], self.plain[0].copy()).reshape(self.n, *self.program.shapes[0])
+        return dX, dict(self.found)
+
+    def output(self, name: str, place: int):
+        """A parameter's gradient, which the next step writes as its argument `place`, flat."""
+        V = self.found[name] = np.empty(self.program.parameters[name], self.dtype)
+        self.places[name] = len(self.steps.calls), place
+        return V.reshape(-1)
+
+    def drop(self, one) -> None:
+        """A gradient that has been read."""
+        self.steps.release(one)
 
     # -------------------------------------------------------------- gradients as they are read
     def reading_of(self, one) -> Reading:
@@ -102,9 +128,9 @@ class Backward(Pass):
         target, _ = self.target(out, other, ending, self.n, C)
         self.steps.add(pointwise.finish, self.lanes_, self.reading_of(source), target, self.n, h * w, self.blocks(C),
                        work=h * w * self.L)  # fmt: skip
-        source.release()
+        self.drop(source)
         if other is not None:
-            other.release()
+            self.drop(other)
         return out
 
     def target(self, out: Buffer, other, ending: Ending, rows: int, channels: int):
@@ -157,7 +183,7 @@ class Backward(Pass):
         self.slots[v] = [out]
         self.ended.add(v)
         if other is not None:
-            other.release()
+            self.drop(other)
         return target
 
     def pass_on(self, g: Buffer, *values) -> None:
@@ -165,7 +191,7 @@ class Backward(Pass):
         for v in values:
             if self.needed[v]:
                 self.slots.setdefault(v, []).append(g.held())
-        g.release()
+        self.drop(g)
 
     # -------------------------------------------------------------- operations
     def convolution(self, number, operation):
@@ -175,13 +201,13 @@ class Backward(Pass):
         slopes = self.reading_of(g)
         if self.engine.by_tiles(number, view.plain):
             self.tiled(number, operation, view, slopes, shape)
-            g.release()
+            self.drop(g)
             return
         s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, view.plain)
         if self.parameters:
             self.weight_gradient(number, operation, s, view, slopes, shape)
         if self.needed[u]:
-            P = self.weights(number, s, True)
+            P = self.prepared.pop(number)
             T = -(-s.images * s.h * s.w // ROWS) * ROWS
             work = (s.Kb + s.Q) * T * self.L + (s.W + 2 * s.padding + s.stride + s.kw) * self.L
             if view.plain:
@@ -192,8 +218,8 @@ class Backward(Pass):
             else:
                 target = self.gather(u, number, -(-s.N // s.images))
             self.steps.add(direct.input_gradient, self.lanes_, s, slopes, target, P.array, work=work)
-            P.release()
-        g.release()
+            self.steps.release(P)
+        self.drop(g)
 
     linear = convolution
 
@@ -203,33 +229,34 @@ class Backward(Pass):
         if self.parameters:
             s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, False)
             source = self.reading(view, self.passed.coefficients)
-            V = self.found[operation.arrays[0]] = np.empty(self.program.parameters[operation.arrays[0]], self.dtype)
             if self.engine.is_wide(s, self.dtype.itemsize):
-                self.wide_weight_gradient(s, source, slopes, V)
+                self.wide_weight_gradient(s, source, slopes, operation.arrays[0])
             else:
-                self.tiled_weight_gradient(s, source, slopes, V)
+                self.tiled_weight_gradient(s, source, slopes, operation.arrays[0])
             self.bias_gradient(operation, slopes, shape)
         if self.needed[u]:
             s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, True)
             target = self.gather(u, number, self.chunks(s))
             self.by_tiles(number, s, slopes, target, np.zeros(s.Kb * self.L, self.dtype), True)
 
-    def tiled_weight_gradient(self, s, source, slopes, V):
+    def tiled_weight_gradient(self, s, source, slopes, name):
         D, splits = self.memory.take(s.groups * 36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L), 1
         T = -(-s.units * s.TW // 2) * 2
         work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
         self.steps.add(winograd.weight_gradient_tiles, self.lanes_, s, source, slopes, D.array, splits, work=work)
-        self.steps.add(winograd.lower_weights_out, self.lanes_, s, D.array, V.reshape(-1), work=9 * s.Cb * self.L**2)
-        D.release()
+        V = self.output(name, 3)
+        self.steps.add(winograd.lower_weights_out, self.lanes_, s, D.array, V, work=9 * s.Cb * self.L**2, free=True)
+        self.steps.release(D)
 
-    def wide_weight_gradient(self, s, source, slopes, V):
+    def wide_weight_gradient(self, s, source, slopes, name):
         x, _ = self.lifted(s, 6, source, s.Cb)
         g, _ = self.lifted(s, 4, slopes, s.Kb)
         rows = s.Cb * self.L
         work = 36 * (rows * 2 + winograd.PAD) * self.L + 9 * rows * self.L
-        self.steps.add(winograd.weight_gradient_wide, self.lanes_, s, x.array, g.array, V.reshape(-1), work=work)
-        x.release()
-        g.release()
+        V = self.output(name, 4)
+        self.steps.add(winograd.weight_gradient_wide, self.lanes_, s, x.array, g.array, V, work=work, free=True)
+        self.steps.release(x)
+        self.steps.release(g)
 
     def weight_gradient(self, number, operation, s, view, slopes, shape):
         size = s.Q * self.L * s.Kb * self.L
@@ -237,9 +264,8 @@ class Backward(Pass):
         T = -(-s.rows * s.w // 2) * 2
         source = self.reading(view, self.passed.coefficients)
         self.steps.add(direct.weight_gradient, self.lanes_, s, source, slopes, D.array, work=(s.Q + s.Kb) * T * self.L)
-        V = self.found[operation.arrays[0]] = np.empty(self.program.parameters[operation.arrays[0]], self.dtype)
-        self.steps.add(direct.unpack, self.lanes_, s, D.array, V.reshape(-1))
-        D.release()
+        self.steps.add(direct.unpack, self.lanes_, s, D.array, self.output(operation.arrays[0], 3), free=True)
+        self.steps.release(D)
         self.bias_gradient(operation, slopes, shape)
 
     def bias_gradient(self, operation, slopes, shape):
@@ -250,10 +276,9 @@ class Backward(Pass):
             target = Writing(SUMS, out.array, out.array, out.array, out.array, self.nothing, sums)
             self.steps.add(pointwise.finish, self.lanes_, slopes, target, self.n, h * w, self.blocks(C),
                            work=h * w * self.L)  # fmt: skip
-            out.release()
-            bias = self.found[name] = np.empty(C, self.dtype)
-            rows = sums.reshape(self.n, 2, -1)
-            self.after.append(lambda bias=bias, rows=rows, C=C: np.copyto(bias, rows[:, 0, :C].sum(axis=0)))
+            self.drop(out)
+            rows = sums.reshape(self.n, 2, -1)[:, 0, :C]
+            self.after.append(partial(_sum_rows, self.found, name, rows, self.dtype))
 
     def batch_norm(self, number, operation):
         v, (u,) = number + 1, operation.inputs
@@ -269,22 +294,19 @@ class Backward(Pass):
             self.steps.add(pointwise.finish, self.lanes_, Reading(0, y, y, self.nothing),
                            Writing(NORM, y, z, y, y, c, held.array), self.n, h * w, self.blocks(C),
                            work=h * w * self.L)  # fmt: skip
-        weight = self.arrays[operation.arrays[0]]
-        mixed, statistics = np.zeros(3 * self.blocks(C) * self.L, self.dtype), np.concatenate(self.passed.statistics[number])
-        slopes = [np.empty(C, self.dtype) for _ in range(2)]
-        mean, variance = self.passed.statistics[number]
-        statistics = mean.base if mean.base is not None else np.concatenate([mean, variance])
+        weight, statistics = self.arrays[operation.arrays[0]], self.passed.statistics[number]
+        mixed = np.zeros(3 * self.blocks(C) * self.L, self.dtype)
+        slopes = [self.output(name, 8 + i) for i, name in enumerate(operation.arrays[:2])] if self.parameters else [
+            np.empty(C, self.dtype) for _ in range(2)]  # fmt: skip
         self.steps.add(pointwise.norm_gradient, int(train), self.no_sums if held is None else held.array,
                        rows if held is not None else 0, self.n * h * w, weight, statistics, operation.options["eps"], mixed,
-                       *slopes)  # fmt: skip
+                       *slopes, each=True)  # fmt: skip
         if held is not None:
-            held.release()
-        if self.parameters:
-            self.found |= dict(zip(operation.arrays[:2], slopes))
+            self.steps.release(held)
         if self.needed[u]:
             self.slots.setdefault(u, []).append(Mix(g, view.buffer if train else None, mixed))
         else:
-            g.release()
+            self.drop(g)
 
     def normalise(self, number, operation):
         v, (u,) = number + 1, operation.inputs
@@ -303,7 +325,7 @@ class Backward(Pass):
             c = self.identity(C) if view.norm is None else self.passed.coefficients[view.norm, False]
             self.steps.add(pointwise.smooth, self.lanes_, 1, out.array, z, g.array, c, q, rho, self.dtype.type(1) / rho,
                            self.n, h * w, self.blocks(C))  # fmt: skip
-            g.release()
+            self.drop(g)
             self.pass_on(out, u)
             return
         if v in self.ended:
@@ -328,4 +350,8 @@ class Backward(Pass):
             target = self.gather(u, number, self.n)
             self.steps.add(pointwise.spread, self.lanes_, g.array, target, self.dtype.type(operation.options["scale"]), self.n,
                            H, W, H // h, W // w, self.blocks(C), work=H * W * self.L)  # fmt: skip
-        g.release()
+        self.drop(g)
+
+
+def _sum_rows(found, name, rows, dtype) -> None:
+    found[name] = rows.sum(axis=0).astype(dtype)

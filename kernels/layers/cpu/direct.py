@@ -19,6 +19,7 @@ from .rows import (
     ROWS,
     SUMS,
     add_row,
+    fill,
     read_row,
     tile,
     write_row,
@@ -69,13 +70,6 @@ class Writing(NamedTuple):
     o: np.ndarray
     c: np.ndarray
     sums: np.ndarray
-
-
-@part
-def fill(S, start, n):
-    """S[start : start + n] = 0."""
-    for i in range(start, start + n):
-        S[i] = 0
 
 
 # ------------------------------------------------------------------ in

@@ -18,8 +18,10 @@ from .rows import ROWS
 from .team import Memory
 from .winograd import Tiling
 
-CHUNK_BYTES = 3 * 2**17  # columns and products of a chunk: three quarters of an L2 of 512 KB
+CHUNK_BYTES = 2**20  # columns and products of a chunk: an L2
 GROUPS = 4  # of chunks with weight gradients of their own, at most
+GROUP_BYTES = 2**20
+PLANS, PLAN_BYTES = 7, 2**28  # besides the newest, and of one, that are kept: to plan costs some milliseconds
 WIDE_BYTES = 2**22  # of lifted weights
 PIXELS, TILES = 64, 32  # of a chunk, at most
 
@@ -31,7 +33,7 @@ class CpuLayers:
     running_statistics = staticmethod(running_statistics)
 
     def __init__(self, program: Program):
-        self.program, self.pools, self.scratch = program, {}, {}
+        self.program, self.pools, self.scratch, self.plans = program, {}, {}, {}
         self.consumers = [[] for _ in program.shapes]
         for number, operation in enumerate(program.operations):
             for v in operation.inputs:
@@ -42,16 +44,19 @@ class CpuLayers:
         """L: the vector's numbers, or fewer where narrow layers would leave most of them empty."""
         widest = VECTOR_BYTES // itemsize
 
-        def registers(L):
+        def cost(L):
+            """Cycles for an image: of products, two registers a cycle, and of what is lifted and lowered."""
             total = 0
             for number, operation in enumerate(self.program.operations):
                 if operation.kind in ("convolution", "linear"):
                     C, (K, h, w) = image(self.program.shapes[operation.inputs[0]])[0], image(self.program.shapes[number + 1])
                     window = np.prod(self.program.parameters[operation.arrays[0]][2:], dtype=int)
-                    total += h * w * window * -(-C // L) * L * -(-K // L)
+                    window = 36 / 16 if self.by_tiles(number, self.is_plain(operation.inputs[0])) else window
+                    Cb, Kb = -(-C // L), -(-K // L)
+                    total += h * w * (window * Cb * L * Kb / 2 + 1.2 * (Cb + Kb) * L)
             return total
 
-        return min((L for L in (widest, widest // 2, widest // 4) if L >= 2), key=registers)
+        return min((L for L in (widest, widest // 2, widest // 4) if L >= 2), key=cost)
 
     def shape(self, number: int, n: int, L: int, itemsize: int, plain: bool) -> Shape:
         """The convolution of an operation: a linear layer is one whose window is the image."""
@@ -68,7 +73,7 @@ class CpuLayers:
         most = CHUNK_BYTES // ((Q + Kb) * L * itemsize)
         most = max(min(most, PIXELS) // w, 1)
         rows = max(range(1, min(most, n * h) + 1), key=lambda r: (r * w / (-(-r * w // ROWS) * ROWS), r))
-        groups = min(GROUPS, -(-n * h // rows))
+        groups = min(self.groups(Q * Kb * L * L * itemsize), -(-n * h // rows))
         return Shape(n, H, W, h, w, C, Cb, Kb, kh, kw, stride, padding, int(plain), Q, rows, max(PIXELS // (h * w), 1), groups)
 
     def by_tiles(self, number: int, plain: bool) -> bool:
@@ -81,6 +86,11 @@ class CpuLayers:
         tiles = -(-H // 4) * -(-W // 4)
         return self.program.parameters[operation.arrays[0]][2] == 3 and 36 * tiles < 9 * H * W
 
+    @staticmethod
+    def groups(size: int) -> int:
+        """How many weight gradients of `size` bytes are added up at the end: few large ones."""
+        return GROUPS if size < GROUP_BYTES else GROUPS // 2
+
     def is_wide(self, s: Tiling, itemsize: int) -> bool:
         """Whether lifted weights are too many to be read again for every chunk."""
         return 36 * s.C * s.K * itemsize > WIDE_BYTES
@@ -91,10 +101,17 @@ class CpuLayers:
         K = image(self.program.shapes[number + 1])[0]
         C, K = (K, C) if turned else (C, K)
         Cb, Kb, TH, TW = -(-C // L), -(-K // L), -(-H // 4), -(-W // 4)
-        most = max(min(TILES, CHUNK_BYTES * 3 // (36 * (Cb + Kb) * L * itemsize)), ROWS)
+        most = max(min(TILES, CHUNK_BYTES // (36 * (Cb + Kb) * L * itemsize)), ROWS)
         most = min(max(most // TW, 1), n * TH)
         units = max(range(1, most + 1), key=lambda r: (r * TW / (-(-r * TW // ROWS) * ROWS), r))
-        return Tiling(n, H, W, C, K, Cb, Kb, TH, TW, units, min(GROUPS, -(-n * TH // units)))
+        return Tiling(n, H, W, C, K, Cb, Kb, TH, TW, units, min(self.groups(36 * Cb * Kb * L * L * itemsize), -(-n * TH // units)))
+
+    def is_plain(self, v: int) -> bool:
+        """Whether a convolution of the value reads images as they are given, normalised on the way."""
+        if v == 0:
+            return True
+        operation = self.program.operations[v - 1]
+        return operation.kind == "normalise" and operation.inputs[0] == 0
 
     def is_joined(self, v: int) -> bool:
         """Whether the value is a sum whose only reader is a ReLU, which is then taken with the sum."""
@@ -117,10 +134,20 @@ class CpuLayers:
 
     # -------------------------------------------------------------- the passes
     def forward(self, arrays, X, mode, last=None, keep=False) -> Passed:
-        return Forwards(self, arrays, X, mode, self.program.logits if last is None else last, keep).result()
+        last = self.program.logits if last is None else last
+        key = len(X), X.dtype, mode, last, keep
+        plan = self.plans.get(key)
+        if plan is None or not plan.is_for(arrays):
+            plan = Forwards(self, arrays, len(X), X.dtype, mode, last, keep)
+            if self.memory(len(X), X.dtype.itemsize, keep) <= PLAN_BYTES:
+                self.plans = dict([*self.plans.items()][-PLANS:]) | {key: plan}
+        return plan.run_on(X)
 
     def backward(self, arrays, passed, G, inputs=True, parameters=True):
-        return Backward(self, arrays, passed, G, inputs, parameters).result()
+        plans, key = passed.plan.backs, (inputs, parameters)
+        if key not in plans:
+            plans[key] = Backward(passed.plan, inputs, parameters)
+        return plans[key].run_on(G)
 
     def pool(self, dtype) -> Memory:
         return self.pools.setdefault(np.dtype(dtype), Memory(dtype))

@@ -14,40 +14,56 @@ from .team import Buffer
 
 
 class Forwards(Pass):
-    """One pass forward."""
+    """The plan of a pass forward over n images, to be run any number of times.
 
-    def __init__(self, engine, arrays, X, mode, last, keep):
-        super().__init__(engine, arrays, len(X), X.dtype)
+    Attributes
+    ----------
+    views : how every value is read
+    read : operation -> the views of its inputs
+    coefficients : (operation, whether they are for an image as it is given) -> those that its views are read with
+    statistics : operation -> mean and biased variance (2 C,) of a batch norm
+    """
+
+    def __init__(self, engine, arrays, n, dtype, mode, last, keep):
+        super().__init__(engine, arrays, n, dtype)
         self.mode, self.keep, self.last = mode, keep, last
-        self.passed = Passed([None] * (last + 1), {}, mode, n=self.n)
-        given = Buffer(None, np.ascontiguousarray(X).reshape(-1))
-        given.users = 2**60  # it is not ours
-        self.views = self.passed.views = [View(given, image(X.shape[1:]), plain=True)]
+        self.read, self.coefficients, self.statistics, self.backs = {}, {}, {}, {}
         self.sums: dict[int, tuple] = {}  # of a buffer, by its id
-        self.owned = []
-
-    def result(self) -> Passed:
-        for number, operation in enumerate(self.program.operations[: self.last]):
+        shape = image(self.program.shapes[0])
+        given = Buffer(None, np.empty(n * int(np.prod(shape)), self.dtype))
+        given.users = 2**60  # never given back
+        self.views = [View(given, shape, plain=True)]
+        operations = self.program.operations[:last]
+        self.prepare_weights([i for i, one in enumerate(operations) if one.kind in ("convolution", "linear")], False)
+        for number, operation in enumerate(operations):
             views = [self.views[v] for v in operation.inputs]
             self.views.append(getattr(self, operation.kind)(number, operation, *views))
-            for v in () if self.keep else set(operation.inputs):
+            for v in () if keep else set(operation.inputs):
                 if max(self.engine.consumers[v]) == number:
-                    self.views[v].buffer.release()
-        end = self.stored(self.views[self.last])
+                    self.steps.release(self.views[v].buffer)
+        end = self.stored(self.views[last])
         C, h, w = end.shape
-        shape = (self.n, *self.program.shapes[self.last])
+        self.F = np.empty((n, *self.program.shapes[last]), self.dtype)
         if end.plain:
-            F = end.buffer.array.reshape(shape)
+            self.F = given.array.reshape(self.F.shape)
         else:
-            F = np.empty(shape, self.dtype)
-            self.steps.add(pointwise.to_plain, self.lanes_, F.reshape(-1), end.buffer.array, self.n, C, h * w, self.blocks(C))
-        self.run()
-        self.passed.values[-1] = F
-        if self.keep:
-            weakref.finalize(self.passed, _give_back, [view.buffer for view in self.views], self.extra)
-        return self.passed
+            self.steps.add(pointwise.to_plain, self.lanes_, self.F.reshape(-1), end.buffer.array, n, C, h * w, self.blocks(C))
+        self.steps.close()
+        if keep:
+            weakref.finalize(self, _give_back, [view.buffer for view in self.views])
+        self.user = lambda: None  # the pass whose values lie in this plan's memory
 
-    extra: tuple = ()
+    def is_for(self, arrays) -> bool:
+        """Whether it reads these very arrays, and nobody needs what lies in its memory."""
+        return self.user() is None and all(self.arrays[name] is a for name, a in arrays.items())
+
+    def run_on(self, X) -> Passed:
+        self.views[0].buffer.array[:] = X.reshape(-1)
+        self.run()
+        statistics = {number: tuple(both.reshape(2, -1).copy()) for number, both in self.statistics.items()}
+        passed = Passed([None] * self.last + [self.F.copy()], statistics, self.mode, self)
+        self.user = weakref.ref(passed)
+        return passed
 
     # -------------------------------------------------------------- views
     def blocked(self, view: View) -> View:
@@ -70,16 +86,15 @@ class Forwards(Pass):
         if view.norm is None:
             return view
         C, h, w = view.shape
-        out, c = self.new(view.shape), self.passed.coefficients[view.norm, False]
+        out, c = self.new(view.shape), self.coefficients[view.norm, False]
         z = view.buffer.array
         self.steps.add(pointwise.join, self.lanes_, 2 * view.relu, out.array, z, z, c, c, self.no_sums, self.n, h * w,
                        self.blocks(C))  # fmt: skip
         return View(out, view.shape)
 
-    def coefficients(self, view: View):
-        if view.norm is None:
-            return self.identity(view.shape[0])
-        return self.passed.coefficients[view.norm, False]
+    def factors(self, view: View):
+        """The coefficients that a view is read with, those that change nothing included."""
+        return self.identity(view.shape[0]) if view.norm is None else self.coefficients[view.norm, False]
 
     def wants_sums(self, number: int) -> bool:
         """Whether a batch norm that needs them reads the operation's answer, or the ReLU's that is taken with it."""
@@ -95,10 +110,10 @@ class Forwards(Pass):
         s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, False)
         out, chunks = self.new((s.K, s.H, s.W)), self.chunks(s)
         sums, kind = self.answer_sums(number, out, chunks, s.K)
-        self.passed.read[number] = [view]
+        self.read[number] = [view]
         y = out.array
         target = Writing(kind, y, y, y, y, self.nothing, sums)
-        self.by_tiles(number, s, self.reading(view, self.passed.coefficients), target, self.bias(operation, s), False)
+        self.by_tiles(number, s, self.reading(view, self.coefficients), target, self.bias(operation, s), False)
         return View(out, (s.K, s.H, s.W))
 
     def bias(self, operation, s):
@@ -122,16 +137,16 @@ class Forwards(Pass):
             return self.tiled(number, operation, view)
         s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, view.plain)
         K, h, w = image(self.program.shapes[number + 1])
-        P, out, chunks = self.weights(number, s, False), self.new((K, h, w)), -(-s.N * s.h // s.rows)
+        P, out, chunks = self.prepared.pop(number), self.new((K, h, w)), -(-s.N * s.h // s.rows)
         bias = self.bias(operation, s) if operation.arrays[1:] else np.zeros(0, self.dtype)
         sums, kind = self.answer_sums(number, out, chunks, K)
         y = out.array
         T = -(-s.rows * s.w // ROWS) * ROWS
-        self.passed.read[number] = [view]
-        self.steps.add(direct.convolve, self.lanes_, s, self.reading(view, self.passed.coefficients),
+        self.read[number] = [view]
+        self.steps.add(direct.convolve, self.lanes_, s, self.reading(view, self.coefficients),
                        Writing(kind, y, y, y, y, self.nothing, sums), P.array, bias,
                        work=(s.Q + s.Kb) * T * self.L)  # fmt: skip
-        P.release()
+        self.steps.release(P)
         return View(out, (K, h, w))
 
     def linear(self, number, operation, view):
@@ -150,13 +165,13 @@ class Forwards(Pass):
                            Writing(SUMS, z, z, z, z, self.nothing, held.array), self.n, h * w, self.blocks(C),
                            work=h * w * self.L)  # fmt: skip
         c, statistics = np.zeros(4 * K, self.dtype), np.zeros(2 * C)
-        self.passed.coefficients[number, False] = c
-        self.passed.statistics[number] = statistics[:C], statistics[C:]
+        self.coefficients[number, False], self.statistics[number] = c, statistics
         self.steps.add(pointwise.norm_coefficients, int(self.mode == TRAIN), self.no_sums if held is None else held.array,
-                       rows, self.n * h * w, weight, bias, mean, variance, operation.options["eps"], c, statistics)  # fmt: skip
+                       rows, self.n * h * w, weight, bias, mean, variance, operation.options["eps"], c, statistics,
+                       each=True)  # fmt: skip
         if held is not None:
-            held.release()
-        self.passed.read[number] = [view]
+            self.steps.release(held)
+        self.read[number] = [view]
         return View(view.buffer.held(), view.shape, norm=number)
 
     def normalise(self, number, operation, view):
@@ -165,10 +180,10 @@ class Forwards(Pass):
         C, K = view.shape[0], self.blocks(view.shape[0]) * self.L
         scale = 1 / np.asarray(operation.options["deviation"])
         both = scale, -np.asarray(operation.options["mean"]) * scale
-        self.passed.coefficients[number, True] = np.concatenate(both).astype(self.dtype)
+        self.coefficients[number, True] = np.concatenate(both).astype(self.dtype)
         c = np.zeros((2, K), self.dtype)
         c[:, :C] = both
-        self.passed.coefficients[number, False] = c.reshape(-1)
+        self.coefficients[number, False] = c.reshape(-1)
         return View(view.buffer.held(), view.shape, plain=view.plain, norm=number)
 
     def relu(self, number, operation, view):
@@ -180,8 +195,8 @@ class Forwards(Pass):
         if view.norm is not None and self.engine.is_plain_relu(operation):
             return View(view.buffer.held(), view.shape, norm=view.norm, relu=True)
         C, h, w = view.shape
-        out, z, c = self.new(view.shape), view.buffer.array, self.coefficients(view)
-        self.passed.read[number] = [view]
+        out, z, c = self.new(view.shape), view.buffer.array, self.factors(view)
+        self.read[number] = [view]
         if self.engine.is_plain_relu(operation):
             self.steps.add(pointwise.join, self.lanes_, 2, out.array, z, z, c, c, self.no_sums, self.n, h * w, self.blocks(C))
         else:
@@ -199,9 +214,9 @@ class Forwards(Pass):
         if self.wants_sums(reader):
             held = self.new_sums(self.n, C)
             self.sums[id(out)], sums, kind = (held, self.n), held.array, kind | 4
-        self.passed.read[number] = [first, second]
+        self.read[number] = [first, second]
         self.steps.add(pointwise.join, self.lanes_, kind, out.array, first.buffer.array, second.buffer.array,
-                       self.coefficients(first), self.coefficients(second), sums, self.n, h * w, self.blocks(C))  # fmt: skip
+                       self.factors(first), self.factors(second), sums, self.n, h * w, self.blocks(C))  # fmt: skip
         return View(out, first.shape)
 
     def sum_pool(self, number, operation, view):
@@ -211,13 +226,13 @@ class Forwards(Pass):
         kh, kw = (H, W) if size is None else (size, size)
         shape = C, side(H, kh, kh, 0), side(W, kw, kw, 0)
         out = self.new(shape)
-        self.passed.read[number] = [view]
-        self.steps.add(pointwise.pool, self.lanes_, self.reading(view, self.passed.coefficients), out.array,
+        self.read[number] = [view]
+        self.steps.add(pointwise.pool, self.lanes_, self.reading(view, self.coefficients), out.array,
                        self.dtype.type(operation.options["scale"]), self.n, H, W, kh, kw, self.blocks(C),
                        work=H * W * self.L)  # fmt: skip
         return View(out, shape)
 
 
-def _give_back(buffers, _):
+def _give_back(buffers) -> None:
     for buffer in buffers:
         buffer.release()

@@ -1,12 +1,12 @@
 """What both ways through a network share: how values are read, shapes of kernels, steps and memory."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from . import direct, winograd
-from .direct import Reading, Shape
+from .direct import Reading
 from .rows import ROWS
 from .team import Buffer, Steps
 from .winograd import Tiling
@@ -26,15 +26,12 @@ class View:
 
 @dataclass
 class Passed:
-    """A forward pass: its last value, its statistics, and the views from which the way back starts."""
+    """A forward pass: its last value, the statistics of its batch norms, and the plan whose memory holds the rest."""
 
     values: list
     statistics: dict
     mode: str
-    views: list = field(default_factory=list)
-    read: dict = field(default_factory=dict)  # operation -> the views of its inputs
-    coefficients: dict = field(default_factory=dict)
-    n: int = 0
+    plan: object
 
 
 def image(shape) -> tuple[int, int, int]:
@@ -72,12 +69,25 @@ class Pass:
         K = self.blocks(channels) * self.L if padded else channels
         return np.concatenate([np.ones(K), np.zeros(K)]).astype(self.dtype)
 
-    def weights(self, number: int, s: Shape, turned: bool) -> Buffer:
-        """The packed weights of a convolution."""
-        V = self.arrays[self.program.operations[number].arrays[0]].reshape(-1)
-        P = self.memory.take(s.Q * self.L * s.Kb * self.L)
-        self.steps.add(direct.pack, self.lanes_, s, V, P.array, int(turned))
-        return P
+    def prepare_weights(self, numbers, turned: bool) -> None:
+        """The weights of convolutions as their kernels read them, before anything else; wide layers prepare their own."""
+        self.prepared: dict[int, Buffer] = {}
+        for number in numbers:
+            operation = self.program.operations[number]
+            V, plain = self.arrays[operation.arrays[0]].reshape(-1), self.engine.is_plain(operation.inputs[0])
+            if self.engine.by_tiles(number, plain):
+                s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, turned)
+                if not self.engine.is_wide(s, self.dtype.itemsize):
+                    U = self.memory.take(36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L)
+                    work = 9 * s.Cb * self.L**2
+                    self.steps.add(winograd.lift_weights_in, self.lanes_, s, V, U.array, int(turned), work=work, free=True)
+                    self.prepared[number] = U
+            else:
+                s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, plain)
+                P = self.memory.take(s.Q * self.L * s.Kb * self.L)
+                self.steps.add(direct.pack, self.lanes_, s, V, P.array, int(turned), free=True)
+                self.prepared[number] = P
+        self.steps.wait()
 
     def by_tiles(self, number: int, s: Tiling, source, target, bias, turned: bool) -> None:
         """Winograd's convolution with an operation's weights, or with them turned, of s's tiling."""
@@ -88,14 +98,13 @@ class Pass:
             work = 6 * (4 * s.TW + 2) * self.L + 36 * (rows * 2 + winograd.PAD) * self.L
             work += max(36 * (2 * T + 1), 9 * rows) * self.L
             self.steps.add(winograd.convolve_wide, self.lanes_, s, lifted.array, V, int(turned), target, bias, work=work)
-            lifted.release()
+            self.steps.release(lifted)
             return
-        U = self.memory.take(36 * (s.Cb * self.L * s.Kb * self.L + winograd.PAD * self.L))
-        self.steps.add(winograd.lift_weights_in, self.lanes_, s, V, U.array, int(turned), work=9 * s.Cb * self.L**2)
+        U = self.prepared.pop(number)
         T = -(-s.units * s.TW // ROWS) * ROWS
         work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
         self.steps.add(winograd.convolve_tiles, self.lanes_, s, source, target, U.array, bias, work=work)
-        U.release()
+        self.steps.release(U)
 
     def chunks(self, s: Tiling) -> int:
         """Of answers, each with sums of its own."""

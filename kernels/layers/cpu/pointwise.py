@@ -8,8 +8,8 @@ import numpy as np
 
 from ...cpu.lanes import meet
 from ...jit import jit, part
-from .direct import fill, read, write
-from .rows import add_row, join_row, smooth_row
+from .direct import read, write
+from .rows import add_row, fill, join_row, smooth_row
 
 I0, I1 = np.int64(0), np.int64(1)
 

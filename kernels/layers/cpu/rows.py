@@ -17,6 +17,7 @@ NORM       sums of g and g (c2 z + c3), z's standardised value: what batch norm'
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
 
@@ -110,6 +111,19 @@ def tile(typingctx, lanes, rows, registers, weights, C, c0, c_row, c_register, A
 
     i = index
     return types.void(lanes, rows, registers, weights, C, i, i, i, A, i, i, X, i, i, i, i, i, types.boolean), codegen
+
+
+@intrinsic
+def fill(typingctx, S, start, n):
+    """S[start : start + n] = 0."""
+
+    def codegen(context, builder, signature, args):
+        v = Vectors(context, builder, S)
+        at = v.pointer(S, args[0], args[1])
+        cgutils.memset(builder, at, builder.mul(args[2], v.word(v.bits // 8)), 0)
+        return context.get_dummy_value()
+
+    return types.void(S, index, index), codegen
 
 
 # ------------------------------------------------------------------ what is read

@@ -3,13 +3,14 @@
 from concurrent.futures import wait
 
 import numpy as np
+from numba import typeof
 
 from ...cpu import engine as patch_engine
 from ...cpu.layout import lines
 from ...jit import light_optimisation
 from .pointwise import wait_for_all
 
-_compiled: set = set()
+_entries: dict = {}  # of compiled kernels, by what `Steps.key` says of a call
 
 
 class Buffer:
@@ -43,15 +44,45 @@ class Memory:
 
 
 class Steps:
-    """Kernel calls in order; every thread makes all of them, with its number, and they wait for each other in between."""
+    """Kernel calls in order; every thread makes all of them, with its number, and they wait for each other after each.
+
+    A call that is `free` is followed by no waiting; one for `each` is made whole by every thread, which reads what it
+    wrote itself, and the others write the same.
+    """
 
     def __init__(self):
-        self.calls, self.work = [], 1
+        self.calls, self.work, self.entries, self.pending = [], 1, None, []
 
-    def add(self, kernel, *args, work: int = 1) -> None:
+    def add(self, kernel, *args, work: int = 1, free: bool = False, each: bool = False) -> None:
         """A call with `work` numbers of memory of each thread's own."""
-        self.calls.append((kernel, args))
+        self.calls.append((kernel, args, each, not (free or each)))
         self.work = max(self.work, work)
+        if not (free or each):
+            for buffer in self.pending:
+                buffer.release()
+            self.pending = []
+
+    def release(self, buffer: Buffer) -> None:
+        """Put a buffer down once the threads have waited for each other again."""
+        self.pending.append(buffer)
+
+    def close(self) -> None:
+        """No more calls: everything that was put down is free."""
+        for buffer in self.pending:
+            buffer.release()
+        self.pending = []
+
+    def wait(self) -> None:
+        """Waiting alone."""
+        self.calls.append((None, (), False, True))
+
+    def replace(self, number: int, place: int, value) -> None:
+        """Another argument of one dtype and shape for a call."""
+        kernel, args, each, waits = self.calls[number]
+        args = *args[:place], value, *args[place + 1 :]
+        self.calls[number] = kernel, args, each, waits
+        if self.entries is not None:
+            self.entries[number] = self.entries[number][0], args, each, waits
 
     def run(self, dtype, scratch: dict) -> None:
         threads = patch_engine.get_num_threads()
@@ -59,34 +90,45 @@ class Steps:
             for t in range(threads):
                 if t not in scratch or len(scratch[t]) < self.work:
                     scratch[t] = lines(self.work, dtype)
-            new = [call for call in self.calls if self._key(call) not in _compiled]
-            if new:  # compiled by one thread, at the level that the tiles need
-                with light_optimisation():
-                    for kernel, args in self.calls:
+            if self.entries is None and not self._find():
+                with light_optimisation():  # compiled by one thread, at the level that the tiles need
+                    for kernel, args, *_ in self.calls:
+                        if kernel is not None:
+                            key, args = self.key(kernel, args), (*args, scratch[0], 0, 1)
+                            kernel(*args)
+                            _entries[key] = kernel.overloads[tuple(map(typeof, args))].entry_point
+            elif threads == 1:
+                for kernel, args, *_ in self.entries:
+                    if kernel is not None:
                         kernel(*args, scratch[0], 0, 1)
-                _compiled.update(map(self._key, self.calls))
-                return
-            if threads == 1:
-                for kernel, args in self.calls:
-                    kernel(*args, scratch[0], 0, 1)
-                return
-            self._together(threads, scratch)
+            else:
+                self._together(threads, scratch)
+
+    def _find(self) -> bool:
+        """Whether all kernels are compiled."""
+        found = [(_entries.get(self.key(kernel, args)), args, *rest) for kernel, args, *rest in self.calls]
+        if all(entry is not None or call[0] is None for (entry, *_), call in zip(found, self.calls)):
+            self.entries = found
+        return self.entries is not None
 
     @staticmethod
-    def _key(call):
-        kernel, args = call
-        return kernel, len(args[0]) if isinstance(args[0], tuple) else 0, *(
-            getattr(a, "dtype", None) for arg in args for a in (arg if isinstance(arg, tuple) else (arg,)))  # fmt: skip
+    def key(kernel, args):
+        """What decides the code of a call: the kernel, its lanes, its dtypes.  Numba's own answer to the question takes
+        longer than many of the kernels."""
+        return kernel, len(args[0]) if args and isinstance(args[0], tuple) else 0, *(
+            a.dtype for arg in args for a in (arg if isinstance(arg, tuple) else (arg,)) if hasattr(a, "dtype"))  # fmt: skip
 
     def _together(self, threads, scratch):
         arrivals = np.zeros(1, np.int64)
 
         def work(t):
             own, goal = scratch[t], 0
-            for kernel, args in self.calls:
-                kernel(*args, own, t, threads)
-                goal += threads
-                wait_for_all(arrivals, goal)
+            for kernel, args, each, waits in self.entries:
+                if kernel is not None:
+                    kernel(*args, own, *((0, 1) if each else (t, threads)))
+                if waits:
+                    goal += threads
+                    wait_for_all(arrivals, goal)
 
         jobs = []
         try:

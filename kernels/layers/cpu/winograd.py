@@ -8,8 +8,8 @@ The input gradient is the same kernel with weights turned by 180 degrees and cha
 from typing import NamedTuple
 
 from ...jit import jit, part, stands_alone
-from .direct import correlate, fill, multiply
-from .rows import MASK_O, MASK_Z, NORM, RESIDUAL, ROWS, SUMS
+from .direct import correlate, multiply
+from .rows import MASK_O, MASK_Z, NORM, RESIDUAL, ROWS, SUMS, fill
 from .tiles import lift_across, lift_down, lower_across, lower_down, weights_in, weights_out
 
 PAD = 5  # registers between the products' weights, so that they do not fall on the same lines of a cache
@@ -219,7 +219,7 @@ def lift_all(lanes, s, count, source, channels, V, work, tid, nt):
     units, v_product = s.N * s.TH, (channels * T + 1) * L
     ua, ub = units * tid // nt, units * (tid + 1) // nt
     lift(lanes, s, count, source, channels, 0, channels, V, ua * s.TW * L, v_product, T, work, ua, ub)
-    if tid == nt - 1 and T > units * s.TW:
+    if tid == nt - 1 and units * s.TW < T:
         for p in range(36):
             for block in range(channels):
                 fill(V, p * v_product + (block * T + units * s.TW) * L, (T - units * s.TW) * L)
