@@ -225,13 +225,19 @@ class Linear(Layer):
 
 @dataclass(frozen=True)
 class Residual(Layer):
-    """body(x) + shortcut(x); without a shortcut body(x) + x.  Both must give the same shape."""
+    """body(x) + shortcut(x); without a shortcut body(x) + x.  Both must give the same shape.
+
+    A shortcut without names of its own is called "shortcut".
+    """
 
     body: object
     shortcut: object = ()
 
     def add(self, build, value, name):
-        ends = [build.add(layers, value, name) for layers in (self.body, self.shortcut)]
+        shortcut = self.shortcut
+        if isinstance(shortcut, (Layer, list, tuple)) and shortcut:  # else the names of both sides begin alike
+            shortcut = {"shortcut": shortcut}
+        ends = [build.add(layers, value, name) for layers in (self.body, shortcut)]
         shapes = [build.shapes[end] for end in ends]
         if shapes[0] != shapes[1]:
             raise ValueError(f"{name or 'layers'}: the body gives {shapes[0]}, but the shortcut {shapes[1]}")

@@ -28,7 +28,8 @@ class Forwards(Pass):
         super().__init__(engine, arrays, n, dtype)
         self.mode, self.keep, self.last = mode, keep, last
         self.read, self.coefficients, self.statistics, self.backs = {}, {}, {}, {}
-        self.sums: dict[int, tuple] = {}  # of a buffer, by its id
+        self.biases: list[tuple] = []  # with 0 behind the last channel, and as they are
+        self.sums: dict[Buffer, tuple] = {}
         shape = image(self.program.shapes[0])
         given = Buffer(None, np.empty(n * int(np.prod(shape)), self.dtype))
         given.users = 2**60  # never given back
@@ -59,6 +60,8 @@ class Forwards(Pass):
 
     def run_on(self, X) -> Passed:
         self.views[0].buffer.array[:] = X.reshape(-1)
+        for padded, bias in self.biases:
+            padded[: len(bias)] = bias
         self.run()
         statistics = {number: tuple(both.reshape(2, -1).copy()) for number, both in self.statistics.items()}
         passed = Passed([None] * self.last + [self.F.copy()], statistics, self.mode, self)
@@ -119,9 +122,7 @@ class Forwards(Pass):
     def bias(self, operation, s):
         """The bias of a convolution's channels, 0 behind the last one."""
         bias = np.zeros(s.Kb * self.L, self.dtype)
-        if operation.arrays[1:]:
-            held = self.arrays[operation.arrays[1]]
-            bias[: len(held)] = held
+        self.biases += [(bias, self.arrays[name]) for name in operation.arrays[1:]]
         return bias
 
     def answer_sums(self, number, out, rows, channels):
@@ -129,7 +130,7 @@ class Forwards(Pass):
         if not self.wants_sums(number):
             return self.no_sums, 0
         held = self.new_sums(rows, channels)
-        self.sums[id(out)] = held, rows
+        self.sums[out] = held, rows
         return held.array, SUMS
 
     def convolution(self, number, operation, view):
@@ -158,7 +159,7 @@ class Forwards(Pass):
         C, h, w = view.shape
         K = self.blocks(C) * self.L
         weight, bias, mean, variance = (self.arrays[name] for name in operation.arrays)
-        held, rows = self.sums.pop(id(view.buffer), (None, 0))
+        held, rows = self.sums.pop(view.buffer, (None, 0))
         if self.mode == TRAIN and held is None:
             held, rows, z = self.new_sums(self.n, C), self.n, view.buffer.array
             self.steps.add(pointwise.finish, self.lanes_, Reading(0, z, z, self.nothing),
@@ -213,7 +214,7 @@ class Forwards(Pass):
         reader = self.engine.consumers[number + 1][0] if kind & 2 else number  # whose answer is what is written
         if self.wants_sums(reader):
             held = self.new_sums(self.n, C)
-            self.sums[id(out)], sums, kind = (held, self.n), held.array, kind | 4
+            self.sums[out], sums, kind = (held, self.n), held.array, kind | 4
         self.read[number] = [first, second]
         self.steps.add(pointwise.join, self.lanes_, kind, out.array, first.buffer.array, second.buffer.array,
                        self.factors(first), self.factors(second), sums, self.n, h * w, self.blocks(C))  # fmt: skip

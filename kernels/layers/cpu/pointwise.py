@@ -175,7 +175,7 @@ def norm_gradient(train, sums, rows, count, weight, statistics, eps, c, weight_s
         weight_slope[k], bias_slope[k] = along, total
         m, inverse = statistics[k], 1 / np.sqrt(statistics[C + k] + eps)
         scale = weight[k] * inverse
-        c[k], c[K + k], c[2 * K + k] = scale, 0.0, 0.0
-        if train:
-            c[K + k] = -scale * inverse * along / count
-            c[2 * K + k] = -scale * (total / count - m * inverse * along / count)
+        share = along / count if train else 0.0
+        # every number is written once: another thread may read it already
+        c[k], c[K + k] = scale, -scale * inverse * share
+        c[2 * K + k] = -scale * (total / count - m * inverse * share) if train else 0.0

@@ -1,0 +1,216 @@
+"""The CPU engine of layers beside the reference: any network, any number of threads, the same bits again."""
+
+import gc
+
+import numpy as np
+import pytest
+from advfeat.kernels.layers import get_engine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advfeat.images import (
+    AveragePool,
+    BatchNorm,
+    ConvNet,
+    Convolution,
+    Linear,
+    Network,
+    Normalise,
+    ReLU,
+    Residual,
+    ResNet18,
+    SumPool,
+    WideResNet,
+)
+
+TOLERANCE = {"float64": 1e-11, "float32": 5e-5}  # of whole networks, relative to the norm
+
+
+def pair(layers, shape, dtype, seed=0):
+    """The same network on both engines, with arrays as after a training."""
+    slow, rng = Network(layers, shape, dtype=dtype, backend="numpy", rng=seed), np.random.default_rng(seed)
+    for name, a in slow.arrays().items():
+        if a.ndim == 1:
+            a[...] = rng.uniform(0.5, 2, a.shape) if name.endswith(("weight", "var")) else rng.normal(0, 0.3, a.shape)
+    return slow, Network(layers, shape, dtype=dtype, arrays=slow.arrays())
+
+
+def close(ours, theirs, dtype, what):
+    error, size = np.linalg.norm(np.asarray(ours, np.float64) - theirs), np.linalg.norm(theirs)
+    assert error <= TOLERANCE[dtype] * max(size, 1e-30), (what, error / size)
+
+
+def agree(slow, fast, n, dtype, seed=0, modes=("evaluate", "train")):
+    rng = np.random.default_rng(seed)
+    X, C = rng.random((n, *slow.sample_shape)).astype(dtype), rng.standard_normal((n, slow.n_classes))
+    for mode in modes:
+        close(fast.logits(X, mode), slow.logits(X, mode), dtype, "logits")
+        g = slow.representation(X, mode)
+        close(fast.representation(X, mode), g, dtype, "representation")
+        close(fast.pull_back(X, C, mode), slow.pull_back(X, C, mode), dtype, "input")
+        G = rng.standard_normal(g.shape)
+        close(fast.pull_back_representation(X, G, mode), slow.pull_back_representation(X, G, mode), dtype, "pulled")
+        ours, theirs = (net.weights_grad(X, C, mode) for net in (fast, slow))
+        assert ours.keys() == theirs.keys()
+        flat = [np.concatenate([side[name].ravel() for name in theirs]) for side in (ours, theirs)]
+        close(*flat, dtype, "weights")
+
+
+BLOCKS = {
+    "in a row": [Convolution(5), ReLU(), Convolution(9, 1), BatchNorm(), ReLU(), Convolution(3, 5, bias=True), ReLU()],
+    "norms of all": [BatchNorm(), ReLU(), BatchNorm(), Convolution(6), BatchNorm(), BatchNorm(), ReLU(), ReLU()],
+    "no ReLU": [Convolution(7), BatchNorm(), Convolution(4, 1), BatchNorm(), AveragePool(2)],
+    "pools": [Convolution(4), BatchNorm(), ReLU(), AveragePool(2), Convolution(5), SumPool(2), BatchNorm(), ReLU()],
+    "smooth": [Convolution(6), ReLU(3, 0.5), Convolution(6), BatchNorm(), ReLU(2, 1.5), Convolution(4, 1), ReLU(2)],
+    "sums of views": [Convolution(4), BatchNorm(), ReLU(), Residual([Convolution(4), BatchNorm(), ReLU()],
+                      [Convolution(4), BatchNorm()]), Residual([ReLU(), Convolution(4)]), BatchNorm()],
+    "sums twice read": [Convolution(4), Residual([Convolution(4)]), Residual([ReLU(), Convolution(4), BatchNorm()]),
+                        ReLU(), Residual([Residual([Convolution(4), BatchNorm(), ReLU(), Convolution(4)])]), ReLU()],
+    "the image itself": [Residual([Convolution(3, 1)]), ReLU(), Residual([BatchNorm()]), Convolution(2)],
+    "normalised": [Normalise((0.2, 0.3, 0.4), (0.5, 0.6, 0.7)), Residual([Convolution(3)]), Convolution(4), ReLU()],
+    "both norms": [Normalise((0.2, 0.3, 0.4), (0.5, 0.6, 0.7)), BatchNorm(), Normalise((0, 0, 0), (2, 2, 2)), ReLU(),
+                   Convolution(5, stride=2), Normalise((0, 0, 0, 1, 1), (1, 2, 2, 1, 1)), Convolution(4)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_that_nobody_tuned(name, dtype):
+    for last in ([AveragePool(), Linear(4)], [Linear(3, bias=False)], [SumPool(), BatchNorm(), ReLU(), Linear(5)]):
+        if len(last) == 4:  # a vector has no pixels for a batch norm
+            last = [SumPool(), Linear(5)]
+        agree(*pair([*BLOCKS[name], *last], (3, 8, 12), dtype), 5, dtype)
+
+
+def test_a_linear_layer_alone():
+    agree(*pair([Linear(3)], (2, 5, 4), "float64"), 6, "float64")
+
+
+CHANNELS = st.sampled_from([1, 2, 3, 5, 8, 13, 16, 17, 33, 40])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_convolution(data):
+    """Windows, strides, paddings, sides and numbers of images that no kernel was written for."""
+    draw = data.draw
+    sides = draw(st.tuples(st.integers(1, 17), st.integers(1, 17)))
+    layers, now = [], sides
+    for _ in range(draw(st.integers(1, 3))):
+        kernel, stride = draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 1, 2, 3]))
+        padding = draw(st.integers(0, 3))
+        if min(now) + 2 * padding < kernel:
+            continue
+        layers += [Convolution(draw(CHANNELS), kernel, stride, padding, draw(st.booleans())), BatchNorm(), ReLU()]
+        now = tuple((n + 2 * padding - kernel) // stride + 1 for n in now)
+    n = draw(st.integers(2, 9))
+    dtype = draw(st.sampled_from(["float64", "float32"]))
+    # float32: what a batch norm of few numbers takes from them says nothing of the engine
+    modes = ("evaluate", "train") if dtype == "float64" and n * now[0] * now[1] > 16 else ("evaluate",)
+    agree(*pair([*layers, AveragePool(), Linear(3)], (draw(CHANNELS), *sides), dtype), n, dtype, modes=modes)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_wide_layers(dtype):
+    layers = [Convolution(300), BatchNorm(), ReLU(), Residual([Convolution(300), BatchNorm()]), ReLU(), Convolution(90)]
+    agree(*pair([*layers, AveragePool(), Linear(3)], (3, 9, 7), dtype), 5, dtype)
+
+
+NETS = {
+    "resnet": lambda dtype: ResNet18(8, (1, 13, 13), dtype=dtype),
+    "wide": lambda dtype: WideResNet(10, 2, (3, 9, 9), dtype=dtype),
+    "wide layers": lambda dtype: ResNet18(48, (3, 12, 12), dtype=dtype),
+}
+
+
+def answers(net, n=10):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((n, *net.sample_shape)).astype(net.dtype), rng.integers(10, size=n)
+    loss, gradient = net.loss_and_grad(X, y, update_statistics=False)
+    C = np.ones((n, 10))
+    found = [loss, *gradient.values()]
+    return found + [ask for mode in ("evaluate", "train") for ask in (net.logits(X, mode), net.pull_back(X, C, mode))]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", NETS)
+def test_threads_do_not_change_a_bit(name, dtype, set_threads):
+    net, found = NETS[name](dtype), []
+    for threads in (1, 2, 3, 1):
+        set_threads(threads)
+        found.append(answers(net))
+    for other in found[1:]:
+        for a, b in zip(found[0], other):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("times", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_the_same_input_has_the_same_bits(times, set_threads):
+    """A race between threads would show here."""
+    set_threads(2)
+    net = NETS["resnet"]("float32")
+    first = answers(net)
+    for _ in range(times):
+        for a, b in zip(first, answers(net)):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_was_answered_stays_as_it_was():
+    """Plans keep their memory; what they handed out is the caller's."""
+    net, rng = ConvNet(4, (1, 9, 9)), np.random.default_rng(0)
+    X, y = rng.random((2, 6, 1, 9, 9)).astype(np.float32), np.zeros(6, int)
+    first = net.loss_and_grad(X[0], y)[1]
+    kept = {name: g.copy() for name, g in first.items()}
+    F, dX = net.logits(X[0]), net.pull_back(X[0], np.ones((6, 10)))
+    held = F.copy(), dX.copy()
+    for _ in range(3):
+        other = net.loss_and_grad(X[1], y)[1]
+        net.logits(X[1])
+        net.pull_back(X[1], np.ones((6, 10)))
+        assert any((other[name] != kept[name]).any() for name in kept)
+    for name, g in first.items():
+        np.testing.assert_array_equal(g, kept[name])
+    np.testing.assert_array_equal(F, held[0])
+    np.testing.assert_array_equal(dX, held[1])
+
+
+def test_a_pass_that_is_not_yet_pulled_back_is_not_overwritten():
+    net = ConvNet(4, (1, 9, 9), dtype="float64")
+    rng = np.random.default_rng(1)
+    X, G, engine = rng.random((2, 5, 1, 9, 9)), rng.standard_normal((5, 10)), net.engine
+    passed = [engine.forward(net.arrays(), x, "train", keep=True) for x in X]
+    ours = [engine.backward(net.arrays(), p, G)[0] for p in passed]
+    reference = get_engine("numpy")(net.program)
+    for x, dX in zip(X, ours):
+        theirs = reference.backward(net.arrays(), reference.forward(net.arrays(), x, "train", keep=True), G)[0]
+        np.testing.assert_allclose(dX, theirs, rtol=0, atol=1e-11 * np.abs(theirs).max())
+
+
+def test_other_weights_are_seen():
+    """A plan reads the arrays themselves: what training changes in place, and others when they are given."""
+    net = ConvNet(4, (1, 9, 9), dtype="float64")
+    X = np.random.default_rng(0).random((5, 1, 9, 9))
+    before = net.logits(X)
+    net.parameters["fc.bias"][...] += 1
+    np.testing.assert_allclose(net.logits(X), before + 1, rtol=1e-12)
+    doubled = {name: 2 * a if name.startswith("fc") else a for name, a in net.arrays().items()}
+    F = net.engine.forward(doubled, X, "evaluate").values[-1]
+    np.testing.assert_allclose(F, 2 * (before + 1), rtol=1e-12)
+
+
+def test_memory_comes_back():
+    net = ConvNet(8, (3, 33, 33))
+    X, y = np.zeros((40, 3, 33, 33), np.float32), np.zeros(40, int)
+    net.engine.plans = {}
+    pool = net.engine.pool(np.float32)
+
+    def all_of_it():
+        net.loss_and_grad(X, y)
+        net.engine.plans = {}
+        gc.collect()
+        return sum(len(a) for several in pool.free.values() for a in several)
+
+    first = all_of_it()
+    assert first > 0
+    for _ in range(3):
+        assert all_of_it() == first
