@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from advfeat.kernels.cpu import update
 
 from advfeat import PatchCNN, PatchDistribution, TrainConfig, train
 from advfeat.training.optim import SGD, Adam, rate
@@ -54,6 +55,22 @@ def test_nesterov_and_adam_are_pytorchs(name, options):
         ours.step(w, g)
     for p, a in zip(theirs, w.values()):
         np.testing.assert_allclose(a, p.detach().numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"weight_decay": 0.01, "nesterov": True}])
+def test_the_kernels_step_has_numpys_bits(options, dtype, monkeypatch):
+    rng = np.random.default_rng(2)
+    w = rng.standard_normal((300, 200)).astype(dtype)
+    found = []
+    for smallest in (2**15, 2**40):
+        monkeypatch.setattr(update, "SMALLEST", smallest)
+        ours, held, draws = SGD(np.array([0.1]), 0.9, **options), {"w": w.copy()}, np.random.default_rng(3)
+        for share in (1.0, 0.7, 0.3):
+            ours.step(held, {"w": draws.standard_normal(w.shape).astype(dtype)}, share=share)
+        found.append((held["w"], ours.state["w"]))
+    for a, b in zip(*found):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("n", [7, 40])

@@ -1,8 +1,8 @@
 """The way back through the CPU engine's passes.
 
-A *slot* gathers the gradients by one value.  Whoever writes the last of them also does what follows in front of the value:
-adds the others, applies the ReLU's mask, sums for the batch norm's gradient (the *ending* of the value).  A batch norm's
-gradient c0 g + c1 z + c2 is written nowhere: it is a `Mix`, which the convolution in front of it reads.
+A *slot* gathers the gradients by one value.  Whoever writes the last of them also does what follows in front of the
+value: adds the others, applies the ReLU's mask, sums for the batch norm's gradient (the *ending* of the value).  A
+batch norm's gradient c0 g + c1 z + c2 is written nowhere: it is a `Mix`, which the convolution in front of it reads.
 """
 
 import sys
@@ -45,7 +45,7 @@ class Ending:
 
 
 class Backward(Pass):
-    """The plan of a pass back from the gradient G by the last value of a plan forward, to be run any number of times."""
+    """The plan of a pass back from the gradient G by the last value of a plan forward, run any number of times."""
 
     def __init__(self, forward, inputs, parameters):
         super().__init__(forward.engine, forward.arrays, forward.n, forward.dtype)
@@ -160,7 +160,8 @@ class Backward(Pass):
             if self.engine.is_joined(operation.inputs[0]):
                 join = operation.inputs[0] - 1
                 for u, read in zip(self.program.operations[join].inputs, self.passed.read[join]):
-                    if read.norm is not None and len(self.engine.consumers[u]) == 1 and (read.norm, False) in self.norms:
+                    alone = len(self.engine.consumers[u]) == 1
+                    if alone and (read.norm, False) in self.norms:
                         c = self.passed.coefficients[read.norm, False]
                         return Ending(MASK_O | NORM, read.buffer.array, view.buffer.array, c, read.norm)
             return Ending(MASK_O, None, view.buffer.array)
@@ -240,10 +241,10 @@ class Backward(Pass):
             self.by_tiles(number, s, slopes, target, np.zeros(s.Kb * self.L, self.dtype), True)
 
     def tiled_weight_gradient(self, s, source, slopes, name):
-        D, splits = self.memory.take(s.groups * 36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L), 1
+        D = self.memory.take(s.groups * 36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L)
         T = -(-s.units * s.TW // 2) * 2
         work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
-        self.steps.add(winograd.weight_gradient_tiles, self.lanes_, s, source, slopes, D.array, splits, work=work)
+        self.steps.add(winograd.weight_gradient_tiles, self.lanes_, s, source, slopes, D.array, work=work)
         V = self.output(name, 3)
         self.steps.add(winograd.lower_weights_out, self.lanes_, s, D.array, V, work=9 * s.Cb * self.L**2, free=True)
         self.steps.release(D)
@@ -299,8 +300,8 @@ class Backward(Pass):
         slopes = [self.output(name, 8 + i) for i, name in enumerate(operation.arrays[:2])] if self.parameters else [
             np.empty(C, self.dtype) for _ in range(2)]  # fmt: skip
         self.steps.add(pointwise.norm_gradient, int(train), self.no_sums if held is None else held.array,
-                       rows if held is not None else 0, self.n * h * w, weight, statistics, operation.options["eps"], mixed,
-                       *slopes, each=True)  # fmt: skip
+                       rows if held is not None else 0, self.n * h * w, weight, statistics, operation.options["eps"],
+                       mixed, *slopes, each=True)  # fmt: skip
         if held is not None:
             self.steps.release(held)
         if self.needed[u]:
@@ -321,7 +322,8 @@ class Backward(Pass):
         several, shape = self.slots.pop(v), image(self.program.shapes[v])
         if not self.engine.is_plain_relu(operation):
             (view,), g, (C, h, w) = self.passed.read[number], self.written(several, shape), shape
-            out, z, q, rho = self.new(shape), view.buffer.array, operation.options["q"], self.dtype.type(operation.options["rho"])
+            out, z = self.new(shape), view.buffer.array
+            q, rho = operation.options["q"], self.dtype.type(operation.options["rho"])
             c = self.identity(C) if view.norm is None else self.passed.coefficients[view.norm, False]
             self.steps.add(pointwise.smooth, self.lanes_, 1, out.array, z, g.array, c, q, rho, self.dtype.type(1) / rho,
                            self.n, h * w, self.blocks(C))  # fmt: skip
@@ -348,8 +350,9 @@ class Backward(Pass):
             C, H, W = view.shape
             _, h, w = image(self.program.shapes[v])
             target = self.gather(u, number, self.n)
-            self.steps.add(pointwise.spread, self.lanes_, g.array, target, self.dtype.type(operation.options["scale"]), self.n,
-                           H, W, H // h, W // w, self.blocks(C), work=H * W * self.L)  # fmt: skip
+            scale = self.dtype.type(operation.options["scale"])
+            self.steps.add(pointwise.spread, self.lanes_, g.array, target, scale, self.n, H, W, H // h, W // w,
+                           self.blocks(C), work=H * W * self.L)  # fmt: skip
         self.drop(g)
 
 

@@ -1,9 +1,9 @@
 """Convolutions of any window, stride and padding: windows into columns, products by the register tile, rows out.
 
-A chunk is a few rows of answers, T pixels in whole tiles; its columns V[q][t] are depth blocks q of L numbers: (a, b, channel
-block) of an image in blocks, or L of the numbers (a, b, c) of an image as it is given, (N, C, H, W).  M[kb][t] are its
-products with packed weights P[panel][q][l][registers], a panel being two blocks of channels out, or the last one alone.
-Chunks, groups and the order of their sums depend on shapes alone, so threads change no bit.
+A chunk is a few rows of answers, T pixels in whole tiles; its columns V[q][t] are depth blocks q of L numbers: (a, b,
+channel block) of an image in blocks, or L of the numbers (a, b, c) of an image as it is given, (N, C, H, W).  M[kb][t]
+are its products with packed weights P[panel][q][l][registers], a panel being two blocks of channels out, or the last
+one alone.  Chunks, groups and the order of their sums depend on shapes alone, so threads change no bit.
 """
 
 from typing import NamedTuple
@@ -261,7 +261,8 @@ def convolve(lanes, s, source, target, P, bias, work, tid, nt):
             for u in range(ua, ub):
                 k, i = u // s.h, u % s.h
                 place = ((k * s.Kb + kb) * s.h + i) * s.w * L
-                write(lanes, target, place, s.w, work, m0 + (kb * T + (u - ua) * s.w) * L, kb * L, s.Kb * L, q0 + kb * L)
+                m = m0 + (kb * T + (u - ua) * s.w) * L
+                write(lanes, target, place, s.w, work, m, kb * L, s.Kb * L, q0 + kb * L)
 
 
 @jit
@@ -324,7 +325,7 @@ def plain_shares(lanes, s, target, M, m0, T, na, nb, source):
 
 @jit
 def weight_gradient(lanes, s, source, slopes, D, work, tid, nt):
-    """D[group][panel][q][l] = the gradient by packed weights of a group of chunks; `slopes` reads that by the answers."""
+    """D[group][panel][q][l] = the gradient by packed weights of a group of chunks; `slopes` reads the answers'."""
     L = len(lanes)
     T = (s.rows * s.w + 1) // 2 * 2
     chunks, g0 = (s.N * s.h + s.rows - 1) // s.rows, s.Q * T * L
@@ -339,7 +340,8 @@ def weight_gradient(lanes, s, source, slopes, D, work, tid, nt):
             if n % 2:
                 for block in range(s.Q + s.Kb):
                     fill(work, (block * T + n) * L, L)
-            correlate(lanes, D, group * s.Q * L * s.Kb * L, work, 0, work, g0, T, (n + 1) // 2 * 2, s.Q, 0, s.Kb, s.Kb, more)
+            d0, even = group * s.Q * L * s.Kb * L, (n + 1) // 2 * 2
+            correlate(lanes, D, d0, work, 0, work, g0, T, even, s.Q, 0, s.Kb, s.Kb, more)
             more = True
 
 
@@ -355,7 +357,7 @@ def depth_of(s, L, c, a, b):
 
 @jit
 def pack(lanes, s, V, P, turned, work, tid, nt):
-    """P of weights V (O, C, kh, kw); `turned` 1: for the input gradient, where panels are depth blocks; the rest is 0."""
+    """P of weights V (O, C, kh, kw), 0 elsewhere; `turned` 1: for the input gradient, whose panels are depth blocks."""
     L = len(lanes)
     O = len(V) // (s.C * s.kh * s.kw)
     outer, inner = (s.Q, s.Kb) if turned else (s.Kb, s.Q)  # blocks of panels, of their depth

@@ -1,8 +1,9 @@
 """The CPU engine of layers: a program's operations as few passes over memory.
 
-A convolution writes its answers raw, with the sums of a batch norm behind it; batch norm and ReLU are applied by whoever
-reads them, through a *view* of the raw answers (`forward.py`).  Backward, the mask of a ReLU and the sums of a batch norm's
-gradient go with the gradient that is written, and the batch norm's own formula with what reads it (`backward.py`).
+A convolution writes its answers raw, with the sums of a batch norm behind it; batch norm and ReLU are applied by
+whoever reads them, through a *view* of the raw answers (`forward.py`).  Backward, the mask of a ReLU and the sums of a
+batch norm's gradient go with the gradient that is written, and the batch norm's own formula with what reads it
+(`backward.py`).
 """
 
 import numpy as np
@@ -49,7 +50,8 @@ class CpuLayers:
             total = 0
             for number, operation in enumerate(self.program.operations):
                 if operation.kind in ("convolution", "linear"):
-                    C, (K, h, w) = image(self.program.shapes[operation.inputs[0]])[0], image(self.program.shapes[number + 1])
+                    C = image(self.program.shapes[operation.inputs[0]])[0]
+                    K, h, w = image(self.program.shapes[number + 1])
                     window = np.prod(self.program.parameters[operation.arrays[0]][2:], dtype=int)
                     window = 36 / 16 if self.by_tiles(number, self.is_plain(operation.inputs[0])) else window
                     Cb, Kb = -(-C // L), -(-K // L)
@@ -74,7 +76,8 @@ class CpuLayers:
         most = max(min(most, PIXELS) // w, 1)
         rows = max(range(1, min(most, n * h) + 1), key=lambda r: (r * w / (-(-r * w // ROWS) * ROWS), r))
         groups = min(self.groups(Q * Kb * L * L * itemsize), -(-n * h // rows))
-        return Shape(n, H, W, h, w, C, Cb, Kb, kh, kw, stride, padding, int(plain), Q, rows, max(PIXELS // (h * w), 1), groups)
+        images = max(PIXELS // (h * w), 1)
+        return Shape(n, H, W, h, w, C, Cb, Kb, kh, kw, stride, padding, int(plain), Q, rows, images, groups)
 
     def by_tiles(self, number: int, plain: bool) -> bool:
         """Whether Winograd's products are fewer than a direct convolution's: for 3x3 windows at stride 1, not of the
@@ -104,7 +107,8 @@ class CpuLayers:
         most = max(min(TILES, CHUNK_BYTES // (36 * (Cb + Kb) * L * itemsize)), ROWS)
         most = min(max(most // TW, 1), n * TH)
         units = max(range(1, most + 1), key=lambda r: (r * TW / (-(-r * TW // ROWS) * ROWS), r))
-        return Tiling(n, H, W, C, K, Cb, Kb, TH, TW, units, min(self.groups(36 * Cb * Kb * L * L * itemsize), -(-n * TH // units)))
+        groups = min(self.groups(36 * Cb * Kb * L * L * itemsize), -(-n * TH // units))
+        return Tiling(n, H, W, C, K, Cb, Kb, TH, TW, units, groups)
 
     def is_plain(self, v: int) -> bool:
         """Whether a convolution of the value reads images as they are given, normalised on the way."""

@@ -48,7 +48,8 @@ class Forwards(Pass):
         if end.plain:
             self.F = given.array.reshape(self.F.shape)
         else:
-            self.steps.add(pointwise.to_plain, self.lanes_, self.F.reshape(-1), end.buffer.array, n, C, h * w, self.blocks(C))
+            self.steps.add(pointwise.to_plain, self.lanes_, self.F.reshape(-1), end.buffer.array, n, C, h * w,
+                           self.blocks(C))  # fmt: skip
         self.steps.close()
         if keep:
             weakref.finalize(self, _give_back, [view.buffer for view in self.views])
@@ -167,7 +168,8 @@ class Forwards(Pass):
                            work=h * w * self.L)  # fmt: skip
         c, statistics = np.zeros(4 * K, self.dtype), np.zeros(2 * C)
         self.coefficients[number, False], self.statistics[number] = c, statistics
-        self.steps.add(pointwise.norm_coefficients, int(self.mode == TRAIN), self.no_sums if held is None else held.array,
+        sums = self.no_sums if held is None else held.array
+        self.steps.add(pointwise.norm_coefficients, int(self.mode == TRAIN), sums,
                        rows, self.n * h * w, weight, bias, mean, variance, operation.options["eps"], c, statistics,
                        each=True)  # fmt: skip
         if held is not None:
@@ -199,11 +201,12 @@ class Forwards(Pass):
         out, z, c = self.new(view.shape), view.buffer.array, self.factors(view)
         self.read[number] = [view]
         if self.engine.is_plain_relu(operation):
-            self.steps.add(pointwise.join, self.lanes_, 2, out.array, z, z, c, c, self.no_sums, self.n, h * w, self.blocks(C))
+            self.steps.add(pointwise.join, self.lanes_, 2, out.array, z, z, c, c, self.no_sums, self.n, h * w,
+                           self.blocks(C))  # fmt: skip
         else:
             q, rho = operation.options["q"], self.dtype.type(operation.options["rho"])
-            self.steps.add(pointwise.smooth, self.lanes_, 0, out.array, z, z, c, q, rho, self.dtype.type(1) / rho, self.n,
-                           h * w, self.blocks(C))  # fmt: skip
+            self.steps.add(pointwise.smooth, self.lanes_, 0, out.array, z, z, c, q, rho, self.dtype.type(1) / rho,
+                           self.n, h * w, self.blocks(C))  # fmt: skip
         return View(out, view.shape)
 
     def add(self, number, operation, *views):

@@ -70,7 +70,7 @@ class Pass:
         return np.concatenate([np.ones(K), np.zeros(K)]).astype(self.dtype)
 
     def prepare_weights(self, numbers, turned: bool) -> None:
-        """The weights of convolutions as their kernels read them, before anything else; wide layers prepare their own."""
+        """The weights of convolutions as their kernels read them, first of all; wide layers prepare their own."""
         self.prepared: dict[int, Buffer] = {}
         for number in numbers:
             operation = self.program.operations[number]
@@ -80,7 +80,8 @@ class Pass:
                 if not self.engine.is_wide(s, self.dtype.itemsize):
                     U = self.memory.take(36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L)
                     work = 9 * s.Cb * self.L**2
-                    self.steps.add(winograd.lift_weights_in, self.lanes_, s, V, U.array, int(turned), work=work, free=True)
+                    self.steps.add(winograd.lift_weights_in, self.lanes_, s, V, U.array, int(turned), work=work,
+                                   free=True)  # fmt: skip
                     self.prepared[number] = U
             else:
                 s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, plain)
@@ -97,7 +98,8 @@ class Pass:
             rows = s.Cb * self.L
             work = 6 * (4 * s.TW + 2) * self.L + 36 * (rows * 2 + winograd.PAD) * self.L
             work += max(36 * (2 * T + 1), 9 * rows) * self.L
-            self.steps.add(winograd.convolve_wide, self.lanes_, s, lifted.array, V, int(turned), target, bias, work=work)
+            self.steps.add(winograd.convolve_wide, self.lanes_, s, lifted.array, V, int(turned), target, bias,
+                           work=work)  # fmt: skip
             self.steps.release(lifted)
             return
         U = self.prepared.pop(number)

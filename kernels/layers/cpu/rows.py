@@ -1,7 +1,7 @@
 """What is done to rows of registers, L channels each: the register tile, and what is done to numbers on their way.
 
-Images lie in blocks of L channels, (N, C/L, H, W, L), so a register holds L channels of one pixel.  `lanes` is a tuple of L
-numbers: its type tells the compiler L.
+Images lie in blocks of L channels, (N, C/L, H, W, L), so a register holds L channels of one pixel.  `lanes` is a tuple
+of L numbers: its type tells the compiler L.
 
 Prologues, on what a convolution reads: 0: x   1: max(c0 x + c1, 0)   2: c0 x + c1 z + c2   3: c0 x + c1, c per channel.
 Epilogues, on what it writes, are sums of these bits:
@@ -76,11 +76,13 @@ def tile(typingctx, lanes, rows, registers, weights, C, c0, c_row, c_register, A
     L, n, m, by_weight = literal(lanes, rows, registers, weights)
 
     def codegen(context, builder, signature, args):
-        vC, vc0, vc_row, vc_register, vA, va0, va_outer, vX, vx0, vx_register, vx_outer, vdepth, vouter, vmore = args[4:]
+        vC, vc0, vc_row, vc_register, vA, va0, va_outer = args[4:11]
+        vX, vx0, vx_register, vx_outer, vdepth, vouter, vmore = args[11:]
         v = Vectors(context, builder, C, L)
         at_c, at_a, at_x = v.pointer(C, vC, vc0), v.pointer(A, vA, va0), v.pointer(X, vX, vx0)
         sums = [v.variables(m) for _ in range(n)]
-        places = [[v.at(v.row(at_c, r, vc_row), builder.mul(v.word(h), vc_register)) for h in range(m)] for r in range(n)]
+        heads = [builder.mul(v.word(h), vc_register) for h in range(m)]
+        places = [[v.at(v.row(at_c, r, vc_row), head) for head in heads] for r in range(n)]
         with builder.if_then(vmore):
             for r in range(n):
                 for h in range(m):
@@ -221,7 +223,7 @@ def add_sums(v, context, sums, vsums, places, totals):
 
 @intrinsic
 def write_row(typingctx, lanes, kind, y, y0, n, M, m0, z, z0, r, r0, o, o0, c, c0, c_step, sums, q0, q_step):
-    """y[t] = epilogue(M[t]), t < n registers of one channel block; sums (float64) at q0 and q0 + q_step; `kind` literal."""
+    """y[t] = epilogue(M[t]), t < n registers of one channel block; float64 sums at q0, q0 + q_step; literal `kind`."""
     L, epi = literal(lanes, kind)
 
     def codegen(context, builder, signature, args):
@@ -290,7 +292,7 @@ def join_row(typingctx, lanes, kind, y, a, n, z, r, c, d, c0, c_step, sums, q0, 
 
 @intrinsic
 def smooth_row(typingctx, lanes, kind, y, a, n, z, g, c, c0, c_step, q, rho, inverse):
-    """The smoothed ReLU of x = c0 z + c1: y[a + t] = sigma(x), or with kind = 1 (literal) g sigma'(x); t < n registers."""
+    """The smoothed ReLU of x = c0 z + c1: y[a + t] = sigma(x), or with kind = 1 (literal) g sigma'(x); t < n."""
     L, back = literal(lanes, kind)
 
     def codegen(context, builder, signature, args):

@@ -115,8 +115,9 @@ class Steps:
     def key(kernel, args):
         """What decides the code of a call: the kernel, its lanes, its dtypes.  Numba's own answer to the question takes
         longer than many of the kernels."""
-        return kernel, len(args[0]) if args and isinstance(args[0], tuple) else 0, *(
-            a.dtype for arg in args for a in (arg if isinstance(arg, tuple) else (arg,)) if hasattr(a, "dtype"))  # fmt: skip
+        lanes = len(args[0]) if args and isinstance(args[0], tuple) else 0
+        each = (a for arg in args for a in (arg if isinstance(arg, tuple) else (arg,)))
+        return kernel, lanes, *(a.dtype for a in each if hasattr(a, "dtype"))
 
     def _together(self, threads, scratch):
         arrivals = np.zeros(1, np.int64)

@@ -1,8 +1,8 @@
 """Winograd's F(4x4, 3x3) on rows of registers: images, weights and gradients there and back.
 
-Twelve outputs of a 3x3 window in each direction cost 6 products instead of 12: with the polynomial of the window and that
-of the inputs taken at the points 0, a, -a, b, -b and infinity (Toom 1963, Winograd 1980, Lavin & Gray 2016), a = 5/8 and
-b = 3/2, whose float32 errors are half of those of 1 and 2.  With A = a^2, B = b^2, six inputs d, three weights g and four
+In each direction four outputs of a window of three cost 6 products instead of 12: the polynomials of window and inputs
+are taken at the points 0, a, -a, b, -b and infinity (Toom 1963, Winograd 1980, Lavin & Gray 2016), a = 5/8 and b = 3/2,
+whose float32 errors are half of those of 1 and 2.  With A = a^2, B = b^2, six inputs d, three weights g and four
 outputs y are transformed by
 
     B^T d:  AB d0 - (A + B) d2 + d4,   (d4 - B d2) +- a (d3 - B d1),   (d4 - A d2) +- b (d3 - A d1),
@@ -82,8 +82,8 @@ def lower_weights(v, u):
 # ------------------------------------------------------------------ images in
 @intrinsic
 def lift_down(typingctx, lanes, kind, count, S, s_row, x, place, z, c, c0, c_step, y0, H, W):
-    """S[i][1 + j] = sum over r of T[i, r] prologue(x[y0 + r, j]), j < W, of one channel block of an image at `place`; rows
-    outside are 0.  count = 6 (literal): T = B^T on six rows; 4: T = A on four, at S[i][j]."""
+    """S[i][1 + j] = sum over r of T[i, r] prologue(x[y0 + r, j]), j < W, of one channel block of an image at `place`;
+    rows outside are 0.  count = 6 (literal): T = B^T on six rows; 4: T = A on four, at S[i][j]."""
     L, pro, rows = literal(lanes, kind, count)
 
     def codegen(context, builder, signature, args):

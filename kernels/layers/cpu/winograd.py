@@ -1,8 +1,8 @@
 """Convolutions of 3x3 windows at stride 1 by Winograd's F(4x4, 3x3): tiles lifted, 36 products each, tiles lowered.
 
-A unit is a row of tiles of one image, a chunk is some units: V[p][cb][t] are the lifted inputs of product p, M[p][kb][t]
-the products with the lifted weights U[p], packed as those of a direct convolution; all of a chunk stays in the cache.
-The input gradient is the same kernel with weights turned by 180 degrees and channels in and out exchanged.
+A unit is a row of tiles of one image, a chunk is some units: V[p][cb][t] are the lifted inputs of product p,
+M[p][kb][t] the products with the lifted weights U[p], packed as those of a direct convolution; all of a chunk stays in
+the cache.  The input gradient is the same kernel with weights turned by 180 degrees and channels in and out exchanged.
 """
 
 from typing import NamedTuple
@@ -128,35 +128,29 @@ def convolve_tiles(lanes, s, source, target, U, bias, work, tid, nt):
 
 
 @jit
-def weight_gradient_tiles(lanes, s, source, slopes, D, splits, work, tid, nt):
-    """D[group][p] = the gradient by lifted weights of a group of chunks; an item is one of `splits` parts of the channels
-    out of a group."""
+def weight_gradient_tiles(lanes, s, source, slopes, D, work, tid, nt):
+    """D[group][p] = the gradient by lifted weights of a group of chunks."""
     L = len(lanes)
     T = (s.units * s.TW + 1) // 2 * 2
     chunks, d_product = (s.N * s.TH + s.units - 1) // s.units, s.Cb * L * s.Kb * L + PAD * L
-    panels = (s.Kb + 1) // 2
-    v0, v_product = 6 * (4 * s.TW + 2) * L, (s.Cb * T + 1) * L
+    v0, v_product, g_product = 6 * (4 * s.TW + 2) * L, (s.Cb * T + 1) * L, (s.Kb * T + 1) * L
     g0, S = v0 + 36 * v_product, work[: 6 * (4 * s.TW + 2) * L]
-    items = s.groups * splits
-    for item in range(items * tid // nt, items * (tid + 1) // nt):
-        group, split = item // splits, item % splits
-        k0, k1 = 2 * (panels * split // splits), min(s.Kb, 2 * (panels * (split + 1) // splits))
-        g_product = ((k1 - k0) * T + 1) * L
+    for group in range(s.groups * tid // nt, s.groups * (tid + 1) // nt):
         more = False
         for chunk in range(chunks * group // s.groups, chunks * (group + 1) // s.groups):
             ua = chunk * s.units
             ub = min(ua + s.units, s.N * s.TH)
             n = (ub - ua) * s.TW
             lift(lanes, s, 6, source, s.Cb, 0, s.Cb, work, v0, v_product, T, S, ua, ub)
-            lift(lanes, s, 4, slopes, s.Kb, k0, k1, work, g0, g_product, T, S, ua, ub)
+            lift(lanes, s, 4, slopes, s.Kb, 0, s.Kb, work, g0, g_product, T, S, ua, ub)
             for p in range(36):
                 if n % 2:
                     for cb in range(s.Cb):
                         fill(work, v0 + p * v_product + (cb * T + n) * L, L)
-                    for kb in range(k1 - k0):
+                    for kb in range(s.Kb):
                         fill(work, g0 + p * g_product + (kb * T + n) * L, L)
                 correlate(lanes, D, (group * 36 + p) * d_product, work, v0 + p * v_product, work, g0 + p * g_product, T,
-                          (n + 1) // 2 * 2, s.Cb, k0, k1, s.Kb, more)  # fmt: skip
+                          (n + 1) // 2 * 2, s.Cb, 0, s.Kb, s.Kb, more)  # fmt: skip
             more = True
 
 
