@@ -9,6 +9,8 @@ from . import common
 def add_arguments(parser):
     common.add_config(parser)
     parser.add_argument("--plan", action="store_true", help="what the engine would do for this configuration")
+    parser.add_argument("--network", metavar="FILE", help="a network of layers: which kernel each of its layers has")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="its images in a pass (default 128)")
     common.add_output(parser)
 
 
@@ -52,5 +54,13 @@ def run(args) -> int:
         plan = net.engine.plan(net.weights, net.prepare(*net.check(data.X, data.y)))
         document["plan"] = {"seeds": config.n_seeds, "backend": config.backend, "choices": dict(plan)}
         parts.append(f"Plan for {config.n_seeds} seeds:\n" + common.table(("choice", config.backend), plan))
+    if args.network:
+        from ..images.exchange import load
+
+        net = load(args.network)
+        rows, size = net.plan(args.batch), net.memory(args.batch)
+        document["network"] = {"images": args.batch, "bytes": size, "kernels": dict(rows)}
+        about = f"{net!r}, {args.batch} images: some {size / 2**20:.3g} MiB for a step of training"
+        parts.append(about + "\n" + common.table(("layer", "kernel"), rows))
     common.show(args, document, *parts)
     return 0

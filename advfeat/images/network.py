@@ -97,6 +97,10 @@ class Network(Model):
         """How many numbers training moves."""
         return sum(int(np.prod(shape)) for shape in self.program.parameters.values())
 
+    def plan(self, n: int) -> list[tuple[str, str]]:
+        """Which kernel each layer has in a pass over n images: rows (layer, kernel)."""
+        return self.engine.plan(checks.integer("n", n, 1), self.dtype.itemsize)
+
     def memory(self, n: int, mode: str = TRAIN, gradient: bool = True) -> int:
         """About how many bytes a pass over n images takes beside weights and images, with or without its gradient.
 

@@ -11,12 +11,18 @@ SMALLEST = 2**15  # numbers that are worth the threads
 @jit
 def _descend(w, g, v, lr, momentum, decay, nesterov, tid, nt):
     """v <- momentum v + (g + decay w); w <- w - lr v, or with `nesterov` w - lr (g + decay w + momentum v)."""
-    n = len(w)
-    for i in range(n * tid // nt, n * (tid + 1) // nt):
-        slope = g[i] + decay * w[i] if decay != 0 else g[i]
-        move = momentum * v[i] + slope
-        v[i] = move
-        w[i] = w[i] - lr * (slope + momentum * move if nesterov else move)
+    first, last = len(w) * tid // nt, len(w) * (tid + 1) // nt
+    if decay != 0:
+        for i in range(first, last):
+            slope = g[i] + decay * w[i]
+            move = momentum * v[i] + slope
+            v[i] = move
+            w[i] = w[i] - lr * (slope + momentum * move if nesterov else move)
+    else:
+        for i in range(first, last):
+            move = momentum * v[i] + g[i]
+            v[i] = move
+            w[i] = w[i] - lr * (g[i] + momentum * move if nesterov else move)
 
 
 def descend(w, g, v, lr, momentum, decay, nesterov) -> bool:

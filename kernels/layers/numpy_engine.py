@@ -153,6 +153,10 @@ class NumpyLayers:
         return {name: g.astype(weight.dtype, copy=False) for name, g in zip(operation.arrays, found)}
 
     # -------------------------------------------------------------- sizes
+    def plan(self, n: int, itemsize: int) -> list[tuple[str, str]]:
+        """How a pass over n images would work: rows (layer, kernel)."""
+        return [("all", "NumPy's matrix products on windows, and its functions, one operation at a time")]
+
     def memory(self, n: int, itemsize: int, keep: bool) -> int:
         """About how many bytes a pass over n images takes beside images and arrays, with `keep` back as well."""
         sizes, work = [int(np.prod(shape)) for shape in self.program.shapes], 0

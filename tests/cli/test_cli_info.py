@@ -10,6 +10,8 @@ from cli_runs import TINY
 
 import advfeat
 from advfeat.cli import main
+from advfeat.images import WideResNet
+from advfeat.images.exchange import save
 
 
 def test_info_names_engines_and_versions(capsys):
@@ -80,3 +82,19 @@ def test_info_plans_given_weights(tmp_path, capsys):
     np.savez(file, W=np.zeros((3, 4, 13)))
     assert main(["info", "--plan", *TINY, "--weights", str(file)]) == 2
     assert "weights have shape (3, 4, 13)" in capsys.readouterr().err
+
+
+def test_info_names_the_kernel_of_each_layer(tmp_path, capsys):
+    file = tmp_path / "net.npz"
+    save(WideResNet(10, 2, (3, 8, 8)), file)
+    assert main(["info", "--network", str(file), "--batch", "16", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["network"]
+    kernels = found["kernels"]
+    assert found["images"] == 16
+    assert kernels["conv1"].startswith("direct, 3 x 3 at stride 1")
+    assert kernels["block1.layer.0.conv2"].startswith("Winograd F(4x4, 3x3)")
+    assert kernels["block2.layer.0.conv1"].startswith("direct, 3 x 3 at stride 2")
+    assert kernels["block2.layer.0.bn1"] == "in what reads it"
+    assert not any("numpy" in kernel.lower() for kernel in kernels.values())
+    assert main(["info", "--network", str(file), "--batch", "0"]) == 2
+    assert "n = 0: must be an integer >= 1" in capsys.readouterr().err

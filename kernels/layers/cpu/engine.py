@@ -136,6 +136,36 @@ class CpuLayers:
             total, largest = total + size, max(largest, size)
         return n * itemsize * (total + 4 * largest if keep else 4 * largest)
 
+    def plan(self, n: int, itemsize: int) -> list[tuple[str, str]]:
+        """How a pass over n images would work: rows (layer, kernel), every choice a function of the shapes."""
+        L, rows = self.lanes(itemsize), []
+        rows.append(("blocks", f"{L} channels in a register of {8 * L * itemsize} bits"))
+        for number, operation in enumerate(self.program.operations):
+            name = operation.arrays[0].rpartition(".")[0] if operation.arrays else f"{operation.kind} {number}"
+            plain = self.is_plain(operation.inputs[0])
+            if operation.kind in ("convolution", "linear") and not self.by_tiles(number, plain):
+                s = self.shape(number, n, L, itemsize, plain)
+                about = f"direct, {s.kh} x {s.kw} at stride {s.stride}, {s.rows} rows of {s.w} pixels a chunk"
+                rows.append((name, about + ", of the images as they are given" * plain))
+            elif operation.kind == "convolution":
+                s = self.tiling(number, n, L, itemsize, False)
+                wide = self.is_wide(s, itemsize)
+                chunk = "all tiles at once, panels of channels" if wide else f"{s.units} rows of {s.TW} tiles a chunk"
+                rows.append((name, f"Winograd F(4x4, 3x3), {chunk}"))
+            elif operation.kind in ("batch_norm", "normalise"):
+                rows.append((name, "in what reads it"))
+            elif operation.kind == "relu":
+                smooth = "smooth" if operation.options["q"] > 1 else "join"
+                joined, normed = self.is_joined(operation.inputs[0]), self.reads_norm(operation.inputs[0])
+                fused = self.is_plain_relu(operation) and (joined or normed)
+                rows.append((name, "with the sum" if joined and fused else "in what reads it" if fused else smooth))
+            else:
+                rows.append((name, {"add": "join", "sum_pool": "pool"}[operation.kind]))
+        return rows
+
+    def reads_norm(self, v: int) -> bool:
+        return v > 0 and self.program.operations[v - 1].kind in ("batch_norm", "normalise")
+
     # -------------------------------------------------------------- the passes
     def forward(self, arrays, X, mode, last=None, keep=False) -> Passed:
         last = self.program.logits if last is None else last
