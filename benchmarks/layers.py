@@ -3,10 +3,10 @@
     python benchmarks/layers.py [CASE ...] [--peers NAME ...] [--rounds N] [--threads N] [--json FILE]
 
 Every contender has the same weights and batch, and all take turns, each after a step that is not timed; the table shows
-medians, GFLOP/s of the direct algorithm (2 per multiply-add; 3 passes of training, 2 of an attack), their share of this
-machine's multiply-add peak, and the ratio to the best peer.  Needs the extras "test" (PyTorch) and "bench" (JAX).
-Leave the machine alone meanwhile; unset OPENBLAS_CORETYPE.  `ADVFEAT_VECTOR_BITS=256 ONEDNN_MAX_CPU_ISA=AVX2` holds both
-sides to AVX2.
+medians, GFLOP/s of the direct algorithm (2 per multiply-add; 3 passes of training, 2 of an attack), their share of the
+multiply-add peak, and the ratio to the best peer.  Needs the extras "test" (PyTorch) and "bench" (JAX).
+Leave the machine alone meanwhile, unset OPENBLAS_CORETYPE.  `ADVFEAT_VECTOR_BITS=256 ONEDNN_MAX_CPU_ISA=AVX2` holds
+both sides to AVX2.
 """
 
 import argparse
