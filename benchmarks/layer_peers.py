@@ -29,7 +29,7 @@ class Ours:
 
         self.net, self.X, self.y = net.copy(), X, y
         self.optimiser = SGD(np.array([RATE]), MOMENTUM, DECAY)
-        self.C = lambda F: formulas.objective_gradient(F[0], y, CROSS_ENTROPY)[None]
+        self.C = lambda F, some: formulas.objective_gradient(F[0], y[some], CROSS_ENTROPY)[None]
 
     def train(self):
         _, gradients = self.net.loss_and_grad(self.X, self.y)

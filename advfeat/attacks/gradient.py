@@ -86,7 +86,7 @@ def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int, s
     moved = clean if start is None else moved_by(start)
     for _ in range(n_steps):
         batch = model.prepare(as_samples(moved, X.shape[2:], model.patch_axis), y)
-        _, g = model.logits_and_pull_back_of(batch, lambda F: objectives.gradient(objective, F, y))
+        _, g = model.logits_and_pull_back_of(batch, lambda F, some: objectives.gradient(objective, F, y[:, some]))
         g = as_patches(g, model.patch_axis)
         moved = moved_by(moved - clean + rate * (ball.steepest(g, norm) if steepest else g))
     return as_samples(moved, X.shape[2:], model.patch_axis)

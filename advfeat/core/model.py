@@ -201,9 +201,12 @@ class Model(ABC):
         return out[None]
 
     def logits_and_pull_back_of(self, batch, coefficients):
-        """F of a prepared batch and `pull_back_of` C = coefficients(F); in one pass where a model can."""
+        """F of a prepared batch, and `pull_back_of` what `coefficients` makes of it; in one pass where a model can.
+
+        coefficients(F (R, n, k), samples) returns C for a slice of the samples, whose logits alone it gets.
+        """
         F = self.logits_of(batch)
-        return F, self.pull_back_of(batch, coefficients(F))
+        return F, self.pull_back_of(batch, coefficients(F, slice(None)))
 
     def drop_runs_axis(self, values):
         """Values with a leading axis of runs, without it where the model is not a batch."""

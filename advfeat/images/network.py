@@ -168,7 +168,12 @@ class Network(Model):
         return out
 
     def logits_and_pull_back_of(self, batch, coefficients):
-        if not batch.active.all() or len(self._parts(batch.X[0], EVALUATE, True)) > 1:
+        if not batch.active.all():
+            return super().logits_and_pull_back_of(batch, coefficients)
+        self.reserve(len(batch.X[0]), EVALUATE, True)
+        if found := self.engine.apart(self._arrays, batch.X[0], coefficients=coefficients):
+            return found[0].astype(np.float64)[None], found[1][None]
+        if self._part(batch.X.shape[1], EVALUATE, True) < batch.X.shape[1]:
             return super().logits_and_pull_back_of(batch, coefficients)
         return self._at_once(batch.X[0], EVALUATE, coefficients)[:2]
 
@@ -262,12 +267,18 @@ class Network(Model):
     def _value(self, X, mode, last) -> np.ndarray:
         """The value `last` of checked images (N, C, H, W)."""
         parts = self._parts(X, mode, False)
+        if mode == EVALUATE and (found := self.engine.apart(self._arrays, X, last)):
+            return found[0]
         return np.concatenate([self.engine.forward(self._arrays, X[p], mode, last).values[-1] for p in parts])
 
     def _pulled(self, X, C, mode, last, inputs=True, parameters=False):
         """(d/dX, d/d parameters) of sum C times the value `last`."""
-        images, total = [], {}
-        for part in self._parts(X, mode, True):
+        images, total, parts = [], {}, self._parts(X, mode, True)
+        if mode == EVALUATE and inputs and not parameters:
+            found = self.engine.apart(self._arrays, X, last, lambda F, some: C[None, some])
+            if found:
+                return found[1], {}
+        for part in parts:
             passed = self.engine.forward(self._arrays, X[part], mode, last, keep=True)
             C_part = C[part].astype(self.dtype, copy=False)
             dX, found = self.engine.backward(self._arrays, passed, C_part, inputs, parameters)
@@ -281,7 +292,7 @@ class Network(Model):
         passed = self.engine.forward(self._arrays, X, mode, keep=coefficients is not None)
         F, dX = passed.values[-1].astype(np.float64)[None], None
         if coefficients is not None:
-            C = np.asarray(coefficients(F)[0], self.dtype)
+            C = np.asarray(coefficients(F, slice(None))[0], self.dtype)
             dX = self.engine.backward(self._arrays, passed, C, parameters=False)[0][None]
         return F, dX, passed.statistics
 
@@ -325,7 +336,7 @@ class InTraining(Network):
         return self._masked(batch, None)[0]
 
     def pull_back_of(self, batch, C):
-        return self._masked(batch, lambda F: C, updates=False)[1]
+        return self._masked(batch, lambda F, some: C[:, some], updates=False)[1]
 
     def logits_and_pull_back_of(self, batch, coefficients):
         return self._masked(batch, coefficients)

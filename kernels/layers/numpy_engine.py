@@ -90,6 +90,10 @@ class NumpyLayers:
                     gradients[v] = gradients[v] + pulled if v in gradients else pulled
         return gradients.get(0), found
 
+    def apart(self, arrays, X, last=None, coefficients=None):
+        """Whole passes of images by themselves: this engine has none."""
+        return None
+
     running_statistics = staticmethod(formulas.running_statistics)
 
     # -------------------------------------------------------------- one operation

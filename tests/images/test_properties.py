@@ -102,7 +102,7 @@ def test_a_network_in_a_mode_answers_as_its_argument_says(mode):
     np.testing.assert_array_equal(view.logits(X), net.logits(X, mode))
     np.testing.assert_array_equal(view.pull_back(X, C), net.pull_back(X, C, mode))
     batch = view.prepare(*view.check(X, y), np.array([[True, False, True]]))
-    F, g = view.logits_and_pull_back_of(batch, lambda F: C[None])
+    F, g = view.logits_and_pull_back_of(batch, lambda F, some: C[None, some])
     assert np.isnan(F[0, 1]).all()
     assert not g[0, 1].any()
     for answer in (F, view.logits_of(batch)):

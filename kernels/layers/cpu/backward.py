@@ -47,8 +47,8 @@ class Ending:
 class Backward(Pass):
     """The plan of a pass back from the gradient G by the last value of a plan forward, run any number of times."""
 
-    def __init__(self, forward, inputs, parameters):
-        super().__init__(forward.engine, forward.arrays, forward.n, forward.dtype)
+    def __init__(self, forward, inputs, parameters, **own):
+        super().__init__(forward.engine, forward.arrays, forward.n, forward.dtype, **own)
         self.passed, self.inputs, self.parameters, self.last = forward, inputs, parameters, forward.last
         self.needed = self.program.needed(inputs, parameters)
         self.slots: dict[int, list] = {}

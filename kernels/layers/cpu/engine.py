@@ -8,9 +8,11 @@ batch norm's gradient go with the gradient that is written, and the batch norm's
 
 import numpy as np
 
+from ...cpu.engine import get_num_threads
 from ...cpu.vectors import VECTOR_BYTES
 from ..formulas import running_statistics
 from ..program import Operation, Program
+from .apart import Apart
 from .backward import Backward
 from .direct import Shape
 from .forward import Forwards
@@ -34,7 +36,7 @@ class CpuLayers:
     running_statistics = staticmethod(running_statistics)
 
     def __init__(self, program: Program):
-        self.program, self.pools, self.scratch, self.plans = program, {}, {}, {}
+        self.program, self.pools, self.scratch, self.plans, self.parts = program, {}, {}, {}, {}
         self.consumers = [[] for _ in program.shapes]
         for number, operation in enumerate(program.operations):
             for v in operation.inputs:
@@ -182,6 +184,27 @@ class CpuLayers:
         if key not in plans:
             plans[key] = Backward(passed.plan, inputs, parameters)
         return plans[key].run_on(G)
+
+    def apart(self, arrays, X, last=None, coefficients=None):
+        """(values, dJ/dX or None) of images by themselves, in evaluation mode: every thread takes its own through the
+        whole network.  The gradient is that of J with dJ/dF = coefficients(F (1, n, k) float64, slice of the images).
+
+        None where a layer is so wide that its weights are better read once for all images, or images are few.
+        """
+        last, dtype = self.program.logits if last is None else last, X.dtype
+        if len(X) < 2 * get_num_threads() or get_num_threads() < 2 or self.has_wide(dtype.itemsize):
+            return None
+        key = dtype, last, coefficients is not None
+        plans = self.parts.get(key)
+        if plans is None or not plans.is_for(arrays):
+            plans = self.parts[key] = Apart(self, dict(arrays), dtype, last, coefficients is not None)
+        return plans.run(X, coefficients)
+
+    def has_wide(self, itemsize: int) -> bool:
+        L = self.lanes(itemsize)
+        numbers = [i for i, one in enumerate(self.program.operations) if one.kind == "convolution"]
+        tiled = [i for i in numbers if self.by_tiles(i, self.is_plain(self.program.operations[i].inputs[0]))]
+        return any(self.is_wide(self.tiling(i, 1, L, itemsize, False), itemsize) for i in tiled)
 
     def pool(self, dtype) -> Memory:
         return self.pools.setdefault(np.dtype(dtype), Memory(dtype))

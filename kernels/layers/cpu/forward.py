@@ -24,8 +24,8 @@ class Forwards(Pass):
     statistics : operation -> mean and biased variance (2 C,) of a batch norm
     """
 
-    def __init__(self, engine, arrays, n, dtype, mode, last, keep):
-        super().__init__(engine, arrays, n, dtype)
+    def __init__(self, engine, arrays, n, dtype, mode, last, keep, **own):
+        super().__init__(engine, arrays, n, dtype, **own)
         self.mode, self.keep, self.last = mode, keep, last
         self.read, self.coefficients, self.statistics, self.backs = {}, {}, {}, {}
         self.biases: list[tuple] = []  # with 0 behind the last channel, and as they are

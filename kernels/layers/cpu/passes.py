@@ -8,7 +8,7 @@ import numpy as np
 from . import direct, winograd
 from .direct import Reading
 from .rows import ROWS
-from .team import Buffer, Steps
+from .team import Buffer, Memory, Steps
 from .winograd import Tiling
 
 
@@ -42,11 +42,14 @@ def image(shape) -> tuple[int, int, int]:
 class Pass:
     """What both ways share: steps, memory, shapes."""
 
-    def __init__(self, engine, arrays, n: int, dtype):
+    def __init__(self, engine, arrays, n: int, dtype, memory=None, given=None):
+        """`memory` and the prepared weights `given`: where they are not those of the engine and of this pass."""
         self.engine, self.program, self.arrays, self.n, self.dtype = engine, engine.program, arrays, n, np.dtype(dtype)
         self.L = engine.lanes(self.dtype.itemsize)
         self.lanes_ = (0,) * self.L
-        self.steps, self.memory, self.sums_memory = Steps(), engine.pool(dtype), engine.pool(np.float64)
+        self.steps, self.memory = Steps(), engine.pool(dtype) if memory is None else memory
+        self.sums_memory = engine.pool(np.float64) if memory is None else Memory(np.float64)
+        self.given, self.own = given, None
 
     @cached_property
     def nothing(self):
@@ -72,6 +75,9 @@ class Pass:
     def prepare_weights(self, numbers, turned: bool) -> None:
         """The weights of convolutions as their kernels read them, first of all; wide layers prepare their own."""
         self.prepared: dict[int, Buffer] = {}
+        if self.given is not None:
+            self.prepared = {number: self.given[number].held() for number in numbers if number in self.given}
+            return
         for number in numbers:
             operation = self.program.operations[number]
             V, plain = self.arrays[operation.arrays[0]].reshape(-1), self.engine.is_plain(operation.inputs[0])
@@ -131,4 +137,7 @@ class Pass:
         return Reading(1 if view.relu else 3, x, x, coefficients[view.norm, False])
 
     def run(self):
+        if self.own is not None:  # a thread's own plan
+            self.steps.alone(self.own)
+            return
         self.steps.run(self.dtype, self.engine.scratch.setdefault(self.dtype, {}))

@@ -84,23 +84,32 @@ class Steps:
         if self.entries is not None:
             self.entries[number] = self.entries[number][0], args, each, waits
 
+    def compile(self, scratch) -> None:
+        """Find or compile all kernels, which works through the calls once."""
+        if self.entries is None and not self._find():
+            with light_optimisation():  # compiled by one thread, at the level that the tiles need
+                for kernel, args, *_ in self.calls:
+                    if kernel is not None:
+                        key, args = self.key(kernel, args), (*args, scratch, 0, 1)
+                        kernel(*args)
+                        _entries[key] = kernel.overloads[tuple(map(typeof, args))].entry_point
+            self._find()
+
+    def alone(self, scratch) -> None:
+        """All calls by this thread."""
+        for kernel, args, *_ in self.entries:
+            if kernel is not None:
+                kernel(*args, scratch, 0, 1)
+
     def run(self, dtype, scratch: dict) -> None:
         threads = patch_engine.get_num_threads()
         with patch_engine._team:
             for t in range(threads):
                 if t not in scratch or len(scratch[t]) < self.work:
                     scratch[t] = lines(self.work, dtype)
-            if self.entries is None and not self._find():
-                with light_optimisation():  # compiled by one thread, at the level that the tiles need
-                    for kernel, args, *_ in self.calls:
-                        if kernel is not None:
-                            key, args = self.key(kernel, args), (*args, scratch[0], 0, 1)
-                            kernel(*args)
-                            _entries[key] = kernel.overloads[tuple(map(typeof, args))].entry_point
-            elif threads == 1:
-                for kernel, args, *_ in self.entries:
-                    if kernel is not None:
-                        kernel(*args, scratch[0], 0, 1)
+            self.compile(scratch[0])
+            if threads == 1:
+                self.alone(scratch[0])
             else:
                 self._together(threads, scratch)
 
