@@ -1,6 +1,7 @@
 """The CPU engine of layers beside the reference: any network, any number of threads, the same bits again."""
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -186,6 +187,22 @@ def test_a_pass_that_is_not_yet_pulled_back_is_not_overwritten():
         np.testing.assert_allclose(dX, theirs, rtol=0, atol=1e-11 * np.abs(theirs).max())
 
 
+def test_several_threads_of_python_ask_at_once():
+    net, rng = ConvNet(4, (1, 9, 9)), np.random.default_rng(2)
+    batches = rng.random((6, 20, 1, 9, 9)).astype(np.float32)
+    C = np.ones((20, 10))
+
+    def ask(X):
+        return net.logits(X, "train"), net.pull_back(X, C), net.pull_back(X, C, "train"), net.logits(X)
+
+    alone = [ask(X) for X in batches]
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(5):
+            for one, other in zip(alone, pool.map(ask, batches)):
+                for a, b in zip(one, other):
+                    np.testing.assert_array_equal(a, b)
+
+
 def test_other_weights_are_seen():
     """A plan reads the arrays themselves: what training changes in place, and others when they are given."""
     net = ConvNet(4, (1, 9, 9), dtype="float64")
@@ -198,15 +215,15 @@ def test_other_weights_are_seen():
     np.testing.assert_allclose(F, 2 * (before + 1), rtol=1e-12)
 
 
-def test_memory_comes_back():
+def test_memory_comes_back(monkeypatch):
+    """Of plans that are too large to be kept."""
+    monkeypatch.setattr("advfeat.kernels.layers.cpu.engine.PLAN_BYTES", 0)
     net = ConvNet(8, (3, 33, 33))
     X, y = np.zeros((40, 3, 33, 33), np.float32), np.zeros(40, int)
-    net.engine.plans = {}
     pool = net.engine.pool(np.float32)
 
     def all_of_it():
         net.loss_and_grad(X, y)
-        net.engine.plans = {}
         gc.collect()
         return sum(len(a) for several in pool.free.values() for a in several)
 

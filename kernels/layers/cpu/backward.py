@@ -60,7 +60,7 @@ class Backward(Pass):
                               and self.needed[one.inputs[0]]], True)  # fmt: skip
         C, h, w = image(self.program.shapes[self.last])
         start, self.G = self.new((C, h, w)), np.empty(self.n * C * h * w, self.dtype)
-        self.steps.add(pointwise.to_blocks, self.lanes_, start.array, self.G, self.n, C, h * w, self.blocks(C))
+        self.steps.add(pointwise.to_blocks, self.lanes, start.array, self.G, self.n, C, h * w, self.blocks(C))
         self.slots[self.last] = [start]
         for number in reversed(range(self.last)):
             if number + 1 in self.slots:
@@ -70,7 +70,7 @@ class Backward(Pass):
             g, shape = self.written(self.slots.pop(0), image(self.program.shapes[0])), image(self.program.shapes[0])
             self.plain.append(np.empty(self.n * int(np.prod(shape)), self.dtype))
             C, h, w = shape
-            self.steps.add(pointwise.to_plain, self.lanes_, self.plain[-1], g.array, self.n, C, h * w, self.blocks(C))
+            self.steps.add(pointwise.to_plain, self.lanes, self.plain[-1], g.array, self.n, C, h * w, self.blocks(C))
             self.drop(g)
         self.steps.close()
         self.passed = None  # which holds this plan
@@ -126,7 +126,7 @@ class Backward(Pass):
         out = self.new(shape)
         C, h, w = shape
         target, _ = self.target(out, other, ending, self.n, C)
-        self.steps.add(pointwise.finish, self.lanes_, self.reading_of(source), target, self.n, h * w, self.blocks(C),
+        self.steps.add(pointwise.finish, self.lanes, self.reading_of(source), target, self.n, h * w, self.blocks(C),
                        work=h * w * self.L)  # fmt: skip
         self.drop(source)
         if other is not None:
@@ -218,7 +218,7 @@ class Backward(Pass):
                 self.plain.append(dX)
             else:
                 target = self.gather(u, number, -(-s.N // s.images))
-            self.steps.add(direct.input_gradient, self.lanes_, s, slopes, target, P.array, work=work)
+            self.steps.add(direct.input_gradient, self.lanes, s, slopes, target, P.array, work=work)
             self.steps.release(P)
         self.drop(g)
 
@@ -244,9 +244,9 @@ class Backward(Pass):
         D = self.memory.take(s.groups * 36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L)
         T = -(-s.units * s.TW // 2) * 2
         work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
-        self.steps.add(winograd.weight_gradient_tiles, self.lanes_, s, source, slopes, D.array, work=work)
+        self.steps.add(winograd.weight_gradient_tiles, self.lanes, s, source, slopes, D.array, work=work)
         V = self.output(name, 3)
-        self.steps.add(winograd.lower_weights_out, self.lanes_, s, D.array, V, work=9 * s.Cb * self.L**2, free=True)
+        self.steps.add(winograd.lower_weights_out, self.lanes, s, D.array, V, work=9 * s.Cb * self.L**2, free=True)
         self.steps.release(D)
 
     def wide_weight_gradient(self, s, source, slopes, name):
@@ -255,7 +255,7 @@ class Backward(Pass):
         rows = s.Cb * self.L
         work = 36 * (rows * 2 + winograd.PAD) * self.L + 9 * rows * self.L
         V = self.output(name, 4)
-        self.steps.add(winograd.weight_gradient_wide, self.lanes_, s, x.array, g.array, V, work=work, free=True)
+        self.steps.add(winograd.weight_gradient_wide, self.lanes, s, x.array, g.array, V, work=work, free=True)
         self.steps.release(x)
         self.steps.release(g)
 
@@ -264,8 +264,8 @@ class Backward(Pass):
         D = self.memory.take(s.groups * size)
         T = -(-s.rows * s.w // 2) * 2
         source = self.reading(view, self.passed.coefficients)
-        self.steps.add(direct.weight_gradient, self.lanes_, s, source, slopes, D.array, work=(s.Q + s.Kb) * T * self.L)
-        self.steps.add(direct.unpack, self.lanes_, s, D.array, self.output(operation.arrays[0], 3), free=True)
+        self.steps.add(direct.weight_gradient, self.lanes, s, source, slopes, D.array, work=(s.Q + s.Kb) * T * self.L)
+        self.steps.add(direct.unpack, self.lanes, s, D.array, self.output(operation.arrays[0], 3), free=True)
         self.steps.release(D)
         self.bias_gradient(operation, slopes, shape)
 
@@ -275,7 +275,7 @@ class Backward(Pass):
             C, h, w = shape
             out, sums = self.new(shape), np.zeros(self.n * 2 * self.blocks(C) * self.L)
             target = Writing(SUMS, out.array, out.array, out.array, out.array, self.nothing, sums)
-            self.steps.add(pointwise.finish, self.lanes_, slopes, target, self.n, h * w, self.blocks(C),
+            self.steps.add(pointwise.finish, self.lanes, slopes, target, self.n, h * w, self.blocks(C),
                            work=h * w * self.L)  # fmt: skip
             self.drop(out)
             rows = sums.reshape(self.n, 2, -1)[:, 0, :C]
@@ -292,7 +292,7 @@ class Backward(Pass):
         if summed is not g and wanted:
             held, rows = self.sums_memory.take(self.n * 2 * self.blocks(C) * self.L), self.n
             y = g.array  # every number is written as it is
-            self.steps.add(pointwise.finish, self.lanes_, Reading(0, y, y, self.nothing),
+            self.steps.add(pointwise.finish, self.lanes, Reading(0, y, y, self.nothing),
                            Writing(NORM, y, z, y, y, c, held.array), self.n, h * w, self.blocks(C),
                            work=h * w * self.L)  # fmt: skip
         weight, statistics = self.arrays[operation.arrays[0]], self.passed.statistics[number]
@@ -325,7 +325,7 @@ class Backward(Pass):
             out, z = self.new(shape), view.buffer.array
             q, rho = operation.options["q"], self.dtype.type(operation.options["rho"])
             c = self.identity(C) if view.norm is None else self.passed.coefficients[view.norm, False]
-            self.steps.add(pointwise.smooth, self.lanes_, 1, out.array, z, g.array, c, q, rho, self.dtype.type(1) / rho,
+            self.steps.add(pointwise.smooth, self.lanes, 1, out.array, z, g.array, c, q, rho, self.dtype.type(1) / rho,
                            self.n, h * w, self.blocks(C))  # fmt: skip
             self.drop(g)
             self.pass_on(out, u)
@@ -351,7 +351,7 @@ class Backward(Pass):
             _, h, w = image(self.program.shapes[v])
             target = self.gather(u, number, self.n)
             scale = self.dtype.type(operation.options["scale"])
-            self.steps.add(pointwise.spread, self.lanes_, g.array, target, scale, self.n, H, W, H // h, W // w,
+            self.steps.add(pointwise.spread, self.lanes, g.array, target, scale, self.n, H, W, H // h, W // w,
                            self.blocks(C), work=H * W * self.L)  # fmt: skip
         self.drop(g)
 

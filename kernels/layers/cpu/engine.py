@@ -8,7 +8,7 @@ batch norm's gradient go with the gradient that is written, and the batch norm's
 
 import numpy as np
 
-from ...cpu.engine import get_num_threads
+from ...cpu import engine as patch_engine
 from ...cpu.vectors import VECTOR_BYTES
 from ..formulas import running_statistics
 from ..program import Operation, Program
@@ -172,18 +172,27 @@ class CpuLayers:
     def forward(self, arrays, X, mode, last=None, keep=False) -> Passed:
         last = self.program.logits if last is None else last
         key = len(X), X.dtype, mode, last, keep
-        plan = self.plans.get(key)
-        if plan is None or not plan.is_for(arrays):
-            plan = Forwards(self, arrays, len(X), X.dtype, mode, last, keep)
-            if self.memory(len(X), X.dtype.itemsize, keep) <= PLAN_BYTES:
-                self.plans = dict([*self.plans.items()][-PLANS:]) | {key: plan}
-        return plan.run_on(X)
+        with patch_engine._team:  # whoever calls besides waits: a plan's memory is for one
+            plan = self.plans.get(key)
+            if plan is None or not plan.is_for(arrays):
+                # a plan that is kept has memory of its own: what it writes again, no other holds meanwhile
+                kept = self.memory(len(X), X.dtype.itemsize, keep) <= PLAN_BYTES
+                memory = Memory(X.dtype) if kept else None
+                plan = Forwards(self, dict(arrays), len(X), X.dtype, mode, last, keep, memory=memory)
+                if kept:
+                    self.plans = dict([*self.plans.items()][-PLANS:]) | {key: plan}
+            return plan.run_on(X)
 
     def backward(self, arrays, passed, G, inputs=True, parameters=True):
-        plans, key = passed.plan.backs, (inputs, parameters)
-        if key not in plans:
-            plans[key] = Backward(passed.plan, inputs, parameters)
-        return plans[key].run_on(G)
+        forward, key = passed.plan, (inputs, parameters)
+        with patch_engine._team:
+            plan = forward.backs.get(key)
+            if plan is None:
+                kept = forward.memory is not self.pool(forward.dtype)
+                plan = Backward(forward, inputs, parameters, memory=forward.memory if kept else None)
+                if kept:
+                    forward.backs[key] = plan
+            return plan.run_on(G)
 
     def apart(self, arrays, X, last=None, coefficients=None):
         """(values, dJ/dX or None) of images by themselves, in evaluation mode: every thread takes its own through the
@@ -192,13 +201,15 @@ class CpuLayers:
         None where a layer is so wide that its weights are better read once for all images, or images are few.
         """
         last, dtype = self.program.logits if last is None else last, X.dtype
-        if len(X) < 2 * get_num_threads() or get_num_threads() < 2 or self.has_wide(dtype.itemsize):
+        threads = patch_engine.get_num_threads()
+        if len(X) < 2 * threads or threads < 2 or self.has_wide(dtype.itemsize):
             return None
         key = dtype, last, coefficients is not None
-        plans = self.parts.get(key)
-        if plans is None or not plans.is_for(arrays):
-            plans = self.parts[key] = Apart(self, dict(arrays), dtype, last, coefficients is not None)
-        return plans.run(X, coefficients)
+        with patch_engine._team:
+            plans = self.parts.get(key)
+            if plans is None or not plans.is_for(arrays):
+                plans = self.parts[key] = Apart(self, dict(arrays), dtype, last, coefficients is not None)
+            return plans.run(X, coefficients)
 
     def has_wide(self, itemsize: int) -> bool:
         L = self.lanes(itemsize)

@@ -48,7 +48,7 @@ class Forwards(Pass):
         if end.plain:
             self.F = given.array.reshape(self.F.shape)
         else:
-            self.steps.add(pointwise.to_plain, self.lanes_, self.F.reshape(-1), end.buffer.array, n, C, h * w,
+            self.steps.add(pointwise.to_plain, self.lanes, self.F.reshape(-1), end.buffer.array, n, C, h * w,
                            self.blocks(C))  # fmt: skip
         self.steps.close()
         if keep:
@@ -76,7 +76,7 @@ class Forwards(Pass):
             return view
         C, h, w = view.shape
         out = self.new(view.shape)
-        self.steps.add(pointwise.to_blocks, self.lanes_, out.array, view.buffer.array, self.n, C, h * w, self.blocks(C))
+        self.steps.add(pointwise.to_blocks, self.lanes, out.array, view.buffer.array, self.n, C, h * w, self.blocks(C))
         return View(out, view.shape, norm=view.norm, relu=view.relu)
 
     def without_relu(self, view: View) -> View:
@@ -92,7 +92,7 @@ class Forwards(Pass):
         C, h, w = view.shape
         out, c = self.new(view.shape), self.coefficients[view.norm, False]
         z = view.buffer.array
-        self.steps.add(pointwise.join, self.lanes_, 2 * view.relu, out.array, z, z, c, c, self.no_sums, self.n, h * w,
+        self.steps.add(pointwise.join, self.lanes, 2 * view.relu, out.array, z, z, c, c, self.no_sums, self.n, h * w,
                        self.blocks(C))  # fmt: skip
         return View(out, view.shape)
 
@@ -145,7 +145,7 @@ class Forwards(Pass):
         y = out.array
         T = -(-s.rows * s.w // ROWS) * ROWS
         self.read[number] = [view]
-        self.steps.add(direct.convolve, self.lanes_, s, self.reading(view, self.coefficients),
+        self.steps.add(direct.convolve, self.lanes, s, self.reading(view, self.coefficients),
                        Writing(kind, y, y, y, y, self.nothing, sums), P.array, bias,
                        work=(s.Q + s.Kb) * T * self.L)  # fmt: skip
         self.steps.release(P)
@@ -163,7 +163,7 @@ class Forwards(Pass):
         held, rows = self.sums.pop(view.buffer, (None, 0))
         if self.mode == TRAIN and held is None:
             held, rows, z = self.new_sums(self.n, C), self.n, view.buffer.array
-            self.steps.add(pointwise.finish, self.lanes_, Reading(0, z, z, self.nothing),
+            self.steps.add(pointwise.finish, self.lanes, Reading(0, z, z, self.nothing),
                            Writing(SUMS, z, z, z, z, self.nothing, held.array), self.n, h * w, self.blocks(C),
                            work=h * w * self.L)  # fmt: skip
         c, statistics = np.zeros(4 * K, self.dtype), np.zeros(2 * C)
@@ -201,11 +201,11 @@ class Forwards(Pass):
         out, z, c = self.new(view.shape), view.buffer.array, self.factors(view)
         self.read[number] = [view]
         if self.engine.is_plain_relu(operation):
-            self.steps.add(pointwise.join, self.lanes_, 2, out.array, z, z, c, c, self.no_sums, self.n, h * w,
+            self.steps.add(pointwise.join, self.lanes, 2, out.array, z, z, c, c, self.no_sums, self.n, h * w,
                            self.blocks(C))  # fmt: skip
         else:
             q, rho = operation.options["q"], self.dtype.type(operation.options["rho"])
-            self.steps.add(pointwise.smooth, self.lanes_, 0, out.array, z, z, c, q, rho, self.dtype.type(1) / rho,
+            self.steps.add(pointwise.smooth, self.lanes, 0, out.array, z, z, c, q, rho, self.dtype.type(1) / rho,
                            self.n, h * w, self.blocks(C))  # fmt: skip
         return View(out, view.shape)
 
@@ -219,7 +219,7 @@ class Forwards(Pass):
             held = self.new_sums(self.n, C)
             self.sums[out], sums, kind = (held, self.n), held.array, kind | 4
         self.read[number] = [first, second]
-        self.steps.add(pointwise.join, self.lanes_, kind, out.array, first.buffer.array, second.buffer.array,
+        self.steps.add(pointwise.join, self.lanes, kind, out.array, first.buffer.array, second.buffer.array,
                        self.factors(first), self.factors(second), sums, self.n, h * w, self.blocks(C))  # fmt: skip
         return View(out, first.shape)
 
@@ -231,7 +231,7 @@ class Forwards(Pass):
         shape = C, side(H, kh, kh, 0), side(W, kw, kw, 0)
         out = self.new(shape)
         self.read[number] = [view]
-        self.steps.add(pointwise.pool, self.lanes_, self.reading(view, self.coefficients), out.array,
+        self.steps.add(pointwise.pool, self.lanes, self.reading(view, self.coefficients), out.array,
                        self.dtype.type(operation.options["scale"]), self.n, H, W, kh, kw, self.blocks(C),
                        work=H * W * self.L)  # fmt: skip
         return View(out, shape)

@@ -46,7 +46,7 @@ class Pass:
         """`memory` and the prepared weights `given`: where they are not those of the engine and of this pass."""
         self.engine, self.program, self.arrays, self.n, self.dtype = engine, engine.program, arrays, n, np.dtype(dtype)
         self.L = engine.lanes(self.dtype.itemsize)
-        self.lanes_ = (0,) * self.L
+        self.lanes = (0,) * self.L
         self.steps, self.memory = Steps(), engine.pool(dtype) if memory is None else memory
         self.sums_memory = engine.pool(np.float64) if memory is None else Memory(np.float64)
         self.given, self.own = given, None
@@ -86,13 +86,13 @@ class Pass:
                 if not self.engine.is_wide(s, self.dtype.itemsize):
                     U = self.memory.take(36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L)
                     work = 9 * s.Cb * self.L**2
-                    self.steps.add(winograd.lift_weights_in, self.lanes_, s, V, U.array, int(turned), work=work,
+                    self.steps.add(winograd.lift_weights_in, self.lanes, s, V, U.array, int(turned), work=work,
                                    free=True)  # fmt: skip
                     self.prepared[number] = U
             else:
                 s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, plain)
                 P = self.memory.take(s.Q * self.L * s.Kb * self.L)
-                self.steps.add(direct.pack, self.lanes_, s, V, P.array, int(turned), free=True)
+                self.steps.add(direct.pack, self.lanes, s, V, P.array, int(turned), free=True)
                 self.prepared[number] = P
         self.steps.wait()
 
@@ -104,14 +104,14 @@ class Pass:
             rows = s.Cb * self.L
             work = 6 * (4 * s.TW + 2) * self.L + 36 * (rows * 2 + winograd.PAD) * self.L
             work += max(36 * (2 * T + 1), 9 * rows) * self.L
-            self.steps.add(winograd.convolve_wide, self.lanes_, s, lifted.array, V, int(turned), target, bias,
+            self.steps.add(winograd.convolve_wide, self.lanes, s, lifted.array, V, int(turned), target, bias,
                            work=work)  # fmt: skip
             self.steps.release(lifted)
             return
         U = self.prepared.pop(number)
         T = -(-s.units * s.TW // ROWS) * ROWS
         work = 6 * (4 * s.TW + 2) * self.L + 36 * ((s.Cb + s.Kb) * T + 2) * self.L
-        self.steps.add(winograd.convolve_tiles, self.lanes_, s, source, target, U.array, bias, work=work)
+        self.steps.add(winograd.convolve_tiles, self.lanes, s, source, target, U.array, bias, work=work)
         self.steps.release(U)
 
     def chunks(self, s: Tiling) -> int:
@@ -123,7 +123,7 @@ class Pass:
         T = -(-s.N * s.TH * s.TW // ROWS) * ROWS
         V = self.memory.take(36 * (channels * T + 1) * self.L)
         work = 6 * (4 * s.TW + 2) * self.L
-        self.steps.add(winograd.lift_all, self.lanes_, s, count, source, channels, V.array, work=work)
+        self.steps.add(winograd.lift_all, self.lanes, s, count, source, channels, V.array, work=work)
         return V, T
 
     def reading(self, view: View, coefficients) -> Reading:
