@@ -15,7 +15,7 @@ from .forward import Forwards
 from .passes import Pass
 from .team import Memory
 
-BLOCK = 32  # images, at most
+BLOCK = 64  # images, at most
 
 
 class _Weights(Pass):

@@ -73,6 +73,7 @@ class Backward(Pass):
             self.steps.add(pointwise.to_plain, self.lanes, self.plain[-1], g.array, self.n, C, h * w, self.blocks(C))
             self.drop(g)
         self.steps.close()
+        self.seconds = forward.seconds * (inputs + parameters)
         self.passed = None  # which holds this plan
 
     def run_on(self, G):

@@ -15,10 +15,10 @@ from ..program import Operation, Program
 from .apart import Apart
 from .backward import Backward
 from .direct import Shape
-from .forward import Forwards
+from .forward import FLOPS, Forwards
 from .passes import Passed, image
 from .rows import ROWS
-from .team import Memory
+from .team import HAND_OVER, Memory
 from .winograd import Tiling
 
 CHUNK_BYTES = 2**20  # columns and products of a chunk: an L2
@@ -119,6 +119,15 @@ class CpuLayers:
         operation = self.program.operations[v - 1]
         return operation.kind == "normalise" and operation.inputs[0] == 0
 
+    def macs(self, last: int) -> int:
+        """Multiply-adds of convolutions for an image, up to the value `last`, by the direct algorithm."""
+        total = 0
+        for number, operation in enumerate(self.program.operations[:last]):
+            if operation.kind in ("convolution", "linear"):
+                pixels = int(np.prod(image(self.program.shapes[number + 1])[1:]))
+                total += pixels * int(np.prod(self.program.parameters[operation.arrays[0]]))
+        return total
+
     def is_joined(self, v: int) -> bool:
         """Whether the value is a sum whose only reader is a ReLU, which is then taken with the sum."""
         readers = self.consumers[v]
@@ -202,7 +211,9 @@ class CpuLayers:
         """
         last, dtype = self.program.logits if last is None else last, X.dtype
         threads = patch_engine.get_num_threads()
-        if len(X) < 2 * threads or threads < 2 or self.has_wide(dtype.itemsize):
+        seconds = len(X) * self.macs(last) * dtype.itemsize / 2 / FLOPS
+        few = seconds < 2 * HAND_OVER * last  # work that one thread does sooner than two that wait for Python's lock
+        if few or len(X) < 2 * threads or threads < 2 or self.has_wide(dtype.itemsize):
             return None
         key = dtype, last, coefficients is not None
         with patch_engine._team:

@@ -49,7 +49,7 @@ class Pass:
         self.lanes = (0,) * self.L
         self.steps, self.memory = Steps(), engine.pool(dtype) if memory is None else memory
         self.sums_memory = engine.pool(np.float64) if memory is None else Memory(np.float64)
-        self.given, self.own = given, None
+        self.given, self.own, self.seconds = given, None, np.inf
 
     @cached_property
     def nothing(self):
@@ -140,4 +140,4 @@ class Pass:
         if self.own is not None:  # a thread's own plan
             self.steps.alone(self.own)
             return
-        self.steps.run(self.dtype, self.engine.scratch.setdefault(self.dtype, {}))
+        self.steps.run(self.dtype, self.engine.scratch.setdefault(self.dtype, {}), self.seconds)

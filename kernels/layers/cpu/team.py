@@ -10,6 +10,7 @@ from ...cpu.layout import lines
 from ...jit import light_optimisation
 from .pointwise import wait_for_all
 
+HAND_OVER = 1e-4  # seconds of a call: threads that come back from a kernel wait for Python's lock, and are woken
 _entries: dict = {}  # of compiled kernels, by what `Steps.key` says of a call
 
 
@@ -101,8 +102,9 @@ class Steps:
             if kernel is not None:
                 kernel(*args, scratch, 0, 1)
 
-    def run(self, dtype, scratch: dict) -> None:
-        threads = patch_engine.get_num_threads()
+    def run(self, dtype, scratch: dict, seconds: float) -> None:
+        """All calls, by all threads, or by this one where work of `seconds` is less than what handing it over costs."""
+        threads = 1 if seconds < HAND_OVER * len(self.calls) else patch_engine.get_num_threads()
         with patch_engine._team:
             for t in range(threads):
                 if t not in scratch or len(scratch[t]) < self.work:
