@@ -43,7 +43,7 @@ ROUNDING = {"float64": 1e-13, "float32": 1e-5}
 
 def close(ours, theirs, dtype, what, terms=0.0):
     error, size = np.linalg.norm(np.asarray(ours, np.float64) - theirs), np.linalg.norm(theirs)
-    assert error <= max(TOLERANCE[dtype] * size, ROUNDING[dtype] * terms), (what, error, size, terms)
+    assert error <= max(TOLERANCE[dtype] * size, ROUNDING[dtype] * terms, 1e-30), (what, error, size, terms)
     return size
 
 
@@ -115,8 +115,9 @@ def test_any_convolution(data):
         now = tuple((n + 2 * padding - kernel) // stride + 1 for n in now)
     n = draw(st.integers(2, 9))
     dtype = draw(st.sampled_from(["float64", "float32"]))
-    # float32: what a batch norm of few numbers takes from them says nothing of the engine
-    modes = ("evaluate", "train") if dtype == "float64" and n * now[0] * now[1] > 16 else ("evaluate",)
+    # A batch norm divides by the deviation of what it sees, which may be that of a few numbers, or of nearly equal ones
+    # at a border of zeros: training mode is for `BLOCKS` and whole networks, whose batch norms see what others see.
+    modes = ("evaluate",)
     agree(*pair([*layers, AveragePool(), Linear(3)], (draw(CHANNELS), *sides), dtype), n, dtype, modes=modes)
 
 
