@@ -9,10 +9,16 @@ from ..core import ball, checks, objectives
 from ..kernels import formulas
 from .base import Attack, as_patches, as_samples
 
+
+def half_cosine(t: float) -> float:
+    """(1 + cos(pi t)) / 2: from 1 at t = 0 down to 0 at 1."""
+    return (1 + np.cos(np.pi * t)) / 2
+
+
 SCHEDULES = {
     "constant": lambda t: 1.0,
     "linear": lambda t: 1.0 - t,
-    "cosine": lambda t: (1 + np.cos(np.pi * t)) / 2,
+    "cosine": half_cosine,
 }
 
 

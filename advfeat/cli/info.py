@@ -10,7 +10,7 @@ def add_arguments(parser):
     common.add_config(parser)
     parser.add_argument("--plan", action="store_true", help="what the engine would do for this configuration")
     parser.add_argument("--network", metavar="FILE", help="a network of layers: which kernel each of its layers has")
-    parser.add_argument("--batch", type=int, default=128, metavar="N", help="its images in a pass (default 128)")
+    parser.add_argument("--batch", type=int, metavar="N", help="its images in a pass (default 128)")
     common.add_output(parser)
 
 
@@ -24,6 +24,8 @@ def run(args) -> int:
 
     if not args.plan and (given := common.options_given(args)):
         raise ValueError(f"{', '.join(given)}: only with --plan, which is what the engine would do for a configuration")
+    if args.batch is not None and args.network is None:
+        raise ValueError("--batch: only with --network, whose images it counts")
     missing = gpu_device.missing()
     document = {
         "numba": {
@@ -58,9 +60,10 @@ def run(args) -> int:
         from ..images.exchange import load
 
         net = load(args.network)
-        rows, size = net.plan(args.batch), net.memory(args.batch)
-        document["network"] = {"images": args.batch, "bytes": size, "kernels": dict(rows)}
-        about = f"{net!r}, {args.batch} images: some {size / 2**20:.3g} MiB for a step of training"
+        batch = 128 if args.batch is None else args.batch
+        rows, size = net.plan(batch), net.memory(batch)
+        document["network"] = {"images": batch, "bytes": size, "kernels": dict(rows)}
+        about = f"{net!r}, {batch} images: some {size / 2**20:.3g} MiB for a step of training"
         parts.append(about + "\n" + common.table(("layer", "kernel"), rows))
     common.show(args, document, *parts)
     return 0

@@ -132,8 +132,8 @@ class BatchNorm(Layer):
     def add(self, build, value, name):
         C = build.image(value, name)[0]
         trained, running = (dict.fromkeys(names, (C,)) for names in (self.trained, self.running))
-        shape = build.shapes[value]
-        return build.put("batch_norm", [value], shape, name, trained, running, eps=self.eps, momentum=self.momentum)
+        options = {"eps": float(self.eps), "momentum": float(self.momentum)}
+        return build.put("batch_norm", [value], build.shapes[value], name, trained, running, **options)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class ReLU(Layer):
         checks.number("rho", self.rho, above=0)
 
     def add(self, build, value, name):
-        return build.put("relu", [value], build.shapes[value], q=self.q, rho=self.rho)
+        return build.put("relu", [value], build.shapes[value], q=int(self.q), rho=float(self.rho))
 
 
 @dataclass(frozen=True)

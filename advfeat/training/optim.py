@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..attacks.gradient import half_cosine
+
 
 class Optimiser(ABC):
     """Moves parameters in place; what it remembers of earlier steps are arrays by name.
@@ -132,11 +134,6 @@ def one_cycle(iteration: int, n_iter: int, peak: float = 0.3) -> float:
     if iteration <= top:
         return 1 - (1 - 1 / 25) * half_cosine(iteration / top)
     return 1 / 250_000 + (1 - 1 / 250_000) * half_cosine((iteration - top) / (last - top))
-
-
-def half_cosine(t: float) -> float:
-    """(1 + cos(pi t)) / 2: from 1 at t = 0 down to 0 at 1."""
-    return (1 + np.cos(np.pi * t)) / 2
 
 
 #: The share of lr that an iteration takes; `drops` are shares of the training at which the step schedule divides by 10.

@@ -96,5 +96,7 @@ def test_info_names_the_kernel_of_each_layer(tmp_path, capsys):
     assert kernels["block2.layer.0.conv1"].startswith("direct, 3 x 3 at stride 2")
     assert kernels["block2.layer.0.bn1"] == "in what reads it"
     assert not any("numpy" in kernel.lower() for kernel in kernels.values())
+    assert main(["info", "--batch", "16"]) == 2
+    assert "--batch: only with --network" in capsys.readouterr().err
     assert main(["info", "--network", str(file), "--batch", "0"]) == 2
     assert "n = 0: must be an integer >= 1" in capsys.readouterr().err

@@ -225,6 +225,27 @@ def test_other_weights_are_seen():
     np.testing.assert_allclose(F, 2 * (before + 1), rtol=1e-12)
 
 
+def test_numbers_of_another_type_are_no_other_numbers():
+    """Compiled code is found by dtypes of arrays; what is no array must have one type always."""
+    for eps in (1, 1e-5):
+        agree(*pair([Convolution(4), BatchNorm(eps=eps, momentum=1), ReLU(2, rho=1), SumPool(), Linear(3)], (1, 6, 6),
+                    "float64"), 5, "float64")  # fmt: skip
+
+
+@pytest.mark.parametrize(("net", "n"), [
+    (ResNet18(8, (1, 28, 28)), 20), (WideResNet(10, 2), 10), (ConvNet(8, (3, 64, 64)), 10),
+    (ResNet18(4, (1, 8, 8), dtype="float64"), 60), (ResNet18(48, (3, 16, 16)), 16),
+], ids=str)  # fmt: skip
+def test_the_memory_that_is_said_is_enough(net, n, monkeypatch):
+    """All that a step of training took from the pools, and the threads' own."""
+    monkeypatch.setattr("advfeat.kernels.layers.cpu.engine.PLAN_BYTES", 0)
+    net.loss_and_grad(np.zeros((n, *net.sample_shape), net.dtype), np.zeros(n, int))
+    gc.collect()
+    held = sum(a.nbytes for pool in net.engine.pools.values() for several in pool.free.values() for a in several)
+    held += sum(a.nbytes for threads in net.engine.scratch.values() for a in threads.values())
+    assert held <= net.memory(n) <= 4 * held
+
+
 def test_memory_comes_back(monkeypatch):
     """Of plans that are too large to be kept."""
     monkeypatch.setattr("advfeat.kernels.layers.cpu.engine.PLAN_BYTES", 0)

@@ -71,7 +71,7 @@ class Backward(Pass):
             self.plain.append(np.empty(self.n * int(np.prod(shape)), self.dtype))
             C, h, w = shape
             self.steps.add(pointwise.to_plain, self.lanes, self.plain[-1], g.array, self.n, C, h * w, self.blocks(C))
-            self.drop(g)
+            self.steps.release(g)
         self.steps.close()
         self.seconds = forward.seconds * (inputs + parameters)
         self.passed = None  # which holds this plan
@@ -97,10 +97,6 @@ class Backward(Pass):
         self.places[name] = len(self.steps.calls), place
         return V.reshape(-1)
 
-    def drop(self, one) -> None:
-        """A gradient that has been read."""
-        self.steps.release(one)
-
     # -------------------------------------------------------------- gradients as they are read
     def reading_of(self, one) -> Reading:
         if isinstance(one, Buffer):
@@ -122,16 +118,16 @@ class Backward(Pass):
         """One gradient that is their sum."""
         return several[0] if len(several) == 1 else self.written(several, shape)
 
-    def finished(self, source, other: Buffer | None, ending: Ending, shape, value=None) -> Buffer:
+    def finished(self, source, other: Buffer | None, ending: Ending, shape) -> Buffer:
         """The ending of source + other, as a step of its own."""
         out = self.new(shape)
         C, h, w = shape
-        target, _ = self.target(out, other, ending, self.n, C)
+        target = self.target(out, other, ending, self.n, C)
         self.steps.add(pointwise.finish, self.lanes, self.reading_of(source), target, self.n, h * w, self.blocks(C),
                        work=h * w * self.L)  # fmt: skip
-        self.drop(source)
+        self.steps.release(source)
         if other is not None:
-            self.drop(other)
+            self.steps.release(other)
         return out
 
     def target(self, out: Buffer, other, ending: Ending, rows: int, channels: int):
@@ -146,7 +142,7 @@ class Backward(Pass):
                 held.release()
         r = y if other is None else other.array
         z, o = (y if a is None else a for a in (ending.z, ending.o))
-        return Writing(kind, y, z, r, o, self.nothing if ending.c is None else ending.c, sums), out
+        return Writing(kind, y, z, r, o, self.nothing if ending.c is None else ending.c, sums)
 
     def ending(self, v: int) -> Ending:
         """What stands in front of a value."""
@@ -178,14 +174,14 @@ class Backward(Pass):
         out = self.new(shape)
         if min(self.engine.consumers[v]) != number:
             self.slots.setdefault(v, []).append(out)
-            return self.target(out, None, Ending(), rows, shape[0])[0]
+            return self.target(out, None, Ending(), rows, shape[0])
         others = self.slots.pop(v, [])
         other = self.written(others, shape) if others else None
-        target, _ = self.target(out, other, self.ending(v), rows, shape[0])
+        target = self.target(out, other, self.ending(v), rows, shape[0])
         self.slots[v] = [out]
         self.ended.add(v)
         if other is not None:
-            self.drop(other)
+            self.steps.release(other)
         return target
 
     def pass_on(self, g: Buffer, *values) -> None:
@@ -193,7 +189,7 @@ class Backward(Pass):
         for v in values:
             if self.needed[v]:
                 self.slots.setdefault(v, []).append(g.held())
-        self.drop(g)
+        self.steps.release(g)
 
     # -------------------------------------------------------------- operations
     def convolution(self, number, operation):
@@ -203,7 +199,7 @@ class Backward(Pass):
         slopes = self.reading_of(g)
         if self.engine.by_tiles(number, view.plain):
             self.tiled(number, operation, view, slopes, shape)
-            self.drop(g)
+            self.steps.release(g)
             return
         s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, view.plain)
         if self.parameters:
@@ -221,7 +217,7 @@ class Backward(Pass):
                 target = self.gather(u, number, -(-s.N // s.images))
             self.steps.add(direct.input_gradient, self.lanes, s, slopes, target, P.array, work=work)
             self.steps.release(P)
-        self.drop(g)
+        self.steps.release(g)
 
     linear = convolution
 
@@ -251,8 +247,8 @@ class Backward(Pass):
         self.steps.release(D)
 
     def wide_weight_gradient(self, s, source, slopes, name):
-        x, _ = self.lifted(s, 6, source, s.Cb)
-        g, _ = self.lifted(s, 4, slopes, s.Kb)
+        x = self.lifted(s, 6, source, s.Cb)
+        g = self.lifted(s, 4, slopes, s.Kb)
         rows = s.Cb * self.L
         work = 36 * (rows * 2 + winograd.PAD) * self.L + 9 * rows * self.L
         V = self.output(name, 4)
@@ -278,7 +274,7 @@ class Backward(Pass):
             target = Writing(SUMS, out.array, out.array, out.array, out.array, self.nothing, sums)
             self.steps.add(pointwise.finish, self.lanes, slopes, target, self.n, h * w, self.blocks(C),
                            work=h * w * self.L)  # fmt: skip
-            self.drop(out)
+            self.steps.release(out)
             rows = sums.reshape(self.n, 2, -1)[:, 0, :C]
             self.after.append(partial(_sum_rows, self.found, name, rows, self.dtype))
 
@@ -308,7 +304,7 @@ class Backward(Pass):
         if self.needed[u]:
             self.slots.setdefault(u, []).append(Mix(g, view.buffer if train else None, mixed))
         else:
-            self.drop(g)
+            self.steps.release(g)
 
     def normalise(self, number, operation):
         v, (u,) = number + 1, operation.inputs
@@ -328,7 +324,7 @@ class Backward(Pass):
             c = self.identity(C) if view.norm is None else self.passed.coefficients[view.norm, False]
             self.steps.add(pointwise.smooth, self.lanes, 1, out.array, z, g.array, c, q, rho, self.dtype.type(1) / rho,
                            self.n, h * w, self.blocks(C))  # fmt: skip
-            self.drop(g)
+            self.steps.release(g)
             self.pass_on(out, u)
             return
         if v in self.ended:
@@ -354,7 +350,7 @@ class Backward(Pass):
             scale = self.dtype.type(operation.options["scale"])
             self.steps.add(pointwise.spread, self.lanes, g.array, target, scale, self.n, H, W, H // h, W // w,
                            self.blocks(C), work=H * W * self.L)  # fmt: skip
-        self.drop(g)
+        self.steps.release(g)
 
 
 def _sum_rows(found, name, rows, dtype) -> None:

@@ -145,7 +145,17 @@ class CpuLayers:
             C, h, w = image(shape)
             size = -(-C // L) * L * h * w
             total, largest = total + size, max(largest, size)
-        return n * itemsize * (total + 4 * largest if keep else 4 * largest)
+        prepared = [0]  # weights as kernels read them, and as they make their gradients, group by group
+        for number, operation in enumerate(self.program.operations):
+            if operation.kind in ("convolution", "linear"):
+                plain = self.is_plain(operation.inputs[0])
+                if not self.by_tiles(number, plain):
+                    s = self.shape(number, n, L, itemsize, plain)
+                    prepared.append(s.Q * L * s.Kb * L)
+                elif not self.is_wide(s := self.tiling(number, n, L, itemsize, False), itemsize):
+                    prepared.append(36 * s.Cb * L * s.Kb * L)
+        weights = (1 + keep) * sum(prepared) + GROUPS * keep * max(prepared)
+        return itemsize * (n * (total + 4 * largest if keep else 4 * largest) + weights)
 
     def plan(self, n: int, itemsize: int) -> list[tuple[str, str]]:
         """How a pass over n images would work: rows (layer, kernel), every choice a function of the shapes."""

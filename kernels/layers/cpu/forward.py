@@ -14,6 +14,7 @@ from .team import Buffer
 
 FLOPS = 1.5e11  # of one thread in float32, about
 
+
 class Forwards(Pass):
     """The plan of a pass forward over n images, to be run any number of times.
 
@@ -153,8 +154,7 @@ class Forwards(Pass):
         self.steps.release(P)
         return View(out, (K, h, w))
 
-    def linear(self, number, operation, view):
-        return self.convolution(number, operation, view)
+    linear = convolution
 
     def batch_norm(self, number, operation, view):
         view = self.stored(view)

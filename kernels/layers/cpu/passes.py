@@ -100,7 +100,7 @@ class Pass:
         """Winograd's convolution with an operation's weights, or with them turned, of s's tiling."""
         V = self.arrays[self.program.operations[number].arrays[0]].reshape(-1)
         if self.engine.is_wide(s, self.dtype.itemsize):
-            lifted, T = self.lifted(s, 6, source, s.Cb)
+            lifted, T = self.lifted(s, 6, source, s.Cb), -(-s.N * s.TH * s.TW // ROWS) * ROWS
             rows = s.Cb * self.L
             work = 6 * (4 * s.TW + 2) * self.L + 36 * (rows * 2 + winograd.PAD) * self.L
             work += max(36 * (2 * T + 1), 9 * rows) * self.L
@@ -118,13 +118,13 @@ class Pass:
         """Of answers, each with sums of its own."""
         return 1 if self.engine.is_wide(s, self.dtype.itemsize) else -(-s.N * s.TH // s.units)
 
-    def lifted(self, s: Tiling, count: int, source, channels: int) -> tuple[Buffer, int]:
-        """All tiles of a wide layer, lifted; and how many there are, in whole rows of the register tile."""
+    def lifted(self, s: Tiling, count: int, source, channels: int) -> Buffer:
+        """All tiles of a wide layer, lifted."""
         T = -(-s.N * s.TH * s.TW // ROWS) * ROWS
         V = self.memory.take(36 * (channels * T + 1) * self.L)
         work = 6 * (4 * s.TW + 2) * self.L
         self.steps.add(winograd.lift_all, self.lanes, s, count, source, channels, V.array, work=work)
-        return V, T
+        return V
 
     def reading(self, view: View, coefficients) -> Reading:
         """A view as kernels read it."""

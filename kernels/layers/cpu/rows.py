@@ -24,9 +24,6 @@ from numba.extending import intrinsic
 from ...cpu.vectors import VECTOR_BITS, Vectors
 
 SUMS, RESIDUAL, MASK_Z, MASK_O, NORM = 1, 2, 4, 8, 16
-#: Epilogues that kernels are compiled for.
-EPILOGUES = (0, SUMS, RESIDUAL, NORM, MASK_Z | NORM, MASK_Z | NORM | RESIDUAL, MASK_O | NORM, MASK_O | NORM | RESIDUAL,
-             MASK_O, MASK_O | RESIDUAL)  # fmt: skip
 ROWS = 8 if VECTOR_BITS == 512 else 4  # of a tile: 16 sums in 32 registers, or 8 in 16
 index = types.intp
 

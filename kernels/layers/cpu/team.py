@@ -124,11 +124,11 @@ class Steps:
 
     @staticmethod
     def key(kernel, args):
-        """What decides the code of a call: the kernel, its lanes, its dtypes.  Numba's own answer to the question takes
-        longer than many of the kernels."""
+        """What decides the code of a call: the kernel, its lanes, dtypes of arrays, types of numbers.  Numba's own
+        answer to the question takes longer than many of the kernels."""
         lanes = len(args[0]) if args and isinstance(args[0], tuple) else 0
         each = (a for arg in args for a in (arg if isinstance(arg, tuple) else (arg,)))
-        return kernel, lanes, *(a.dtype for a in each if hasattr(a, "dtype"))
+        return kernel, lanes, *(a.dtype if hasattr(a, "dtype") else type(a) for a in each)
 
     def _together(self, threads, scratch):
         arrivals = np.zeros(1, np.int64)
