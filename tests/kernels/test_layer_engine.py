@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from advfeat.kernels.cpu.layout import lines
 from advfeat.kernels.layers import get_engine
+from advfeat.kernels.layers.cpu import team
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,10 +117,13 @@ def test_any_convolution(data):
         now = tuple((n + 2 * padding - kernel) // stride + 1 for n in now)
     n = draw(st.integers(2, 9))
     dtype = draw(st.sampled_from(["float64", "float32"]))
-    # A batch norm divides by the deviation of what it sees, which may be that of a few numbers, or of nearly equal ones
-    # at a border of zeros: training mode is for `BLOCKS` and whole networks, whose batch norms see what others see.
-    modes = ("evaluate",)
-    agree(*pair([*layers, AveragePool(), Linear(3)], (draw(CHANNELS), *sides), dtype), n, dtype, modes=modes)
+    slow, fast = pair([*layers, AveragePool(), Linear(3)], (draw(CHANNELS), *sides), dtype)
+    # In training mode a batch norm divides by the deviation of what it sees.  Where that is small beside the mean, of
+    # a few numbers or at a border of zeros, it divides rounding too, which is judged in evaluation mode alone.
+    X = np.random.default_rng(0).random((n, *slow.sample_shape)).astype(dtype)
+    seen = slow.engine.forward(slow.arrays(), X, "train").statistics.values()
+    fine = dtype == "float64" and all((variance > 0.01 * (mean**2 + 0.01)).all() for mean, variance in seen)
+    agree(slow, fast, n, dtype, modes=("evaluate", "train") if fine else ("evaluate",))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -247,18 +252,16 @@ def test_the_memory_that_is_said_is_enough(net, n, monkeypatch):
 
 
 def test_memory_comes_back(monkeypatch):
-    """Of plans that are too large to be kept."""
+    """Of plans that are too large to be kept: the same step again takes nothing new."""
     monkeypatch.setattr("advfeat.kernels.layers.cpu.engine.PLAN_BYTES", 0)
+    taken = []
+    monkeypatch.setattr(team, "lines", lambda *args: taken.append(args) or lines(*args))
     net = ConvNet(8, (3, 33, 33))
     X, y = np.zeros((40, 3, 33, 33), np.float32), np.zeros(40, int)
-    pool = net.engine.pool(np.float32)
-
-    def all_of_it():
+    for _ in range(3):
+        before = len(taken)
         net.loss_and_grad(X, y)
         gc.collect()
-        return sum(len(a) for several in pool.free.values() for a in several)
+    assert before > 0
+    assert taken[before:] == []
 
-    first = all_of_it()
-    assert first > 0
-    for _ in range(3):
-        assert all_of_it() == first
