@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
 
 from ..core._version import __version__
@@ -48,6 +49,13 @@ def main(argv=None) -> int:
         missing = "there is not enough memory" if isinstance(error, MemoryError) else type(error).__name__
         status = _complain(f"{command}: {str(error) or missing}", REFUSED)
     return _let_go_of_stdout(status)
+
+
+def entry() -> int:
+    """`main` of a process of its own: Ctrl-C on its way out ends it at once, without Python's traceback."""
+    status = main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return status
 
 
 def _complain(message: str, status: int) -> int:

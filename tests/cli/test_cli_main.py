@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -187,3 +189,25 @@ def test_quiet_and_json_exclude_each_other_and_errors_are_said(capsys):
     assert "not allowed with argument" in capsys.readouterr().err
     assert main(["evaluate", "nowhere", "--quiet"]) == 2
     assert "nowhere: not a run folder" in capsys.readouterr().err
+
+
+WAITED_FOR = """
+import sys, threading, time
+from advfeat.cli import entry
+threading.Thread(target=time.sleep, args=(30,)).start()
+sys.argv[1:] = ["config"]
+sys.exit(entry())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT")
+def test_ctrl_c_on_the_way_out_is_quiet():
+    """A thread that Python waits for at its end, as joblib's, keeps the process for a second Ctrl-C."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", WAITED_FOR], env=environment, **pipes)
+    assert process.stdout.readline()  # which comes when the command is done
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == ""
+    assert process.returncode == -signal.SIGINT
