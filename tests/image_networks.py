@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch_networks as peers
+from advfeat.kernels.layers import get_engine
 
 from advfeat.images import PreActResNet18, ReLU, ResNet18, WideResNet
 from advfeat.images.exchange import to_state_dict
@@ -46,3 +47,36 @@ def images(name: str, net, times: int = 1):
     """X and labels of the case's batch, or one some times as large."""
     rng, n = np.random.default_rng(1), times * CASES[name][2]
     return rng.random((n, *net.sample_shape)).astype(net.dtype), rng.integers(net.n_classes, size=n)
+
+
+def kinked(net, X, mode: str):
+    """Operations with a kink at 0, and what they read, in float64."""
+    engine, arrays = get_engine("numpy")(net.program), {name: a.astype(float) for name, a in net.arrays().items()}
+    passed = engine.forward(arrays, X.astype(float), mode, keep=True)
+    return [(o, passed.values[o.inputs[0]]) for o in net.program.operations if o.kind == "relu" and o.options["q"] == 1]
+
+
+def distance_of_kinks(net, X, mode: str) -> float:
+    """The least |z| / max |z| over the inputs z of ReLUs, without those that are 0 by themselves.
+
+    Where rounding takes z to the other side of 0, a gradient in float32 is another one, and no longer compared.
+    """
+    distances = [np.abs(Z[Z != 0]).min(initial=np.inf) / np.abs(Z).max() for _, Z in kinked(net, X, mode)]
+    return min(distances, default=np.inf)
+
+
+def shift_off_kinks(net, X, mode: str) -> None:
+    """Shifts of batch norms and biases moved, each by a twentieth at most, to where no input of a ReLU is near 0."""
+    program = net.program
+    for k in range(len(kinked(net, X, mode))):
+        operation, Z = kinked(net, X, mode)[k]  # those before it have moved
+        source = program.operations[operation.inputs[0] - 1]
+        while source.kind == "add":
+            source = program.operations[source.inputs[0] - 1]
+        if source.kind not in ("batch_norm", "convolution") or len(source.arrays) < 2:
+            continue
+        shift = net.parameters[source.arrays[1]]
+        for c, z in enumerate(np.moveaxis(Z, 1, 0)):
+            z = np.sort(np.append(z[np.abs(z) <= 0.05], (-0.05, 0.05)))
+            widest = np.diff(z).argmax()
+            shift[c] -= z[widest : widest + 2].mean()

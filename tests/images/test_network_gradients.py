@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from image_networks import CASES, images, network, style, twin
+from image_networks import CASES, distance_of_kinks, images, network, shift_off_kinks, style, twin
 from tolerances import CENTRAL_DIFFERENCE, GRADIENT, STEP
 from torch_networks import pulled
 
@@ -38,6 +38,9 @@ def test_pulled_back_gradients_are_autograds(name, mode, dtype, engines):
     net = network(name, dtype)
     # what float32 loses in training mode goes with 1 / sqrt(variance of a channel), which few numbers can make small
     X, _ = images(name, net, 8 if (dtype, mode) == ("float32", "train") else 1)
+    if dtype == "float32":
+        shift_off_kinks(net, X, mode)
+        assert distance_of_kinks(net, X, mode) > 1e-5
     C = np.random.default_rng(2).standard_normal((len(X), net.n_classes))
     module = twin(name, net, mode == "train")
     F, dX, dW = pulled(module, X, C)

@@ -10,6 +10,7 @@ from advfeat.kernels.layers import get_engine
 from advfeat.kernels.layers.cpu import team
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_networks import distance_of_kinks, shift_off_kinks
 
 from advfeat.images import (
     AveragePool,
@@ -49,11 +50,21 @@ def close(ours, theirs, dtype, what, terms=0.0):
     return size
 
 
-def agree(slow, fast, n, dtype, seed=0, modes=("evaluate", "train")):
-    rng = np.random.default_rng(seed)
-    X, C = rng.random((n, *slow.sample_shape)).astype(dtype), rng.standard_normal((n, slow.n_classes))
+def agree(slow, fast, n, dtype, modes=("evaluate", "train")):
     terms = {"input": 0.0, "pulled": 0.0, "weights": 0.0}
     for mode in modes:
+        for seed in range(100):
+            rng = np.random.default_rng(seed)
+            X, C = rng.random((n, *slow.sample_shape)).astype(dtype), rng.standard_normal((n, slow.n_classes))
+            if dtype == "float64":
+                break
+            shift_off_kinks(slow, X, mode)
+            if distance_of_kinks(slow, X, mode) > 1e-5:
+                break
+        else:
+            pytest.fail("every draw met a kink")
+        for name, a in slow.parameters.items():
+            fast.parameters[name][...] = a
         close(fast.logits(X, mode), slow.logits(X, mode), dtype, "logits")
         g = slow.representation(X, mode)
         close(fast.representation(X, mode), g, dtype, "representation")
