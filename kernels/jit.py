@@ -11,7 +11,9 @@ from pathlib import Path
 import llvmlite
 import numba
 from numba import config, njit, types
+from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
+from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
@@ -110,13 +112,23 @@ def part(function=None, **options):
 
 def jit(function):
     """``numba.njit`` for a kernel; kept on disk where a folder can be written, compiled anew where none can."""
-    kernel = njit(**OPTIONS)(function)
+    return _kept(njit(**OPTIONS)(function), function)
+
+
+def c_function(function, signature):
+    """A function compiled for C, kept on disk as well; its `address` is what native code calls."""
+    compiled = _kept(CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"}), function)
+    compiled.compile()
+    return compiled
+
+
+def _kept(compiled, function):
     try:
         with _cache_folder():
-            kernel._cache = KernelCache(function)
+            compiled._cache = KernelCache(function)
     except RuntimeError:  # "no locator available": no folder for the cache can be written
         pass
-    return kernel
+    return compiled
 
 
 @intrinsic

@@ -173,9 +173,9 @@ class Network(Model):
         self.reserve(len(batch.X[0]), EVALUATE, True)
         if found := self.engine.apart(self._arrays, batch.X[0], coefficients=coefficients):
             return found[0].astype(np.float64)[None], found[1][None]
-        if self._part(batch.X.shape[1], EVALUATE, True) < batch.X.shape[1]:
-            return super().logits_and_pull_back_of(batch, coefficients)
-        return self._at_once(batch.X[0], EVALUATE, coefficients)[:2]
+        each = [self._at_once(batch.X[0, part], EVALUATE, lambda F, _, part=part: coefficients(F, part))
+                for part in self._parts(batch.X[0], EVALUATE, True)]  # fmt: skip
+        return tuple(np.concatenate(values, axis=1) for values in list(zip(*each))[:2])
 
     def in_mode(self, mode: str, update_statistics: bool = False) -> Model:
         """The same network, its arrays shared, as it answers in one mode: attacks on it craft in that mode.
@@ -257,7 +257,10 @@ class Network(Model):
 
     def _part(self, n: int, mode: str, gradient: bool) -> int:
         """How many images are worked on at once: all of them in training mode, else what CHUNK_BYTES hold."""
-        return n if mode == TRAIN else max(CHUNK_BYTES // self.engine.memory(1, self.dtype.itemsize, gradient), 1)
+        if mode == TRAIN:
+            return n
+        one, two = (self.engine.memory(k, self.dtype.itemsize, gradient) for k in (1, 2))
+        return max(1 + (CHUNK_BYTES - one) // (two - one), 1)  # weights are there once
 
     def _parts(self, X, mode: str, gradient: bool) -> list[slice]:
         self.reserve(len(X), mode, gradient)

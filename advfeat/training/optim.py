@@ -38,18 +38,18 @@ class Optimiser(ABC):
 
     def step(self, parameters: Mapping, gradients: Mapping, runs=None, share: float = 1.0) -> None:
         """Move every array of `parameters` by the rate lr `share`; `runs` (R,) bool lets other runs rest."""
+        if runs is None and not self.batched and self.at_once(parameters, gradients, share):
+            return
         for name, w in parameters.items():
             g = gradients[name]
-            if runs is None and not self.batched and self.at_once(name, w, g, share):
-                continue
             if self.weight_decay and (self.decay_vectors or w.ndim - self.batched > 1):
                 g = g + self.weight_decay * w
             lr = (self.lr * share).astype(w.dtype)
             move = (lr.reshape(-1, *[1] * (w.ndim - 1)) if self.batched else lr[0]) * self.direction(name, g)
             w -= move if runs is None else np.where(runs.reshape(-1, *[1] * (w.ndim - 1)), move, 0)
 
-    def at_once(self, name: str, w: np.ndarray, g: np.ndarray, share: float) -> bool:
-        """The step of one array by a kernel, to the same bits, where there is one for it."""
+    def at_once(self, parameters: Mapping, gradients: Mapping, share: float) -> bool:
+        """The step by a kernel, to the same bits, where there is one for it."""
         return False
 
     def remembered(self, name: str, like: np.ndarray) -> np.ndarray:
@@ -76,16 +76,17 @@ class SGD(Optimiser):
         super().__init__(lr, weight_decay, batched, decay_vectors)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def at_once(self, name, w, g, share):
+    def at_once(self, parameters, gradients, share):
         if not self.momentum:
             return False
         from ..kernels.cpu.update import descend  # with the engine, which who trains nothing need not wait for
 
-        if name not in self.state:
-            self.state[name] = np.zeros_like(w)
-        decay = self.weight_decay if self.decay_vectors or w.ndim > 1 else 0.0
-        lr = (self.lr * share).astype(w.dtype)[0]
-        return descend(w, g, self.state[name], lr, self.momentum, decay, self.nesterov)
+        for name, w in parameters.items():
+            if name not in self.state:
+                self.state[name] = np.zeros_like(w)
+        arrays = [(w, gradients[name], self.state[name]) for name, w in parameters.items()]
+        decays = [self.weight_decay if self.decay_vectors or w.ndim > 1 else 0.0 for w in parameters.values()]
+        return descend(arrays, decays, self.lr[0] * share, self.momentum, self.nesterov)
 
     @property
     def plain(self) -> bool:

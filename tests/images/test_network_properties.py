@@ -132,7 +132,7 @@ def test_many_images_are_worked_on_in_parts(monkeypatch):
     X, y = images("resnet18-w4-7x7", net, times=5)
     C = np.ones((15, 10))
     whole = net.logits(X), net.pull_back(X, C), net.loss_and_grad(X, y, "evaluate")
-    monkeypatch.setattr("advfeat.images.network.CHUNK_BYTES", 4 * net.engine.memory(1, 8, True))
+    monkeypatch.setattr("advfeat.images.network.CHUNK_BYTES", net.engine.memory(4, 8, True))
     assert len(net._parts(X, "evaluate", True)) == 4
     np.testing.assert_array_equal(net.logits(X), whole[0])
     np.testing.assert_array_equal(net.pull_back(X, C), whole[1])

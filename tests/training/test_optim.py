@@ -61,14 +61,15 @@ def test_nesterov_and_adam_are_pytorchs(name, options):
 @pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"weight_decay": 0.01, "nesterov": True}])
 def test_the_kernels_step_has_numpys_bits(options, dtype, monkeypatch):
     rng = np.random.default_rng(2)
-    w = rng.standard_normal((300, 200)).astype(dtype)
+    w = {name: rng.standard_normal(shape).astype(dtype) for name, shape in (("w", (300, 200)), ("b", (7,)))}
     found = []
     for smallest in (2**15, 2**40):
         monkeypatch.setattr(update, "SMALLEST", smallest)
-        ours, held, draws = SGD(np.array([0.1]), 0.9, **options), {"w": w.copy()}, np.random.default_rng(3)
+        ours, draws = SGD(np.array([0.1]), 0.9, decay_vectors=False, **options), np.random.default_rng(3)
+        held = {name: a.copy() for name, a in w.items()}
         for share in (1.0, 0.7, 0.3):
-            ours.step(held, {"w": draws.standard_normal(w.shape).astype(dtype)}, share=share)
-        found.append((held["w"], ours.state["w"]))
+            ours.step(held, {name: draws.standard_normal(a.shape).astype(dtype) for name, a in w.items()}, share=share)
+        found.append([*held.values(), *ours.state.values()])
     for a, b in zip(*found):
         np.testing.assert_array_equal(a, b)
 

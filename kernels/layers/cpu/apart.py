@@ -51,7 +51,7 @@ class Apart:
             work = max(plan.steps.work for plan in plans)
             for plan in plans:
                 plan.own = lines(work, self.dtype)
-                plan.steps.compile(plan.own)
+                plan.steps.compile(self.dtype)
             self.plans[thread, n] = tuple(plans)
         return self.plans[thread, n]
 

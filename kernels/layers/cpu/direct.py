@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...jit import jit, part, stands_alone
+from ...jit import part, stands_alone
 from .rows import (
     MASK_O,
     MASK_Z,
@@ -238,7 +238,7 @@ def write(lanes, target, place, n, M, m0, c0, c_step, q0):
 
 
 # ------------------------------------------------------------------ kernels: thread `tid` of `nt`
-@jit
+@part
 def convolve(lanes, s, source, target, P, bias, work, tid, nt):
     """target <- the convolution of what the source reads, plus a bias per channel."""
     L = len(lanes)
@@ -265,7 +265,7 @@ def convolve(lanes, s, source, target, P, bias, work, tid, nt):
                 write(lanes, target, place, s.w, work, m, kb * L, s.Kb * L, q0 + kb * L)
 
 
-@jit
+@part
 def input_gradient(lanes, s, source, target, P, work, tid, nt):
     """target <- the gradient by the image, from that by the answers, with the weights turned: every window's share is
     added where the window lies."""
@@ -323,7 +323,7 @@ def plain_shares(lanes, s, target, M, m0, T, na, nb, source):
                                 y[at + j * s.stride] += c[ch] * M[m + j * L]
 
 
-@jit
+@part
 def weight_gradient(lanes, s, source, slopes, D, work, tid, nt):
     """D[group][panel][q][l] = the gradient by packed weights of a group of chunks; `slopes` reads the answers'."""
     L = len(lanes)
@@ -355,7 +355,7 @@ def depth_of(s, L, c, a, b):
     return (a * s.kw + b) * s.Cb + c // L, c % L
 
 
-@jit
+@part
 def pack(lanes, s, V, P, turned, work, tid, nt):
     """P of weights V (O, C, kh, kw), 0 elsewhere; `turned` 1: for the input gradient, whose panels are depth blocks."""
     L = len(lanes)
@@ -384,7 +384,7 @@ def pack(lanes, s, V, P, turned, work, tid, nt):
                             P[at + o - 2 * pair * L] = V[o * size + v]
 
 
-@jit
+@part
 def unpack(lanes, s, D, V, work, tid, nt):
     """V (O, C, kh, kw) = the sum of D over groups, in order."""
     L = len(lanes)

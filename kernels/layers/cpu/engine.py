@@ -6,6 +6,8 @@ batch norm's gradient go with the gradient that is written, and the batch norm's
 (`backward.py`).
 """
 
+from functools import wraps
+
 import numpy as np
 
 from ...cpu import engine as patch_engine
@@ -29,6 +31,18 @@ WIDE_BYTES = 2**22  # of lifted weights
 PIXELS, TILES = 64, 32  # of a chunk, at most
 
 
+def _remembered(method):
+    """A method that an engine answers once for the same arguments."""
+
+    @wraps(method)
+    def answer(self, *args):
+        if (key := (method.__name__, *args)) not in self.answers:
+            self.answers[key] = method(self, *args)
+        return self.answers[key]
+
+    return answer
+
+
 class CpuLayers:
     """The engine of one program; see :class:`advfeat.kernels.layers.numpy_engine.NumpyLayers` for the methods."""
 
@@ -37,12 +51,14 @@ class CpuLayers:
 
     def __init__(self, program: Program):
         self.program, self.pools, self.scratch, self.plans, self.parts = program, {}, {}, {}, {}
+        self.answers: dict = {}
         self.consumers = [[] for _ in program.shapes]
         for number, operation in enumerate(program.operations):
             for v in operation.inputs:
                 self.consumers[v].append(number)
 
     # -------------------------------------------------------------- what shapes decide
+    @_remembered
     def lanes(self, itemsize: int) -> int:
         """L: the vector's numbers, or fewer where narrow layers would leave most of them empty."""
         widest = VECTOR_BYTES // itemsize
@@ -119,6 +135,7 @@ class CpuLayers:
         operation = self.program.operations[v - 1]
         return operation.kind == "normalise" and operation.inputs[0] == 0
 
+    @_remembered
     def macs(self, last: int) -> int:
         """Multiply-adds of convolutions for an image, up to the value `last`, by the direct algorithm."""
         total = 0
@@ -138,6 +155,7 @@ class CpuLayers:
     def is_plain_relu(operation: Operation) -> bool:
         return operation.kind == "relu" and operation.options["q"] == 1
 
+    @_remembered
     def memory(self, n: int, itemsize: int, keep: bool) -> int:
         """About how many bytes a pass over n images takes beside images and arrays, with `keep` back as well."""
         L, total, largest = self.lanes(itemsize), 0, 0
@@ -222,7 +240,7 @@ class CpuLayers:
         last, dtype = self.program.logits if last is None else last, X.dtype
         threads = patch_engine.get_num_threads()
         seconds = len(X) * self.macs(last) * dtype.itemsize / 2 / FLOPS
-        few = seconds < 2 * HAND_OVER * last  # work that one thread does sooner than two that wait for Python's lock
+        few = seconds < 2 * HAND_OVER  # work that one thread does sooner than two that wait for Python's lock
         if few or len(X) < 2 * threads or threads < 2 or self.has_wide(dtype.itemsize):
             return None
         key = dtype, last, coefficients is not None
@@ -232,6 +250,7 @@ class CpuLayers:
                 plans = self.parts[key] = Apart(self, dict(arrays), dtype, last, coefficients is not None)
             return plans.run(X, coefficients)
 
+    @_remembered
     def has_wide(self, itemsize: int) -> bool:
         L = self.lanes(itemsize)
         numbers = [i for i, one in enumerate(self.program.operations) if one.kind == "convolution"]

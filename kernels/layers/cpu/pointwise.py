@@ -6,21 +6,14 @@ Images are (N, Cb, H W, L), a kernel's items are their planes; thread `tid` of `
 
 import numpy as np
 
-from ...cpu.lanes import meet
-from ...jit import jit, part
+from ...jit import part
 from .direct import read, write
 from .rows import add_row, fill, join_row, smooth_row
 
 I0, I1 = np.int64(0), np.int64(1)
 
 
-@jit
-def wait_for_all(arrivals, goal):
-    """A barrier."""
-    meet(arrivals, goal)
-
-
-@jit
+@part
 def join(lanes, kind, y, z, r, c, d, sums, N, pixels, Kb, work, tid, nt):
     """y = c0 z + c1 [+ d0 r + d1] [max(., 0)], with sums of y and y^2 of every image; kind as of `join_row`."""
     L = len(lanes)
@@ -48,7 +41,7 @@ def join(lanes, kind, y, z, r, c, d, sums, N, pixels, Kb, work, tid, nt):
             join_row(lanes, 7, y, at, pixels, z, r, c, d, c0, step, sums, q0, step)
 
 
-@jit
+@part
 def smooth(lanes, back, y, z, g, c, q, rho, inverse, N, pixels, Kb, work, tid, nt):
     """y = sigma(c0 z + c1), or with `back` 1 y = g sigma'(c0 z + c1)."""
     L = len(lanes)
@@ -60,7 +53,7 @@ def smooth(lanes, back, y, z, g, c, q, rho, inverse, N, pixels, Kb, work, tid, n
             smooth_row(lanes, 0, y, at, pixels, z, g, c, c0, Kb * L, q, rho, inverse)
 
 
-@jit
+@part
 def finish(lanes, source, target, N, pixels, Kb, work, tid, nt):
     """target <- the epilogue of what the source reads, a gradient that no convolution makes; sums of every image."""
     L = len(lanes)
@@ -75,7 +68,7 @@ def finish(lanes, source, target, N, pixels, Kb, work, tid, nt):
 
 
 # ------------------------------------------------------------------ pooling
-@jit
+@part
 def pool(lanes, source, y, scale, N, H, W, kh, kw, Kb, work, tid, nt):
     """y = scale times the sums over windows of kh x kw of what the source reads."""
     L = len(lanes)
@@ -93,7 +86,7 @@ def pool(lanes, source, y, scale, N, H, W, kh, kw, Kb, work, tid, nt):
             y[i] *= scale
 
 
-@jit
+@part
 def spread(lanes, g, target, scale, N, H, W, kh, kw, Kb, work, tid, nt):
     """target <- the epilogue of scale g for every pixel of g's window."""
     L = len(lanes)
@@ -113,7 +106,7 @@ def spread(lanes, g, target, scale, N, H, W, kh, kw, Kb, work, tid, nt):
 
 
 # ------------------------------------------------------------------ layouts
-@jit
+@part
 def to_blocks(lanes, y, x, N, C, pixels, Kb, work, tid, nt):
     """Images (N, C, pixels) in blocks of channels, 0 behind the last one."""
     L = len(lanes)
@@ -125,7 +118,7 @@ def to_blocks(lanes, y, x, N, C, pixels, Kb, work, tid, nt):
                 y[(plane * pixels + i) * L + l] = x[(n * C + c) * pixels + i] if c < C else 0
 
 
-@jit
+@part
 def to_plain(lanes, y, x, N, C, pixels, Kb, work, tid, nt):
     """The way back, (N, C, pixels)."""
     L = len(lanes)
@@ -147,7 +140,7 @@ def summed(sums, rows, K, k):
     return first, second
 
 
-@jit
+@part
 def norm_coefficients(train, sums, rows, count, weight, bias, mean, variance, eps, c, statistics, work, tid, nt):
     """c (4, K): z's batch norm is c0 z + c1, its standardised value c2 z + c3; statistics (2, K) the mean and biased
     variance that were used.  Channels behind the last one get 0."""
@@ -165,7 +158,7 @@ def norm_coefficients(train, sums, rows, count, weight, bias, mean, variance, ep
         statistics[k], statistics[C + k] = m, v
 
 
-@jit
+@part
 def norm_gradient(train, sums, rows, count, weight, statistics, eps, c, weight_slope, bias_slope, work, tid, nt):
     """c (3, K): the gradient by z is c0 g + c1 z + c2, g that by the batch norm's answer; and those by its weight and
     bias."""

@@ -3,15 +3,13 @@
 from concurrent.futures import wait
 
 import numpy as np
-from numba import typeof
 
 from ...cpu import engine as patch_engine
 from ...cpu.layout import lines
 from ...jit import light_optimisation
-from .pointwise import wait_for_all
+from .entries import EACH, WAITS, entry, words, work_through
 
-HAND_OVER = 1e-4  # seconds of a call: threads that come back from a kernel wait for Python's lock, and are woken
-_entries: dict = {}  # of compiled kernels, by what `Steps.key` says of a call
+HAND_OVER = 2e-4  # seconds: a thread that is woken, and waits for Python's lock when it comes back
 
 
 class Buffer:
@@ -52,7 +50,7 @@ class Steps:
     """
 
     def __init__(self):
-        self.calls, self.work, self.entries, self.pending = [], 1, None, []
+        self.calls, self.work, self.table, self.pending = [], 1, None, []
 
     def add(self, kernel, *args, work: int = 1, free: bool = False, each: bool = False) -> None:
         """A call with `work` numbers of memory of each thread's own."""
@@ -78,75 +76,51 @@ class Steps:
         self.calls.append((None, (), False, True))
 
     def replace(self, number: int, place: int, value) -> None:
-        """Another argument of one dtype and shape for a call."""
-        kernel, args, each, waits = self.calls[number]
-        args = *args[:place], value, *args[place + 1 :]
-        self.calls[number] = kernel, args, each, waits
-        if self.entries is not None:
-            self.entries[number] = self.entries[number][0], args, each, waits
+        """Another array of one dtype for a call's argument `place`, which comes behind no tuple that changes."""
+        kernel, args, *rest = self.calls[number]
+        self.calls[number] = kernel, (*args[:place], value, *args[place + 1 :]), *rest
+        first = self.places[number] + sum(len(words(arg)) for arg in args[:place])
+        self.words[first : first + 2] = words(value)
 
-    def compile(self, scratch) -> None:
-        """Find or compile all kernels, which works through the calls once."""
-        if self.entries is None and not self._find():
-            with light_optimisation():  # compiled by one thread, at the level that the tiles need
-                for kernel, args, *_ in self.calls:
-                    if kernel is not None:
-                        key, args = self.key(kernel, args), (*args, scratch, 0, 1)
-                        kernel(*args)
-                        _entries[key] = kernel.overloads[tuple(map(typeof, args))].entry_point
-            self._find()
+    def compile(self, dtype) -> None:
+        """Find or compile all kernels, for memory of a dtype, and write the calls down as native code reads them."""
+        if self.table is not None:
+            return
+        flat = [[word for arg in args for word in words(arg)] for _, args, *_ in self.calls]
+        self.words = np.array([word for call in flat for word in call], np.int64)
+        self.places = np.cumsum([0] + [len(call) for call in flat])[:-1]
+        self.table = np.zeros((len(self.calls), 3), np.int64)
+        with light_optimisation():  # the level that the tiles need
+            for row, place, (kernel, args, each, waits) in zip(self.table, self.places, self.calls):
+                address = 0 if kernel is None else entry(kernel, args, dtype)
+                row[:] = address, self.words.ctypes.data + 8 * place, EACH * each | WAITS * waits
 
     def alone(self, scratch) -> None:
         """All calls by this thread."""
-        for kernel, args, *_ in self.entries:
-            if kernel is not None:
-                kernel(*args, scratch, 0, 1)
+        own = np.array(words(scratch))
+        work_through(self.table, own.ctypes.data, np.zeros(1, np.int64), 0, 1)
 
     def run(self, dtype, scratch: dict, seconds: float) -> None:
         """All calls, by all threads, or by this one where work of `seconds` is less than what handing it over costs."""
-        threads = 1 if seconds < HAND_OVER * len(self.calls) else patch_engine.get_num_threads()
+        threads = 1 if seconds < HAND_OVER else patch_engine.get_num_threads()
         with patch_engine._team:
             for t in range(threads):
                 if t not in scratch or len(scratch[t]) < self.work:
                     scratch[t] = lines(self.work, dtype)
-            self.compile(scratch[0])
+            self.compile(dtype)
             if threads == 1:
                 self.alone(scratch[0])
             else:
                 self._together(threads, scratch)
 
-    def _find(self) -> bool:
-        """Whether all kernels are compiled."""
-        found = [(_entries.get(self.key(kernel, args)), args, *rest) for kernel, args, *rest in self.calls]
-        if all(entry is not None or call[0] is None for (entry, *_), call in zip(found, self.calls)):
-            self.entries = found
-        return self.entries is not None
-
-    @staticmethod
-    def key(kernel, args):
-        """What decides the code of a call: the kernel, its lanes, dtypes of arrays, types of numbers.  Numba's own
-        answer to the question takes longer than many of the kernels."""
-        lanes = len(args[0]) if args and isinstance(args[0], tuple) else 0
-        each = (a for arg in args for a in (arg if isinstance(arg, tuple) else (arg,)))
-        return kernel, lanes, *(a.dtype if hasattr(a, "dtype") else type(a) for a in each)
-
     def _together(self, threads, scratch):
-        arrivals = np.zeros(1, np.int64)
-
-        def work(t):
-            own, goal = scratch[t], 0
-            for kernel, args, each, waits in self.entries:
-                if kernel is not None:
-                    kernel(*args, own, *((0, 1) if each else (t, threads)))
-                if waits:
-                    goal += threads
-                    wait_for_all(arrivals, goal)
-
-        jobs = []
+        arrivals, jobs = np.zeros(1, np.int64), []
+        own = np.array([words(scratch[t]) for t in range(threads)])
+        calls = [(self.table, own[t].ctypes.data, arrivals, t, threads) for t in range(threads)]
         try:
-            for t in range(1, threads):
-                jobs.append(patch_engine._workers().submit(work, t))
-            work(0)
+            for call in calls[1:]:
+                jobs.append(patch_engine._workers().submit(work_through, *call))
+            work_through(*calls[0])
         except BaseException:
             arrivals[0] = 2**62  # this thread will not come: let the others go
             raise

@@ -7,7 +7,7 @@ the cache.  The input gradient is the same kernel with weights turned by 180 deg
 
 from typing import NamedTuple
 
-from ...jit import jit, part, stands_alone
+from ...jit import part, stands_alone
 from .direct import correlate, multiply
 from .rows import MASK_O, MASK_Z, NORM, RESIDUAL, ROWS, SUMS, fill
 from .tiles import lift_across, lift_down, lower_across, lower_down, weights_in, weights_out
@@ -105,7 +105,7 @@ def lower(lanes, s, target, bias, k0, k1, M, m0, m_product, T, S, ua, ub, q0):
 
 
 # ------------------------------------------------------------------ kernels: thread `tid` of `nt`
-@jit
+@part
 def convolve_tiles(lanes, s, source, target, U, bias, work, tid, nt):
     """target <- the convolution of what the source reads, plus a bias per channel."""
     L = len(lanes)
@@ -127,7 +127,7 @@ def convolve_tiles(lanes, s, source, target, U, bias, work, tid, nt):
         lower(lanes, s, target, bias, 0, s.Kb, work, m0, m_product, T, S, ua, ub, q0)
 
 
-@jit
+@part
 def weight_gradient_tiles(lanes, s, source, slopes, D, work, tid, nt):
     """D[group][p] = the gradient by lifted weights of a group of chunks."""
     L = len(lanes)
@@ -180,7 +180,7 @@ def weights_to(lanes, s, w, kb, V):
                 V[((kb * L + k) * s.C + c) * 9 + tap] = w[(tap * rows + c) * L + k]
 
 
-@jit
+@part
 def lift_weights_in(lanes, s, V, U, turned, work, tid, nt):
     """U of weights V (O, C, 3, 3); `turned` 1: those of the input gradient, s being its tiling."""
     L = len(lanes)
@@ -191,7 +191,7 @@ def lift_weights_in(lanes, s, V, U, turned, work, tid, nt):
         weights_in(lanes, U, kb // 2 * 2 * rows * L + kb % 2 * L, u_product, wide, work, 0, rows * L, rows)
 
 
-@jit
+@part
 def lower_weights_out(lanes, s, D, V, work, tid, nt):
     """V (K, C, 3, 3) of the gradients by lifted weights, summed over groups in order."""
     L = len(lanes)
@@ -205,7 +205,7 @@ def lower_weights_out(lanes, s, D, V, work, tid, nt):
 
 # ------------------------------------------------------------------ wide layers: tiles are lifted once, by all threads;
 # then each has panels of channels out, whose lifted weights and gradients are never stored whole
-@jit
+@part
 def lift_all(lanes, s, count, source, channels, V, work, tid, nt):
     """V[p][block][t] of all units, inputs (count = 6) or gradients by outputs (4)."""
     L = len(lanes)
@@ -219,7 +219,7 @@ def lift_all(lanes, s, count, source, channels, V, work, tid, nt):
                 fill(V, p * v_product + (block * T + units * s.TW) * L, (T - units * s.TW) * L)
 
 
-@jit
+@part
 def convolve_wide(lanes, s, V, W, turned, target, bias, work, tid, nt):
     """target <- the convolution of lifted inputs V with weights W (O, C, 3, 3), in one chunk."""
     L = len(lanes)
@@ -242,7 +242,7 @@ def convolve_wide(lanes, s, V, W, turned, target, bias, work, tid, nt):
         lower(lanes, s, target, bias, k0, k1, work, m0, m_product, T, S, 0, s.N * s.TH, 0)
 
 
-@jit
+@part
 def weight_gradient_wide(lanes, s, V, G, W, work, tid, nt):
     """W (K, C, 3, 3) <- the gradient by weights, of lifted inputs V and gradients by outputs G."""
     L = len(lanes)
