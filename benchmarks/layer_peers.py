@@ -1,8 +1,9 @@
 """Training and PGD steps of residual networks in PyTorch and JAX, the peers of `layers.py` (extras "test" and "bench").
 
-A contender is made with a network of this library, whose weights it takes, and has three methods without arguments:
-`train` (gradients in training mode and a step of SGD with momentum and weight decay), `attack` and `attack_in_training`
-(the gradient of the cross-entropy by the images, in either mode of batch norm).
+A contender is made with a network of this library, whose weights it takes, and has methods without arguments: `train`
+(gradients in training mode and a step of SGD with momentum and weight decay), `attack` and `attack_in_training` (the
+gradient of the cross-entropy by the images, in either mode of batch norm); this library's has `represent` (that of the
+sum of the representation).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Ours:
 
         self.net, self.X, self.y = net.copy(), X, y
         self.optimiser = SGD(np.array([RATE]), MOMENTUM, DECAY)
+        self.G = np.ones((len(X), net.program.shapes[net.program.representation][0]))
         self.C = lambda F, some: formulas.objective_gradient(F[0], y[some], CROSS_ENTROPY)[None]
 
     def train(self):
@@ -43,6 +45,9 @@ class Ours:
 
     def attack_in_training(self):
         self._attack(self.net.in_mode("train"))
+
+    def represent(self):
+        self.net.pull_back_representation(self.X, self.G)
 
 
 class Torch:

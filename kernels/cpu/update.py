@@ -43,8 +43,10 @@ def _descend(table, decays, lr, momentum, nesterov, tid, nt):
 
 
 def descend(arrays, decays, lr, momentum, nesterov) -> bool:
-    """The step of every (w, g, v) of `arrays` in place, with a weight decay for each, to the same bits as NumPy's; False
-    where nothing was done: arrays are of several dtypes, lie not in one piece, or are few numbers."""
+    """The step of every (w, g, v) of `arrays` in place, with a weight decay for each, to the same bits as NumPy's.
+
+    False where nothing was done: arrays are of several dtypes, lie not in one piece, or are few numbers.
+    """
     dtype = arrays[0][0].dtype
     each = [a for one in arrays for a in one]
     fits = dtype in (np.float32, np.float64) and all(a.dtype == dtype and a.flags.c_contiguous for a in each)
