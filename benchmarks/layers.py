@@ -3,7 +3,7 @@ function of the representation.
 
     python benchmarks/layers.py [CASE ...] [--peers NAME ...] [--rounds N] [--threads N] [--memory] [--json FILE]
 
-Every contender has the same weights and batch, and all take turns, each after a step that is not timed; the table shows
+Every contender has the same weights and batch, and all take turns, each after steps that are not timed; the table shows
 medians, GFLOP/s of the direct algorithm (2 per multiply-add; 3 passes of training, 2 of an attack), their share of the
 multiply-add peak, and the ratio to the best peer.  With --memory it shows instead the peak memory of a fresh process
 that makes three steps of training.  Needs the extras "test" (PyTorch) and "bench" (JAX).
@@ -31,6 +31,7 @@ from advfeat.images.exchange import to_state_dict
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 PAUSE = 0.3  # seconds: threads of the one before spin that long after their work
+WARM = 0.2  # seconds of steps before one is timed: threads are on their cores again
 STEPS = {"train": 3, "attack": 2, "attack_in_training": 2, "represent": 2}  # passes of a step
 
 
@@ -112,7 +113,9 @@ def measure(case, peers, rounds):
         for _ in range(rounds):
             for one in several:
                 time.sleep(PAUSE)
-                getattr(one, step)()
+                warm = time.perf_counter() + WARM
+                while time.perf_counter() < warm:
+                    getattr(one, step)()
                 start = time.perf_counter()
                 getattr(one, step)()
                 seconds[one.name].append(time.perf_counter() - start)
@@ -169,7 +172,7 @@ def main() -> int:
             ours, best = medians["advfeat"], min((t for n, t in medians.items() if n != "advfeat"), default=np.nan)
             for name, seconds in medians.items():
                 rate = passes * work / seconds / 1e9
-                ratio = f"{best / ours:6.2f} to the best peer" if name == "advfeat" else ""
+                ratio = f"{best / ours:6.2f} to the best peer" if name == "advfeat" and len(medians) > 1 else ""
                 numbers = f"{1e3 * seconds:9.1f} ms {rate:8.0f} GFLOP/s {rate / peak:6.0%} {ratio}"
                 print(f"{case:12} {step:20} {name:26} {numbers}", flush=True)
                 row = {"case": case, "step": step, "contender": name, "median": seconds, "gflops": rate}

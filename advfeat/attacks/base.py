@@ -69,6 +69,7 @@ class AttackProblem:
         self.directions = data.directions
         self.best_X, self.best = self.X.copy(), np.where(on, np.inf, np.nan)
         self.iterations, self.gradient_calls, self.forward_calls = (np.zeros(on.shape, np.int64) for _ in range(3))
+        self.restart, self.best_restart = 0, np.zeros(on.shape, np.int64)  # the start that is at work, and the best one
         self.clean = self.evaluate(self.X, on) if clean is None else np.where(on[..., None], take(clean), np.nan)
         if clean is not None:
             self.forward_calls += on
@@ -87,7 +88,7 @@ class AttackProblem:
     def keep(self, X, margin, on):
         """Points X with their margins, kept where they are the best of a sample `on`."""
         better = on & (margin < self.best)
-        self.best[better] = margin[better]
+        self.best[better], self.best_restart[better] = margin[better], self.restart
         if X is not self.X:  # where every sample begins
             self.best_X[better] = X[better]
 
@@ -239,14 +240,14 @@ class Attack(ABC):
             problem = AttackProblem(model, held, patches, eps, threat, targets, seeds, columns, on, clean)
             self.check_clean(problem)
             self.run(problem)
-            counts = problem.iterations, problem.gradient_calls, problem.forward_calls
+            counts = problem.iterations, problem.gradient_calls, problem.forward_calls, problem.best_restart
             return problem.best_X, problem.best, *counts
 
         masked = active.all() or ("masks" in model.capabilities and 2 * active.sum() >= active.size)
         if masked and shape[1] <= n:  # as they stand: nothing is copied or laid out again
             best_X, margin, *counts = attacked(np.broadcast_to(np.arange(shape[1]), shape), active)
         else:  # active samples to the front, so many at a time
-            best_X, margin, *counts = np.array(patches), np.full(shape, np.nan), *np.zeros((3, *shape), np.int64)
+            best_X, margin, *counts = np.array(patches), np.full(shape, np.nan), *np.zeros((4, *shape), np.int64)
             order = np.argsort(~active, axis=1, kind="stable")[:, : per_run.max()]
             for lo in range(0, order.shape[1], n):
                 columns = order[:, lo : lo + n]

@@ -70,17 +70,20 @@ class GradientAttack(Attack):
                 on = problem.open
                 if not on.any():
                     return
+                problem.restart = restart
                 self.ascend(problem, targets, restart, on)
 
 
-def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int, steepest=False, start=None):
+def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int, steepest=False, start=None,
+             slopes=None):  # fmt: skip
     """x~ <- x + project_eps(x~ - x + lr grad J(x~)), `n_steps` times: the inputs of adversarial training (Sec. 2.5).
 
     With `steepest` the direction of steepest ascent stands for the gradient (PGD, Madry et al. 2018); `start`
-    (R, N, P, d) is added to x before the first step.  Checked X (R, N, *S) and y (R, N), `lr` and `eps` (R,); a budget
-    per patch, as the model has patches; points stay in the model's box.
+    (R, N, P, d) is added to x before the first step; slopes(F, samples) stands for dJ/dF of the objective.  Checked
+    X (R, N, *S) and y (R, N), `lr` and `eps` (R,); a budget per patch, as the model has patches; points stay in the
+    model's box.
     """
-    if "ascend" in model.capabilities and not steepest and start is None:
+    if "ascend" in model.capabilities and not steepest and start is None and slopes is None:
         return model.ascend(model.prepare(X, y), checks.OBJECTIVES[objective], lr, eps, checks.NORMS[norm], n_steps)
     clean = as_patches(X, model.patch_axis)
     rate, radius = lr[:, None, None, None], np.repeat(eps[:, None], X.shape[1], axis=1)
@@ -90,9 +93,10 @@ def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int, s
         return (moved if model.box is None else np.clip(moved, *model.box)).astype(X.dtype)
 
     moved = clean if start is None else moved_by(start)
+    slopes = slopes or (lambda F, some: objectives.gradient(objective, F, y[:, some]))
     for _ in range(n_steps):
         batch = model.prepare(as_samples(moved, X.shape[2:], model.patch_axis), y)
-        _, g = model.logits_and_pull_back_of(batch, lambda F, some: objectives.gradient(objective, F, y[:, some]))
+        _, g = model.logits_and_pull_back_of(batch, slopes)
         g = as_patches(g, model.patch_axis)
         moved = moved_by(moved - clean + rate * (ball.steepest(g, norm) if steepest else g))
     return as_samples(moved, X.shape[2:], model.patch_axis)

@@ -40,6 +40,7 @@ class Square(Attack):
     def run(self, problem):
         for restart in range(self.n_restarts):
             on = problem.open
+            problem.restart = restart
             if on.any():
                 self._search(problem, restart, on)
 

@@ -59,6 +59,8 @@ class AttackResult:
     iterations, gradient_calls, forward_calls : int
         Steps, input gradients and logits that the sample cost.  Fused kernels do not tell when a sample came to rest;
         their steps are counted in full.
+    restart : int
+        The start, of those that an attack has, from which it reached X_adv; 0 where it has one or none.
     """
 
     attack: str
@@ -69,3 +71,4 @@ class AttackResult:
     iterations: np.ndarray
     gradient_calls: np.ndarray
     forward_calls: np.ndarray
+    restart: np.ndarray

@@ -7,11 +7,11 @@ import signal
 import sys
 
 from ..core._version import __version__
-from . import config, data, evaluate, info, plot, reproduce, robustness, show, sweep, validate, warmup
+from . import config, data, evaluate, images, info, plot, reproduce, robustness, show, sweep, validate, warmup
 from . import list as listing
 from .common import Failed
 
-COMMANDS = (reproduce, data, evaluate, robustness, sweep, plot, validate, config, listing, show, info, warmup)
+COMMANDS = (reproduce, images, data, evaluate, robustness, sweep, plot, validate, config, listing, show, info, warmup)
 FAILED, REFUSED, STOPPED, UNREAD = 1, 2, 130, 141  # exit statuses; the last two are 128 + SIGINT and 128 + SIGPIPE
 
 

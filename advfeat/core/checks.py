@@ -15,6 +15,7 @@ SEQUENCES = (list, tuple, range, np.ndarray)  # of generators or seeds: one per 
 LARGEST_DEGREE = 100  # of the activation, q
 MOST = 10**12  # of anything counted: years of iterations, terabytes of numbers
 MOST_STEPS = 10_000  # of an ascent on one sample
+AUGMENTATIONS = ("none", "crop", "crop_flip")  # of images
 PARTITIONS = ("uniform", "fixed", "bernoulli")
 
 

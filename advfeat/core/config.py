@@ -53,6 +53,8 @@ class Key:
             words = "one of " + ", ".join(self.choices)
         elif self.kind is bool:
             words = "true or false"
+        elif self.kind is str:
+            words = "a text"
         else:
             words = "an integer" if self.kind is int else "a number"
             words += checks.bounds(self.low, self.above, self.high)
@@ -84,6 +86,10 @@ class Key:
             return checks.integer(name, value, self.low, self.high)
         if self.kind is float:
             return checks.number(name, value, low=self.low, above=self.above)
+        if self.kind is str and not self.choices:
+            if not isinstance(value, str):
+                raise ValueError(f"{name} = {value!r}: must be a text")
+            return value
         return self.kind(checks.choice(name, value, self.choices or (True, False)))
 
     def typed(self, value, name: str | None = None):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-STREAMS = ("init", "train_data", "test_data", "minibatches", "attacks", "split")
+STREAMS = ("init", "train_data", "test_data", "minibatches", "attacks", "split", "augmentation")
 
 
 def stream(seed: int, name: str, *key: int) -> np.random.Generator:

@@ -195,7 +195,7 @@ def save_json(path, value: dict) -> None:
     """A JSON file of `value`, with the format and a digest of what it holds."""
     text = json.dumps({key: held for key, held in value.items() if key not in ("format", "digest")}, sort_keys=True)
     held = json.loads(text)  # as it will be read: tuples as lists, keys as text
-    held |= {"format": FORMAT, "digest": _digest_of_text(held)}
+    held |= {"format": FORMAT, "digest": digest_of_text(held)}
     write(path, lambda file: file.write(json.dumps(held, indent=2, sort_keys=True) + "\n"), "w")
 
 
@@ -212,7 +212,7 @@ def load_json(path) -> dict:
     found = value.pop("format", None)
     _check_format(path, found, (*OLDER, FORMAT))
     known = value.pop("digest", None)
-    if found == FORMAT and known != _digest_of_text(value):
+    if found == FORMAT and known != digest_of_text(value):
         raise CheckpointError(f"{path}: damaged, its content is not what was written")
     return value
 
@@ -305,7 +305,8 @@ def digest_of_file(path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digest_of_text(value: dict) -> str:
+def digest_of_text(value: dict) -> str:
+    """SHA-256 of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

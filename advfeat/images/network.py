@@ -213,6 +213,18 @@ class Network(Model):
         X, C = self.check(X)[0][0], self._coefficients(C, X, self.n_classes)
         return self._pulled(X, C, mode, self.program.logits, inputs=False, parameters=True)[1]
 
+    def logits_and_weights_grad(self, X, coefficients):
+        """F (N, k) float64 in training mode, and the gradient by every parameter of sum C F with C = coefficients(F);
+        running statistics move towards the batch's."""
+        X = self.check(X)[0][0]
+        self.reserve(len(X))
+        passed = self.engine.forward(self._arrays, X, TRAIN, keep=True)
+        F = passed.values[-1].astype(np.float64)
+        C = np.asarray(coefficients(F), self.dtype)
+        gradients = self.engine.backward(self._arrays, passed, C, inputs=False)[1]
+        self._update(passed.statistics, len(X))
+        return F, gradients
+
     def loss_and_grad(self, X, y, mode: str = TRAIN, update_statistics: bool | None = None):
         """The mean cross-entropy, a float, and its gradient by every parameter, by name.
 

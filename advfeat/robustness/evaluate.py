@@ -206,12 +206,13 @@ def robust_accuracy(
 
     Parameters
     ----------
-    model : a network or a batch of runs, or any model of the protocol (core/model.py); certificates are for PatchCNN.
+    model : a network or a batch of runs, or any model of the protocol (core/model.py); certificates are for PatchCNN
+        and networks of layers.
     data : a PatchData, a pair (X, y), anything with X, y, arrays and directions (core/data.py), or what a model has
         `Checked` before, of the same shape and precision.
     eps, norm, budget, box : as in ThreatModel
     certificate : {"interval", "linear", "tangents", "branch_and_bound"}
-        The last method to be tried; "interval" leaves the others out.
+        The last method to be tried; "interval" leaves the others out.  Networks of layers know "interval" and "linear".
     max_nodes : branch and bound's budget per patch and rival.
     attacks : sequence of names from ``robustness.evaluate.MEASURED_BY``, optional
         Default: all that model, data and arguments allow.

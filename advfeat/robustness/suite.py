@@ -66,14 +66,17 @@ class AttackSuite:
             raise ValueError(f"attacks are named {names}: names must differ; give name=... to an attack")
         object.__setattr__(self, "attacks", found)
 
-    def __call__(self, model, data, threat, rng=0, *, active=None) -> SuiteResult:
-        """Arguments and errors as for every attack; all attacks have the same seeds."""
+    def __call__(self, model, data, threat, rng=0, *, active=None, progress=None) -> SuiteResult:
+        """Arguments and errors as for every attack; all attacks have the same seeds.  progress(name, samples that are
+        left) is called before each."""
         seeds = run_seeds(rng, model.n_runs)
         clean = _Clean()(model, data, threat, seeds, active=active)
         X_adv, margin, success = clean.X_adv, clean.margin, clean.success
         attacked, results, broken_by = ~np.isnan(margin), {}, {}
         for attack in self.attacks:
             left = attacked & ~success
+            if progress is not None:
+                progress(attack.name, int(left.sum()))
             found = attack(model, data, threat, seeds, active=left if self.stop_early else attacked & ~clean.success)
             results[attack.name], broken_by[attack.name] = found, left & found.success
             better = found.margin < margin

@@ -27,6 +27,10 @@ class TrainConfig(Configuration):
     checkpoint_every : records between checkpoints in a run folder.
     optimiser, momentum, nesterov, weight_decay, decay_vectors : of `training.optim`; in the paper SGD, with all at 0.
     schedule, drops, warm_up : how lr moves along the training (`training.optim.rate`).
+    eps_warm_up : first iterations, over which eps and the ascent's rate grow from 0.
+    loss, beta : "trades" (Zhang et al. 2019; `training.adversary.trades`) instead of the cross-entropy at X~; its
+        ascent raises the divergence and begins next to the samples, whatever `objective` says.
+    augmentation, padding : of images (`images.data.augmented`).
     ascent, random_start : "steepest" ascent with a random start is PGD (Madry et al. 2018), `ascent_lr` its step.
     crafting_mode, crafting_updates : the mode of batch norm in which samples are ascended, and whether its running
         statistics move there; only networks that have modes.
@@ -57,6 +61,11 @@ class TrainConfig(Configuration):
     warm_up: int = key(0, "first iterations, over which the learning rate grows from 0", low=0, high=checks.MOST)
     ascent: str = key("gradient", "what the ascent follows", choices=("gradient", "steepest"))
     random_start: bool = key(False, "whether the ascent starts at a random point of the ball")
+    eps_warm_up: int = key(0, "first iterations, over which the radius grows from 0", low=0, high=checks.MOST)
+    loss: str = key("cross_entropy", "what is made small", choices=("cross_entropy", "trades"))
+    beta: float = key(6.0, "weight of the divergence in TRADES", low=0)
+    augmentation: str = key("none", "how images are moved and mirrored at random", choices=checks.AUGMENTATIONS)
+    padding: int = key(4, "pixels by which augmentation moves at most", low=1, high=32)
     crafting_mode: str = key("evaluate", "mode of batch norm in the ascent", choices=("evaluate", "train"))
     crafting_updates: bool = key(False, "whether the ascent moves batch norm's running statistics")
 
@@ -72,7 +81,9 @@ class TrainConfig(Configuration):
             raise ValueError(f"drops = {self.drops!r}: shares of the training must be <= 1")
         if self.crafting_updates and self.crafting_mode != "train":
             raise ValueError("crafting_updates = True: only with crafting_mode = 'train', in which statistics are seen")
-        for name in ("ascent", "random_start", "crafting_mode"):
+        if self.loss == "trades" and self.random_start:
+            raise ValueError("random_start = True: TRADES begins next to the samples")
+        for name in ("ascent", "random_start", "crafting_mode", "eps_warm_up", "loss"):
             if not self.adversarial and getattr(self, name) != self.keys()[name].default:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: only with adversarial = True")
         for name in ("ascent_lr", "eps"):

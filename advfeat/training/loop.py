@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..attacks.base import as_patches
-from ..attacks.gradient import ascended
-from ..core import ball, checks, store
+from ..core import checks, store
 from ..core.data import Data, as_data
 from ..core.model import Model
 from ..core.rng import stream
 from ..kernels import formulas
 from . import optim
+from .adversary import Adversary, trades
 from .configuration import TrainConfig
 from .recorder import History, Measurement, Recorder
 from .run_folder import Checkpoint, RunFolder
@@ -92,15 +91,17 @@ class Trainer:
             raise ValueError(f"batch_size = {c.batch_size}: must be <= the number of samples {N}")
         lr = checks.per_run("lr", c.lr, R, above=0, dtype=net.dtype)
         self.optimiser = optim.of(c, lr, net.batched)
-        self.step, self.eps = np.zeros(R), np.zeros(R)
-        if c.adversarial:
-            self.step = checks.per_run("ascent_lr", c.ascent_lr, R, above=0, dtype=net.dtype)
-            self.eps = checks.per_run("eps", c.eps, R, low=0, dtype=net.dtype)
         self.seeds = checks.seeds(c.seed, R)
+        self.adversary = Adversary(c, net, self.seeds)
         for size in {N} if c.batch_size is None else {c.batch_size, N % c.batch_size or c.batch_size}:
             net.reserve(size)
-        self.crafting()
-        own = {"schedule", "warm_up", "ascent", "random_start", "crafting_mode"}  # what engines' loops do not know
+        self.adversary.network(net)
+        if c.loss == "trades" and not hasattr(net, "logits_and_weights_grad"):
+            raise TypeError(f"loss = 'trades': {type(net).__name__} has no logits_and_weights_grad, which TRADES needs")
+        if c.augmentation != "none" and len(net.sample_shape) != 3:
+            raise ValueError(f"augmentation = {c.augmentation!r}: samples are {net.sample_shape}, and no images")
+        # what engines' loops do not know
+        own = {"schedule", "warm_up", "ascent", "random_start", "crafting_mode", "eps_warm_up", "loss", "augmentation"}
         same = all(getattr(c, name) == c.keys()[name].default for name in own)
         self.fused = "train" in net.capabilities and self.optimiser.plain and same
         self.iteration, self.diverged_at = 0, np.full(R, np.nan)
@@ -169,51 +170,29 @@ class Trainer:
         """`n` iterations; runs whose loss ceases to be finite are noted, and rest from there on."""
         c, net = self.config, self.net
         if self.fused and c.batch_size is None:
-            self.note(net.train(self.batch, self.optimiser.lr, n, *self.ascent()))
+            self.note(net.train(self.batch, self.optimiser.lr, n, *self.adversary.arguments()))
             self.iteration += n
             return
         for _ in range(n):
-            X, y = (self.X, self.y) if c.batch_size is None else self.minibatch(self.iteration)
+            X, y = self.whole(self.iteration) if c.batch_size is None else self.minibatch(self.iteration)
             if self.fused:
-                bad = net.train(net.prepare(X, y), self.optimiser.lr, 1, *self.ascent())
+                bad = net.train(net.prepare(X, y), self.optimiser.lr, 1, *self.adversary.arguments())
             else:
                 bad = np.where(np.isfinite(self.step_by_gradient(X, y)), -1, 0)
             self.note(bad)
             self.iteration += 1
 
-    def ascent(self) -> tuple:
-        """The engine's arguments of the ascent; no steps of it in standard training."""
-        c = self.config
-        return checks.OBJECTIVES[c.objective], self.step, self.eps, checks.NORMS[c.norm], c.n_ascent * c.adversarial
-
     def step_by_gradient(self, X, y) -> np.ndarray:
         """One iteration by the model's own `loss_and_grad`; the loss (R,)."""
         c, net = self.config, self.net
-        if c.adversarial:
-            rates = {"lr": self.step, "eps": self.eps, "n_steps": c.n_ascent}
-            options = {"objective": c.objective, "norm": c.norm, "steepest": c.ascent == "steepest"}
-            X = ascended(self.crafting(), X, y, **rates, **options, start=self.start(X))
-        X, y = (a if net.batched and len(a) > 1 else a[0] for a in (X, y))
-        loss, gradient = net.loss_and_grad(X, y)
+        moved = self.adversary.moved(net, X, y, self.iteration) if c.adversarial else X
+        X, moved, y = (a if net.batched and len(a) > 1 else a[0] for a in (X, moved, y))
+        loss, gradient = trades(net, X, moved, y, c.beta) if c.loss == "trades" else net.loss_and_grad(moved, y)
         gradients = gradient if isinstance(gradient, dict) else dict.fromkeys(net.parameters, gradient)
         rest = np.isnan(self.diverged_at)
         share = optim.rate(c.schedule, self.iteration, c.n_iter, c.drops, c.warm_up)
         self.optimiser.step(net.parameters, gradients, None if rest.all() else rest, share)
         return np.atleast_1d(loss)
-
-    def crafting(self):
-        """The network as samples are ascended on it."""
-        c = self.config
-        return self.net.in_mode("train", c.crafting_updates) if c.crafting_mode == "train" else self.net
-
-    def start(self, X):
-        """Random points of the balls around no sample, (R, N, P, d); None where ascents start at the samples."""
-        if not self.config.random_start:
-            return None
-        shape = as_patches(X[:1], self.net.patch_axis).shape[1:]
-        draw = [ball.random_point(stream(seed, "attacks", self.iteration), (shape[0] * shape[1], shape[2]), eps,
-                                  self.config.norm) for seed, eps in zip(self.seeds, self.eps)]  # fmt: skip
-        return np.reshape(draw, (-1, *shape))
 
     def note(self, bad: np.ndarray) -> None:
         """Runs that went wrong `bad` (R,) iterations from here, -1 where they did not, get weights 0."""
@@ -221,6 +200,10 @@ class Trainer:
         self.diverged_at[runs] = self.iteration + bad[runs]
         if runs.any():
             self.net.put_zero(runs)
+
+    def whole(self, iteration):
+        X = [self.augmented(X, seed, iteration) for X, seed in zip(self.X, self.seeds)]
+        return (self.X if self.config.augmentation == "none" else np.stack(X)), self.y
 
     def minibatch(self, iteration):
         N, size = self.X.shape[1], self.config.batch_size
@@ -230,9 +213,16 @@ class Trainer:
         smallest = N - (per_epoch - 1) * size if b == per_epoch - 1 else size
         for r, seed in enumerate(self.seeds):
             chosen = stream(seed, "minibatches", epoch).permutation(N)[b * size : b * size + smallest]
-            X.append(self.X[r % len(self.X)][chosen])
+            X.append(self.augmented(self.X[r % len(self.X)][chosen], seed, iteration))
             y.append(self.y[r % len(self.y)][chosen])
         return np.stack(X), np.stack(y)
+
+    def augmented(self, X, seed: int, iteration: int):
+        if self.config.augmentation == "none":
+            return X
+        from ..images.data.augment import augmented  # takes 10 ms, which who trains no images need not wait for
+
+        return augmented(X, stream(seed, "augmentation", iteration), self.config.augmentation, self.config.padding)
 
     def run(self, progress=None, folder: RunFolder | None = None) -> TrainResult:
         """Train from where it is to the end; see `train`."""

@@ -294,7 +294,7 @@ def meet(typingctx, arrivals, goal):
         if platform.machine() in ("x86_64", "AMD64"):
             pause = ir.FunctionType(ir.VoidType(), [])
             builder.call(cgutils.get_or_insert_function(builder.module, pause, "llvm.x86.sse2.pause"), [])
-        with builder.if_then(builder.icmp_signed(">", spins, word(10_000))):  # some 0.1 ms: more threads than cores
+        with builder.if_then(builder.icmp_signed(">", spins, word(100))):  # both threads on one core: a few µs are lost
             builder.call(give_way, [])
         spins.add_incoming(builder.add(spins, word(1)), builder.block)
         builder.branch(wait)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import checks
-from ..core.data import Samples
-from ..core.rng import stream
+from ...core import checks
+from ...core.data import Samples
+from ...core.rng import stream
 
 
 def digits(n_test: int = 360, *, rng: int = 0, dtype="float32") -> tuple[Samples, Samples]:
@@ -40,9 +40,18 @@ def split(X, y, n_test: int, rng: int, dtype) -> tuple[Samples, Samples]:
     """(training, test) of all images, the test ones drawn at random by the seed `rng`, both in the order of a draw."""
     checks.integer("n_test", n_test, 1, len(X) - 1)
     checks.choice("dtype", str(np.dtype(dtype)), ("float32", "float64"))
-    order = stream(checks.seeds(rng, 1, "rng")[0], "split").permutation(len(X))
-    X, y = X.astype(dtype), y.astype(np.int64)
-    return Samples(X[order[n_test:]], y[order[n_test:]]), Samples(X[order[:n_test]], y[order[:n_test]])
+    return held_out(Samples(X.astype(dtype), y.astype(np.int64)), n_test, rng)
+
+
+def held_out(data, n: int, rng: int) -> tuple[Samples, Samples]:
+    """(the others, `n` samples drawn at random by the seed `rng`), both in the order of a draw."""
+    order = draw(len(data.X), len(data.X), rng)
+    return tuple(Samples(data.X[some], data.y[some]) for some in (order[n:], order[:n]))
+
+
+def draw(n: int, size: int, rng: int) -> np.ndarray:
+    """`size` of the numbers below n, in random order by the seed `rng`."""
+    return stream(checks.seeds(rng, 1, "rng")[0], "split").permutation(n)[:size]
 
 
 def _require(package: str):

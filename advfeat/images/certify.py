@@ -1,0 +1,279 @@
+"""Certificates for networks of layers in evaluation mode: intervals, and the linear relaxation.
+
+Let z range over the ball of radius eps around x, cut with the box.  *Intervals* (Gowal et al. 2018): every value lies
+within r of c, and an affine layer takes (c, r) to (A c + b, |A| r).  The *linear relaxation* (CROWN: Zhang et al. 2018;
+DeepPoly: Singh et al. 2019): where an input z of a ReLU lies in [l, u], l < 0 < u,
+
+    alpha z <= sigma(z) <= u (z - l) / (u - l),      alpha = 1 where u > -l, else 0,
+
+so that a lower bound of a . z_k in front of a layer is one behind it, back to the image, where its least value over
+the ball is known exactly.  [l, u] are the better of intervals and of the relaxation itself.
+
+Everything is computed in float64 and bounds are moved outwards by `SLACK` of the sum of the magnitudes of all terms,
+far more than float64 rounds.  What is certified is the network as float64 evaluates its weights.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import NamedTuple
+
+import numpy as np
+
+from ..core import checks
+from ..kernels.layers import formulas
+from .network import Network
+
+SLACK = 1e-11
+ROWS_BYTES = 2**27  # of coefficients of one layer that are pulled back together
+KINDS = ("convolution", "batch_norm", "normalise", "relu", "add", "sum_pool", "linear")
+METHODS = ("interval", "linear")
+
+
+class Box(NamedTuple):
+    """Where a value lies: within `radius` of `centre`, (N, *shape) each."""
+
+    centre: np.ndarray
+    radius: np.ndarray
+
+    @property
+    def low(self):
+        return self.centre - self.radius
+
+    @property
+    def high(self):
+        return self.centre + self.radius
+
+
+class Affine:
+    """An operation other than a ReLU as z -> A z + b."""
+
+    def __init__(self, net: Network, number: int):
+        operation = net.program.operations[number]
+        arrays = [net.arrays()[name].astype(np.float64) for name in operation.arrays]
+        self.kind, self.options = operation.kind, operation.options
+        self.sides = net.program.shapes[operation.inputs[0]]
+        self.A, self.b = (arrays[0] if arrays else None), (arrays[1] if len(arrays) == 2 else None)
+        if self.kind == "batch_norm":
+            weight, bias, mean, variance = arrays
+            self.A = weight / np.sqrt(variance + operation.options["eps"])
+            self.b = bias - mean * self.A
+        elif self.kind == "normalise":
+            self.A = 1 / np.asarray(operation.options["deviation"], np.float64)
+            self.b = -np.asarray(operation.options["mean"], np.float64) * self.A
+
+    def apply(self, X, A=None):
+        """A X; with another array in the place of A."""
+        A, o = self.A if A is None else A, self.options
+        if self.kind == "convolution":
+            return formulas.convolution(X, A, o["stride"], o["padding"])
+        if self.kind in ("batch_norm", "normalise"):
+            return X * A.reshape(-1, *[1] * (X.ndim - 2))
+        if self.kind == "linear":
+            return formulas.linear(X, A)
+        return formulas.sum_pool(X, o["size"]) * o["scale"]
+
+    def back(self, G):
+        """A^T G."""
+        o = self.options
+        if self.kind == "convolution":
+            return formulas.convolution_input_gradient(G, self.A, o["stride"], o["padding"], self.sides[1:])
+        if self.kind in ("batch_norm", "normalise"):
+            return self.apply(G)
+        if self.kind == "linear":
+            return formulas.linear_input_gradient(G, self.A, self.sides)
+        return formulas.sum_pool_gradient(G, self.sides[1:], o["size"]) * o["scale"]
+
+    def bias(self, ndim: int):
+        """b as it is added to a value of so many axes; 0 where there is none."""
+        return 0.0 if self.b is None else self.b.reshape(-1, *[1] * (ndim - 2))
+
+    def box(self, box: Box) -> Box:
+        absolute = None if self.A is None else np.abs(self.A)
+        centre, size = self.apply(box.centre), self.apply(np.abs(box.centre) + box.radius, absolute)
+        centre = centre + self.bias(centre.ndim)
+        return Box(centre, self.apply(box.radius, absolute) + SLACK * (size + np.abs(self.bias(centre.ndim))))
+
+
+class Relaxation(NamedTuple):
+    """low_slope z + low_move <= sigma(z) <= high_slope z + high_move, of a ReLU's input in a box."""
+
+    low_slope: np.ndarray
+    low_move: np.ndarray
+    high_slope: np.ndarray
+    high_move: np.ndarray
+
+
+def relaxed(box: Box, q: int, rho: float) -> Relaxation:
+    """Of sigma, a convex function: above it the chord over [l, u], below it a tangent (at 0, or at the end where
+    the box is on one side; of a smoothed ReLU in the middle)."""
+    low, high = box.low, box.high
+    at_low, at_high = formulas.relu(low, q, rho), formulas.relu(high, q, rho)
+    wide = high > low
+    slope = np.where(wide, (at_high - at_low) / np.where(wide, high - low, 1), formulas.sigma_prime(high, q, rho))
+    if q == 1:
+        tangent = np.where(low >= 0, 1.0, np.where(high <= 0, 0.0, high > -low))
+        move = np.zeros_like(low)
+    else:
+        tangent = formulas.sigma_prime(box.centre, q, rho)
+        move = formulas.relu(box.centre, q, rho) - tangent * box.centre
+    return Relaxation(tangent, move, slope, at_low - slope * low)
+
+
+class Bounds:
+    """The boxes of all values of some images, and bounds of linear functions of them.
+
+    Parameters
+    ----------
+    X : (N, C, H, W); eps : float, (N,) or one number; norm : "linf" or "l2" of the whole image
+    method : "interval", or "linear", which tightens the boxes of ReLUs' inputs by the relaxation.
+    """
+
+    def __init__(self, net: Network, X, eps, norm: str = "linf", method: str = "linear"):
+        checks.choice("method", method, METHODS)
+        self.net, self.norm, self.program = net, checks.choice("norm", norm, ("linf", "l2")), net.program
+        X = X.astype(np.float64)
+        self.X, self.eps = X, np.broadcast_to(np.asarray(eps, np.float64), len(X)).reshape(-1, 1, 1, 1)
+        low, high = X - self.eps, X + self.eps
+        if net.box is not None:
+            low, high = np.maximum(low, net.box[0]), np.minimum(high, net.box[1])
+        self.boxes = [Box((low + high) / 2, (high - low) / 2 * (1 + SLACK))]
+        self.affine, self.relaxations, bent = {}, {}, False
+        for number, operation in enumerate(self.program.operations):
+            box = self.boxes[operation.inputs[0]]
+            if operation.kind == "relu":
+                q, rho = operation.options["q"], operation.options["rho"]
+                if method == "linear" and bent:
+                    box = self.boxes[operation.inputs[0]] = self.tightened(operation.inputs[0], box)
+                self.relaxations[number], bent = relaxed(box, q, rho), True
+                low, high = formulas.relu(box.low, q, rho), formulas.relu(box.high, q, rho)
+                self.boxes.append(Box((low + high) / 2, (high - low) / 2 * (1 + SLACK)))
+            elif operation.kind == "add":
+                other = self.boxes[operation.inputs[1]]
+                radius = box.radius + other.radius
+                centre = box.centre + other.centre
+                self.boxes.append(Box(centre, radius + SLACK * (np.abs(box.centre) + np.abs(other.centre) + radius)))
+            else:
+                self.affine[number] = Affine(net, number)
+                box = self.affine[number].box(box)
+                if norm == "l2" and operation.inputs[0] == 0 and operation.kind in ("convolution", "linear"):
+                    squares = self.affine[number].apply(np.ones_like(X), self.affine[number].A ** 2)
+                    exact = self.eps.reshape(-1, *[1] * (squares.ndim - 1)) * np.sqrt(squares) * (1 + SLACK)
+                    slack = SLACK * self.affine[number].apply(np.abs(X), np.abs(self.affine[number].A))
+                    centre = self.affine[number].apply(X)
+                    centre = centre + self.affine[number].bias(centre.ndim)
+                    box = _better(box, centre - exact - slack, centre + exact + slack)
+                self.boxes.append(box)
+
+    def tightened(self, v: int, box: Box) -> Box:
+        """The box of value v by the relaxation, of those of its numbers that may have either sign."""
+        low, high = box.low.reshape(len(self.X), -1), box.high.reshape(len(self.X), -1)
+        either = np.flatnonzero(((low < 0) & (high > 0)).any(axis=0))
+        size, shape = low.shape[1], box.centre.shape[1:]
+        largest = max(int(np.prod(s)) for s in self.program.shapes)
+        rows = max(ROWS_BYTES // (8 * largest * len(self.X)), 1)
+        low, high = low.copy(), high.copy()
+        for first in range(0, len(either), rows):
+            some = either[first : first + rows]
+            A = np.zeros((len(some), size))
+            A[np.arange(len(some)), some] = 1
+            A = A.reshape(len(some), *shape)
+            low[:, some] = np.maximum(low[:, some], self.least(v, A))
+            high[:, some] = np.minimum(high[:, some], -self.least(v, -A))
+        high = np.maximum(high, low)
+        return Box(((low + high) / 2).reshape(box.centre.shape), ((high - low) / 2 * (1 + SLACK)).reshape(
+            box.centre.shape) + SLACK * np.abs(box.centre))  # fmt: skip
+
+    def least(self, v: int, A) -> np.ndarray:
+        """A lower bound of sum A_m . (value v) over the ball, for every row m: A (M, *shape) -> (N, M)."""
+        N, M = len(self.X), len(A)
+        held = {v: np.broadcast_to(A, (N, *A.shape)).reshape(N * M, *A.shape[1:])}
+        constant, size = np.zeros((N, M)), np.zeros((N, M))
+
+        def along(G, values):
+            """sum of G times values for every image and row."""
+            return (G.reshape(N, M, -1) @ values.reshape(N, -1, 1))[..., 0]
+
+        for number in reversed(range(v)):
+            G = held.pop(number + 1, None)
+            if G is None:
+                continue
+            operation = self.program.operations[number]
+            if operation.kind == "relu":
+                r = self.relaxations[number]
+                up, down = np.maximum(G, 0).reshape(N, M, *G.shape[1:]), np.minimum(G, 0).reshape(N, M, *G.shape[1:])
+                constant += along(up, r.low_move) + along(down, r.high_move)
+                size += along(up, np.abs(r.low_move)) - along(down, np.abs(r.high_move))
+                G = (up * r.low_slope[:, None] + down * r.high_slope[:, None]).reshape(G.shape)
+            elif operation.kind != "add":
+                affine = self.affine[number]
+                if affine.b is not None:
+                    pixels = G.reshape(N, M, len(affine.b), -1)
+                    constant += pixels.sum(axis=-1) @ affine.b
+                    size += np.abs(pixels).sum(axis=-1) @ np.abs(affine.b)
+                G = affine.back(G)
+            for u in operation.inputs:
+                held[u] = held[u] + G if u in held else G
+        G = held.pop(0, None)
+        if G is None:
+            return constant - SLACK * size
+        box, G = self.boxes[0], G.reshape(N, M, -1)
+        centre, radius = box.centre.reshape(N, -1, 1), box.radius.reshape(N, -1, 1)
+        within = ((G @ centre) - np.abs(G) @ radius)[..., 0]
+        if self.norm == "l2":
+            x = (G @ self.X.reshape(N, -1, 1))[..., 0]
+            within = np.maximum(within, x - self.eps.reshape(N, 1) * np.linalg.norm(G, axis=-1))
+        size += (np.abs(G) @ (np.abs(centre) + radius))[..., 0]
+        return within + constant - SLACK * size
+
+    def least_by_intervals(self, A) -> np.ndarray:
+        """`least` of the logits by the box of what the last layer reads: A (M, k) -> (N, M)."""
+        number = self.program.logits - 1
+        box, affine = self.boxes[self.program.operations[number].inputs[0]], self.affine[number]
+        G = A @ affine.A
+        centre, radius = (a.reshape(len(a), -1) for a in box)
+        move = 0.0 if affine.b is None else A @ affine.b
+        size = (np.abs(centre) + radius) @ np.abs(G).T
+        return centre @ G.T - radius @ np.abs(G).T + move - SLACK * (size + np.abs(move))
+
+    def of_images(self, rows) -> Bounds:
+        """The same of some of the images."""
+        part = copy(self)
+        part.X, part.eps = self.X[rows], self.eps[rows]
+        part.boxes = [Box(*(a[rows] for a in box)) for box in self.boxes]
+        part.relaxations = {n: Relaxation(*(a[rows] for a in r)) for n, r in self.relaxations.items()}
+        return part
+
+
+def _better(box: Box, low, high) -> Box:
+    low, high = np.maximum(box.low, low), np.minimum(box.high, high)
+    high = np.maximum(low, high)
+    return Box((low + high) / 2, (high - low) / 2 * (1 + SLACK) + SLACK * np.abs(box.centre))
+
+
+def margin_bound(net: Network, X, y, eps, *, norm: str = "linf", method: str = "linear") -> np.ndarray:
+    """A lower bound of F_y - max_{j != y} F_j over the ball around every image, (N,) float64; > 0: certified.
+
+    X (N, C, H, W), y (N,), eps one number or one per image.  "interval" pulls nothing back but the last layer, whose
+    difference of two logits is bounded as one linear function; "linear" costs seconds per image where a layer has
+    thousands of numbers whose ReLU may go either way.
+    """
+    for operation in net.program.operations:
+        checks.choice("layer", operation.kind, KINDS)
+    X, y = (a[0] for a in net.check(X, y))
+    eps, out = np.broadcast_to(np.asarray(eps, np.float64), len(X)), np.empty(len(X))
+    largest = max(int(np.prod(shape)) for shape in net.program.shapes)
+    n = max(min(ROWS_BYTES // (8 * largest * 8), 32), 1)
+    for first in range(0, len(X), n):
+        some = slice(first, first + n)
+        bounds = Bounds(net, X[some], eps[some], norm, method)
+        last, k = net.program.logits, net.n_classes
+        low = np.empty((len(X[some]), k))
+        for label in np.unique(y[some]):
+            rows = np.flatnonzero(y[some] == label)
+            A = np.eye(k)[[label] * k] - np.eye(k)
+            part = bounds.of_images(rows)
+            low[rows] = part.least(last, A) if method == "linear" else part.least_by_intervals(A)
+            low[rows, label] = np.inf
+        out[some] = low.min(axis=1)
+    return out

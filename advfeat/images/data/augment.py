@@ -1,0 +1,26 @@
+"""Augmentation: images moved and mirrored at random, by the library's random numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...core import checks
+
+
+def augmented(X: np.ndarray, rng: np.random.Generator, kind: str, padding: int = 4) -> np.ndarray:
+    """Images (N, C, H, W), each moved by up to `padding` pixels either way, with kind "crop_flip" mirrored or not.
+
+    What is moved in are pixels mirrored at the border (NumPy's "reflect"), as in locuslab/robust_overfitting.  An image
+    draws a row, a column and a coin, whatever the kind.
+    """
+    if checks.choice("kind", kind, checks.AUGMENTATIONS) == "none":
+        return X
+    N, _, H, W = X.shape
+    p = min(padding, H - 1, W - 1)
+    rows, columns, mirrored = rng.integers(0, 2 * p + 1, N), rng.integers(0, 2 * p + 1, N), rng.random(N) < 0.5
+    wide = np.pad(X, ((0, 0), (0, 0), (p, p), (p, p)), "reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (H, W), axis=(2, 3))
+    out = windows[np.arange(N), :, rows, columns]
+    if kind == "crop_flip":
+        out[mirrored] = out[mirrored][..., ::-1]
+    return np.ascontiguousarray(out)
