@@ -24,7 +24,7 @@ from ..core import checks
 from ..kernels.layers import formulas
 from .network import Network
 
-SLACK = 1e-11
+SLACK = 1e-12  # 9,000 roundings of float64
 ROWS_BYTES = 2**27  # of coefficients of one layer that are pulled back together
 KINDS = ("convolution", "batch_norm", "normalise", "relu", "add", "sum_pool", "linear")
 METHODS = ("interval", "linear")

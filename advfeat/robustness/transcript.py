@@ -116,8 +116,9 @@ def verify(transcript: Transcript, net, fingerprint: str) -> list[str]:
         said += [
             f"Image {i}: the adversarial image leaves the box [{low:g}, {high:g}]." for i in np.flatnonzero(outside)
         ]
-    for name, X, wrong in (("clean", t.X, t.broken_by == CLEAN), ("adversarial", t.X_adv, t.broken_by != STANDS)):
-        F = np.concatenate([net.logits(X[lo : lo + 100]) for lo in range(0, len(X), 100)]).astype(np.float64)
+    inside = t.X_adv if t.head["box"] is None else np.clip(t.X_adv, *t.head["box"])
+    for name, X, wrong in (("clean", t.X, t.broken_by == CLEAN), ("adversarial", inside, t.broken_by != STANDS)):
+        F = net.logits(X).astype(np.float64)
         margin, slack = formulas.margin(F[None], t.y[None])[0], ROUNDING[str(net.dtype)] * np.abs(F).max(axis=1)
         said += [f"Image {i}: the {name} image has margin {margin[i]:.3g}, and is said to be wrong."
                  for i in np.flatnonzero(wrong & (margin > slack))]  # fmt: skip

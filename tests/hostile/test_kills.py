@@ -58,6 +58,8 @@ LAYERS = textwrap.dedent("""
                             ascent_lr=0.05, eps=0.1, n_ascent=2, objective="cross_entropy")
     af.train(ConvNet(4, (1, 8, 8)), data, config, run_dir=sys.argv[1])
 """)
+IMAGES = ["dataset=digits", "network=convnet", "width=4", "depth=2", "epochs=8", "n_train=400", "n_ascent=2", "eps=0.1",
+          "augmentation=crop", "eps_warm_up=2", "pgd_steps=3"]  # fmt: skip
 #: A command that has loaded everything and begins at a given moment, so that two meet in the folder.
 AT_ONCE = """
 import sys, time
@@ -97,6 +99,9 @@ def undisturbed(tmp_path_factory):
         "train": lambda out: [sys.executable, "-c", TRAIN.format(pairs=PAIRS), str(out)],
         "layers": lambda out: [sys.executable, "-c", LAYERS, str(out)],
     }  # fmt: skip
+    for training in ("standard", "pgd", "fgsm", "trades"):
+        works[f"images-{training}"] = lambda out, training=training: command(
+            "images", "train", "--set", *IMAGES, f"training={training}", "--out", out)  # fmt: skip
     seconds = {}
     for name, work in works.items():
         begin = time.perf_counter()
@@ -120,8 +125,11 @@ def content(folder):
     return found
 
 
-@pytest.mark.parametrize("name", ["reproduce", "sweep", "robustness", "train", "layers"])
-@pytest.mark.parametrize("trial", range(8))
+KINDS = [(name, trial) for name in ("reproduce", "sweep", "robustness", "train", "layers") for trial in range(8)]
+KINDS += [(f"images-{name}", trial) for name in ("standard", "pgd", "fgsm", "trades") for trial in range(4)]
+
+
+@pytest.mark.parametrize(("name", "trial"), KINDS)
 def test_a_killed_command_continues_to_the_same_files(name, trial, undisturbed, tmp_path):
     """Killed three times, at any moments, with all of its processes; then once more to the end."""
     place, works, seconds = undisturbed

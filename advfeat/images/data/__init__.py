@@ -2,7 +2,7 @@
 
 from .augment import augmented
 from .catalogue import DATA_SETS, DataSet, load
-from .fetch import fetch
+from .download import fetch
 from .packaged import digits, held_out, mnist_5k, split
 
 __all__ = ["DATA_SETS", "DataSet", "augmented", "digits", "fetch", "held_out", "load", "mnist_5k", "split"]

@@ -72,7 +72,7 @@ def read_cifar10(paths) -> tuple[np.ndarray, np.ndarray]:
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: there is no such file") from None
         found.append(_cifar10_rows(path, held))
-    return _cifar10(found, paths[0])
+    return _cifar10(found)
 
 
 def read_cifar10_archive(path, members) -> tuple[np.ndarray, np.ndarray]:
@@ -87,18 +87,20 @@ def read_cifar10_archive(path, members) -> tuple[np.ndarray, np.ndarray]:
                 found.append(_cifar10_rows(f"{path}: {member}", archive.extractfile(about).read()))
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
         raise CheckpointError(f"{path}: truncated, damaged or not CIFAR10's binary version ({error})") from None
-    return _cifar10(found, path)
+    return _cifar10(found)
 
 
 def _cifar10_rows(path, held: bytes) -> np.ndarray:
     if not held or len(held) % CIFAR_ROW:
         raise CheckpointError(f"{path}: has {len(held):,} bytes, which are no rows of {CIFAR_ROW:,}")
-    return np.frombuffer(held, np.uint8).reshape(-1, CIFAR_ROW)
+    rows = np.frombuffer(held, np.uint8).reshape(-1, CIFAR_ROW)
+    _labels(path, rows[:, 0])
+    return rows
 
 
-def _cifar10(found: list[np.ndarray], path):
+def _cifar10(found: list[np.ndarray]):
     rows = np.concatenate(found)
-    return rows[:, 1:].reshape(-1, *CIFAR_SHAPE), _labels(path, rows[:, 0])
+    return rows[:, 1:].reshape(-1, *CIFAR_SHAPE), rows[:, 0].astype(np.int64)
 
 
 def read_svhn(path, digest: tuple[int, str] | None = None) -> tuple[np.ndarray, np.ndarray]:
