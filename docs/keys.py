@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from advfeat.experiments.configuration import Figure3Config
+from advfeat.experiments.image_configuration import ImageConfig
 from advfeat.training.configuration import TrainConfig
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -20,6 +21,12 @@ TRAINING = """
 | key | type and rule | default | unit | meaning |
 | --- | --- | --- | --- | --- |
 """
+IMAGES = """
+## Of a training on images, `advfeat images train`
+
+| key | type and rule | default | unit | meaning |
+| --- | --- | --- | --- | --- |
+"""
 
 
 def rows(configuration) -> str:
@@ -30,7 +37,7 @@ def rows(configuration) -> str:
 
 
 def page() -> str:
-    return HEAD + rows(Figure3Config) + TRAINING + rows(TrainConfig)
+    return HEAD + rows(Figure3Config) + IMAGES + rows(ImageConfig) + TRAINING + rows(TrainConfig)
 
 
 if __name__ == "__main__":

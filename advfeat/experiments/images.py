@@ -27,7 +27,7 @@ FORGOTTEN = 0.5  # share of the best robust validation accuracy below which robu
 CHECKPOINTS = ("best", "last")
 
 
-class Watch:
+class ValidationWatch:
     """What is recorded on the validation images: accuracy, accuracy under PGD and FGSM, the most frequent class."""
 
     def __init__(self, config: ImageConfig, data, weights: Path):
@@ -112,7 +112,7 @@ def run(
         data, validation = config.samples()
         options = config.training_config(len(data.X))
         weights = store.make_folder(out / "weights")
-        watch = Measurement(Watch(config, validation, weights), options.record_points)
+        watch = Measurement(ValidationWatch(config, validation, weights), options.record_points)
         report = None if progress is None else lambda iteration: progress(iteration, options.n_iter)
         train(net, data, options, metrics=watch, run_dir=out / arm(config), progress=report)
         found = load(out)
