@@ -77,7 +77,13 @@ class ImageConfig(Configuration):
     def samples(self) -> tuple[Samples, Samples]:
         """(training, validation) images."""
         data = load(self.dataset, "train", self.folder, n=self.n_train, dtype=self.dtype)
-        return held_out(data, max(round(self.validation * len(data.X)), 1), 0)
+        data, validation = held_out(data, max(round(self.validation * len(data.X)), 1), 0)
+        classes = DATA_SETS[self.dataset].classes
+        empty = [name for label, name in enumerate(classes) if not (data.y == label).any()]
+        if empty:
+            where = f"among {len(data.X):,} training images of {self.dataset}"
+            raise ValueError(f"n_train = {self.n_train}: {where} none is of class {', '.join(empty)}; give more")
+        return data, validation
 
     def test_samples(self) -> Samples:
         return load(self.dataset, "test", self.folder, n=self.n_test, dtype=self.dtype)

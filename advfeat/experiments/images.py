@@ -105,8 +105,11 @@ def run(
 
     Raises CheckpointError where `out` holds another training, unless `force` begins anew; DivergenceError.
     """
-    out = store.make_folder(out)
     net = config.untrained() if start is None else start.copy()
+    if net.sample_shape != DATA_SETS[config.dataset].shape:
+        wanted = f"images of {config.dataset} are {DATA_SETS[config.dataset].shape}"
+        raise ValueError(f"start: is a network for images {net.sample_shape}, and {wanted}")
+    out = store.make_folder(out)
     with Lock(out):
         _claim(out, config, net, force)
         data, validation = config.samples()

@@ -10,8 +10,6 @@ from ..attacks.gradient import FGSM, PGD, OneStepAscent
 from ..attacks.square import Square
 from ..core import checks
 from ..core.model import Checked
-from ..images import certify as image_certificates
-from ..images.network import Network
 from ..patches.attacks import Aligned, FeatureSwap, Rescue
 from ..patches.certify import certify
 from ..patches.certify.interval import interval_bound
@@ -88,7 +86,11 @@ def lacking(name: str, model, data, ascent_lr) -> str | None:
 
 def certifiable(model) -> bool:
     """Whether certificates exist for models of this kind."""
-    return isinstance(model, (PatchCNN, Network))
+    if isinstance(model, PatchCNN):
+        return True
+    from ..images.network import Network  # takes 10 ms, which who has patches need not wait for
+
+    return isinstance(model, Network)
 
 
 def prove(model, held: Checked, eps, active, *, method: str, norm: str, budget: str, max_nodes: int):
@@ -98,12 +100,14 @@ def prove(model, held: Checked, eps, active, *, method: str, norm: str, budget: 
     layers have "interval" and "linear" (:mod:`advfeat.images.certify`), which is slow and asked for by name alone;
     other methods say nothing of them.
     """
-    if isinstance(model, Network):
+    if not isinstance(model, PatchCNN):
+        from ..images.certify import METHODS, margin_bound
+
         certified = np.zeros_like(active)
-        if method in image_certificates.METHODS and norm in ("linf", "l2") and active.any():
+        if method in METHODS and norm in ("linf", "l2") and active.any():
             X, y = held.X[0][active], held.y[0][active]
             radius = np.broadcast_to(eps, active.shape)[active]
-            certified[active] = image_certificates.margin_bound(model, X, y, radius, norm=norm, method=method) > 0
+            certified[active] = margin_bound(model, X, y, radius, norm=norm, method=method) > 0
         return certified, np.zeros_like(certified), held.X[0]
     if method == "interval" and budget == "patch" and np.ndim(eps) < max(np.ndim(active), 1):
         radius = checks.per_run("eps", eps, model.n_runs, low=0)

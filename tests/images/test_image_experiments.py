@@ -274,6 +274,14 @@ def test_bad_configurations(changes, message):
         digits(**changes)
 
 
+def test_a_class_without_images_and_a_network_for_others(trained, tmp_path):
+    with pytest.raises(ValueError, match=r"among 9 training images of digits none is of class .*; give more"):
+        digits(n_train=10).samples()
+    with pytest.raises(ValueError, match=r"start: is a network for images \(1, 8, 8\), and images of cifar10 are"):
+        images.run(ImageConfig(dataset="cifar10"), tmp_path / "x", start=trained.nets["last"])
+    assert not (tmp_path / "x").exists()
+
+
 def test_more_images_than_there_are():
     with pytest.raises(ValueError, match="n = 2000: must be an integer >= 1 and <= 1,437"):
         digits(n_train=2000).samples()

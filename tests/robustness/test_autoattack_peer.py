@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch_networks
+from advfeat.kernels import formulas
 
 from advfeat.experiments import images
 from advfeat.experiments.image_configuration import ImageConfig
 from advfeat.experiments.image_presets import PRESETS
 from advfeat.images.exchange import to_state_dict
-from advfeat.kernels import formulas
 from advfeat.robustness.transcript import attack_images
 
 peer = pytest.importorskip("pyautoattack")
