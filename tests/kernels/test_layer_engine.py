@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from advfeat.kernels.cpu.layout import lines
 from advfeat.kernels.layers import get_engine
-from advfeat.kernels.layers.cpu import team
+from advfeat.kernels.layers.cpu import entries, team
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_networks import distance_of_kinks, shift_off_kinks
@@ -26,6 +26,7 @@ from advfeat.images import (
     SumPool,
     WideResNet,
 )
+from advfeat.images.network import CHUNK_BYTES
 
 TOLERANCE = {"float64": 1e-11, "float32": 5e-5}  # of whole networks, relative to the norm
 
@@ -248,6 +249,25 @@ def test_numbers_of_another_type_are_no_other_numbers():
     for eps in (1, 1e-5):
         agree(*pair([Convolution(4), BatchNorm(eps=eps, momentum=1), ReLU(2, rho=1), SumPool(), Linear(3)], (1, 6, 6),
                     "float64"), 5, "float64")  # fmt: skip
+
+
+def test_arguments_in_words():
+    """As native code reads them: addresses, sizes, bits of floats."""
+    a = np.arange(3.0)
+    assert entries.words((a, 7)) == [a.ctypes.data, 3, 7]
+    assert entries.words(np.float32(1)) == [0x3F800000]
+    assert entries.words(1.0) == entries.words(np.float64(1)) == [0x3FF0000000000000]
+    for held in (np.zeros((2, 2)), np.zeros(6)[::2]):
+        with pytest.raises(TypeError, match="kernels read flat ones"):
+            entries.words(held)
+
+
+def test_weights_are_counted_once_and_not_for_every_image():
+    net = ResNet18(64, (3, 32, 32))
+    one, two = (net.engine.memory(n, 4, True) for n in (1, 2))
+    n = net._part(10**6, "evaluate", True)
+    assert n > 50
+    assert one + (n - 1) * (two - one) <= CHUNK_BYTES < one + n * (two - one)
 
 
 @pytest.mark.parametrize(("net", "n"), [
