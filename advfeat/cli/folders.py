@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..core import store
 from ..experiments.configuration import Figure3Config
+from ..experiments.image_configuration import ImageConfig
 from ..training.configuration import TrainConfig
 from ..training.run_folder import read_checkpoint
 
@@ -14,7 +15,7 @@ MARKS = ("sweep.json", "config.json", "checkpoint.npz")  # a folder with one of 
 
 @dataclass
 class Folder:
-    """`kind` is "reproduce", "training" or "sweep"; `done` maps a training, or "results" of a sweep, to how much of
+    """`kind` is "reproduce", "images", "training" or "sweep"; `done` maps a training, or "results" of a sweep, to how much of
     `total` there is; `differences` are the keys of `config` that have not their defaults, `axes` those swept."""
 
     path: Path
@@ -61,15 +62,18 @@ def read(path) -> Folder:
         raise FileNotFoundError(f"{path}: not a run's or a sweep's folder, it has neither config.json nor sweep.json")
     about = store.load_json(path / "config.json")
     try:
-        kind = Figure3Config if "trainings" in about else TrainConfig
+        word = about.get("kind", "reproduce" if "trainings" in about else "training")
+        kind = {"reproduce": Figure3Config, "images": ImageConfig, "training": TrainConfig}[word]
         config = kind.from_dict(about["config"]).as_dict()
-        places = {name: path / name for name in about["trainings"]} if kind is Figure3Config else {"run": path}
+        places = {"run": path} if kind is TrainConfig else {name: path / name for name in about["trainings"]}
         environment = dict(about["environment"])
     except (KeyError, TypeError, ValueError) as error:
         raise store.CheckpointError(f"{path / 'config.json'}: not of a run ({error})") from None
     files = {name: place / "checkpoint.npz" for name, place in places.items()}
-    done = {name: read_checkpoint(file).iteration if file.exists() else 0 for name, file in files.items()}
-    total, word = config["n_iter"], "reproduce" if kind is Figure3Config else "training"
+    held = {name: read_checkpoint(file) for name, file in files.items() if file.exists()}
+    done = {name: held[name].iteration if name in held else 0 for name in files}
+    total = config["n_iter"] if kind is not ImageConfig else max(
+        (one.identity["config"]["n_iter"] for one in held.values()), default=0)  # fmt: skip
     finished = all(file.exists() and done[name] == total for name, file in files.items())
     return Folder(path, word, config, environment, _differences(kind, config), done, total, finished)
 
@@ -90,8 +94,8 @@ def _sweep(path, about) -> Folder:
 
 
 def _differences(kind, config: dict) -> dict:
-    keys = kind.keys()
-    return {name: value for name, value in config.items() if name not in keys or value != keys[name].default}
+    defaults = {name: list(one.default) if one.many else one.default for name, one in kind.keys().items()}
+    return {name: value for name, value in config.items() if name not in defaults or value != defaults[name]}
 
 
 def axis(held: dict) -> str:

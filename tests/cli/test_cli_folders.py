@@ -48,6 +48,7 @@ def test_list_names_every_folder_once(place, capsys):
     assert found["b/half"]["done"]["adversarial"] < found["b/half"]["total"]
     assert (found["training"]["kind"], found["training"]["finished"]) == ("training", True)
     assert found["training"]["differences"]["adversarial"] is True
+    assert "drops" not in found["training"]["differences"]
     assert (found["sweep"]["kind"], found["sweep"]["finished"]) == ("sweep", True)
     assert found["sweep"]["axes"].keys() == found["sweep-half"]["axes"].keys() != set()
     assert not found["sweep-half"]["finished"]

@@ -62,6 +62,18 @@ def test_branch_and_seeds(run, tmp_path, capsys):
     assert "not a folder of `advfeat images train`" in capsys.readouterr().err
 
 
+def test_list_and_show_know_trainings_on_images(run, capsys):
+    assert main(["list", str(run.parent), "--json"]) == 0
+    (found,) = (one for one in json.loads(capsys.readouterr().out)["folders"] if one["path"] == str(run))
+    assert (found["kind"], found["finished"], found["total"]) == ("images", True, 30)
+    assert found["differences"]["dataset"] == "digits"
+    assert "drops" not in found["differences"]
+    assert main(["show", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "images, finished" in out
+    assert "validation_robust" in out
+
+
 def test_presets_are_listed(capsys):
     assert main(["images", "train", "--preset", "list"]) == 0
     out = capsys.readouterr().out
