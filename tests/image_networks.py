@@ -1,25 +1,33 @@
 """Networks of layers that tests go through, each beside its PyTorch twin, with arrays that no initialisation has."""
 
 import numpy as np
-import torch_networks as peers
 from advfeat.kernels.layers import get_engine
 
 from advfeat.images import PreActResNet18, ReLU, ResNet18, WideResNet
 from advfeat.images.exchange import to_state_dict
 
+
+def peers():
+    """PyTorch's networks, which tests without PyTorch do not import."""
+    import torch_networks
+
+    return torch_networks
+
+
 SMOOTH = {"q": 3, "rho": 0.7}
 BACKEND = "numba"
 #: Name -> (network, its twin, images of a batch).
 CASES = {
-    "resnet18-w4-7x7": (lambda o: ResNet18(4, (1, 7, 7), **o), lambda: peers.ResNet(4, (1, 7, 7)), 3),
-    "resnet18-w8-28x28": (lambda o: ResNet18(8, (1, 28, 28), **o), lambda: peers.ResNet(8, (1, 28, 28)), 2),
-    "resnet18-w4-9x12-batch1": (lambda o: ResNet18(4, (3, 9, 12), 5, **o), lambda: peers.ResNet(4, (3, 9, 12), 5), 1),
+    "resnet18-w4-7x7": (lambda o: ResNet18(4, (1, 7, 7), **o), lambda: peers().ResNet(4, (1, 7, 7)), 3),
+    "resnet18-w8-28x28": (lambda o: ResNet18(8, (1, 28, 28), **o), lambda: peers().ResNet(8, (1, 28, 28)), 2),
+    "resnet18-w4-9x12-batch1": (lambda o: ResNet18(4, (3, 9, 12), 5, **o), lambda: peers().ResNet(4, (3, 9, 12), 5), 1),
     "resnet18-w4-8x8-smooth": (
         lambda o: ResNet18(4, (3, 8, 8), activation=ReLU(**SMOOTH), **o),
-        lambda: peers.ResNet(4, (3, 8, 8), **SMOOTH), 4),
-    "preact-w4-7x7": (lambda o: PreActResNet18(4, (3, 7, 7), **o), lambda: peers.PreActResNet(4, (3, 7, 7)), 3),
-    "wrn-10-1-28x28": (lambda o: WideResNet(10, 1, (1, 28, 28), **o), lambda: peers.WideResNet(10, 1, (1, 28, 28)), 2),
-    "wrn-16-2-7x7": (lambda o: WideResNet(16, 2, (3, 7, 7), **o), lambda: peers.WideResNet(16, 2, (3, 7, 7)), 3),
+        lambda: peers().ResNet(4, (3, 8, 8), **SMOOTH), 4),
+    "preact-w4-7x7": (lambda o: PreActResNet18(4, (3, 7, 7), **o), lambda: peers().PreActResNet(4, (3, 7, 7)), 3),
+    "wrn-10-1-28x28": (
+        lambda o: WideResNet(10, 1, (1, 28, 28), **o), lambda: peers().WideResNet(10, 1, (1, 28, 28)), 2),
+    "wrn-16-2-7x7": (lambda o: WideResNet(16, 2, (3, 7, 7), **o), lambda: peers().WideResNet(16, 2, (3, 7, 7)), 3),
 }  # fmt: skip
 
 
@@ -40,7 +48,7 @@ def network(name: str, dtype: str = "float64", seed: int = 0):
 
 def twin(name: str, net, train: bool):
     """The network in PyTorch float64, in a mode."""
-    return peers.filled(CASES[name][1](), to_state_dict(net, style(name)), train)
+    return peers().filled(CASES[name][1](), to_state_dict(net, style(name)), train)
 
 
 def images(name: str, net, times: int = 1):

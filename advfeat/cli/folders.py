@@ -15,8 +15,9 @@ MARKS = ("sweep.json", "config.json", "checkpoint.npz")  # a folder with one of 
 
 @dataclass
 class Folder:
-    """`kind` is "reproduce", "images", "training" or "sweep"; `done` maps a training, or "results" of a sweep, to how much of
-    `total` there is; `differences` are the keys of `config` that have not their defaults, `axes` those swept."""
+    """`kind` is "reproduce", "images", "training" or "sweep"; `done` maps a training, or "results" of a sweep, to how
+    much of `total` there is; `differences` are the keys of `config` that have not their defaults, `axes` those swept.
+    """
 
     path: Path
     kind: str

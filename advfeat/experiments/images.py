@@ -184,8 +184,7 @@ def tested(found: ImageRun) -> dict:
 
 
 def load(out: str | Path) -> ImageRun:
-    """A training's folder in memory; "best" is the network of the record whose validation images stand best, against
-    PGD or for standard training as they are, the earliest of several."""
+    """A training's folder in memory, with its best network (`best`) and its last one."""
     out = Path(out)
     about = store.load_json(out / "config.json") if (out / "config.json").is_file() else {}
     if about.get("kind") != "images":
@@ -193,11 +192,17 @@ def load(out: str | Path) -> ImageRun:
     config = ImageConfig.from_dict(about["config"])
     held = run_folder.load(out)
     history = held.history
-    name = "validation_accuracy" if config.training == "standard" else "validation_robust"
-    clock, values = history.at(name)
-    iterations = {"best": int(clock[1:][values[1:].argmax()]) if len(clock) > 1 else 0, "last": int(clock[-1])}
+    last = int(history.at("validation_accuracy").iteration[-1])
+    iterations = {"best": best(history, config), "last": last}
     nets = {one: exchange.load(out / "weights" / f"{iteration}.npz") for one, iteration in iterations.items()}
     return ImageRun(out, config, history, nets, iterations)
+
+
+def best(history: History, config: ImageConfig) -> int:
+    """The record whose validation images stand best, against PGD or for standard training as they are: the earliest of
+    several, and the untrained network where there is no other."""
+    clock, values = history.at("validation_accuracy" if config.training == "standard" else "validation_robust")
+    return int(clock[1:][values[1:].argmax()]) if len(clock) > 1 else 0
 
 
 def at(out: str | Path, iteration: int) -> Network:

@@ -152,6 +152,13 @@ def history(**series):
     return History(10 * np.arange(n), held)
 
 
+def test_the_best_record():
+    held = history(accuracy=[0.1, 0.2, 0.9, 0.9], robust=[0.5, 0.1, 0.4, 0.2])
+    assert images.best(held, digits()) == 20
+    assert images.best(held, digits(training="pgd")) == 20  # and not the untrained network
+    assert images.best(history(accuracy=[0.1], robust=[0.5]), digits()) == 0
+
+
 def test_label_collapse_is_noticed():
     healthy = history(collapse=[1.0, 0.1, 0.0, 0.05], robust=[0, 0.3, 0.5, 0.6], fgsm=[0, 0.4, 0.6, 0.7])
     assert images.noticed(healthy, digits(training="pgd")) == []
