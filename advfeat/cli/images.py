@@ -9,7 +9,6 @@ from ..training.loop import DivergenceError
 from . import common
 
 NETWORKS = ("best", "last")
-TRANSCRIPT = "transcript.npz"
 
 
 def add_arguments(parser):

@@ -159,12 +159,10 @@ def load(name: str, part: str, folder=None, *, n: int | None = None, rng: int = 
         X, y, sources = found
         if X.shape[1:] != data.shape:
             raise files.CheckpointError(f"{sources[0]}: its images are {X.shape[1:]}, those of {name} are {data.shape}")
-    some = slice(None)
     if n is not None:
         some = packaged.draw(len(X), checks.integer("n", n, 1, len(X)), rng)
+        X, y = X[some], y[some]
     if X.dtype == np.uint8:
-        size = len(X[some][:1]) and X[some].size * dtype.itemsize
-        memory.require(2 * size, f"{name}: {len(y[some]):,} images in {dtype}", "give a smaller n")
-        X = X[some].astype(dtype) / dtype.type(255)
-        return Samples(X, y[some])
-    return Samples(X[some], y[some])
+        memory.require(2 * X.size * dtype.itemsize, f"{name}: {len(y):,} images in {dtype}", "give a smaller n")
+        X = X.astype(dtype) / dtype.type(255)
+    return Samples(X, y)
