@@ -24,8 +24,9 @@ def test_at_most_one_image_of_200_above_autoattack(eps, tmp_path):
     X, y = data.X[:200], data.y[:200]
     found = attack_images(net, (X, y), eps=eps)
     module = torch_networks.filled(torch_networks.ResNet(4, (1, 8, 8)), to_state_dict(net), False).float()
-    adversary = peer.AutoAttack(module, norm="Linf", eps=eps, version="standard", device="cpu", verbose=False)
-    theirs = adversary.run_standard_evaluation(torch.from_numpy(X), torch.from_numpy(y), bs=200).numpy()
+    adversary = peer.AutoAttack(module, norm="Linf", eps=eps, version="standard", device="cpu", seed=0)
+    theirs, _ = adversary.run_standard_evaluation(torch.from_numpy(X), torch.from_numpy(y), batch_size=200)
+    theirs = theirs.numpy()
     assert np.abs(theirs - X).max() <= eps + 1e-6
     F = net.logits(np.clip(theirs, 0, 1)).astype(np.float64)
     stands = formulas.margin(F[None], y[None])[0] > 0
