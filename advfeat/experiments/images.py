@@ -42,16 +42,20 @@ class ValidationWatch:
         right, guesses = formulas.margin(F[None], y[None])[0] > 0, F.argmax(axis=1)
         found = {"validation_accuracy": right.mean()}
         for name, attack in self.attacks.items():
-            stands = right.copy()
-            if right.any():
-                threat = ThreatModel(c.norm, c.eps)
-                stands &= ~attack(net, (X, y), threat, c.seed, active=right).success
-            found[f"validation_{name}"] = stands.mean()
+            found[f"validation_{name}"] = standing(net, self.data, right, attack, c).mean()
         shares = np.bincount(guesses, minlength=net.n_classes) / len(y)
         expected = np.bincount(y, minlength=net.n_classes).max() / len(y)
         # the share of one class in what the network says, 0 where it is the largest class's own and 1 where all are
         found["validation_collapse"] = max((shares.max() - expected) / (1 - expected), 0.0) if expected < 1 else 0.0
         return {name: np.float64(value) for name, value in found.items()}
+
+
+def standing(net, data, right, attack, config: ImageConfig) -> np.ndarray:
+    """Which of the images that are `right` an attack at the configuration's radius leaves so."""
+    if not right.any():
+        return right
+    threat = ThreatModel(config.norm, config.eps)
+    return right & ~attack(net, (data.X, data.y), threat, config.seed, active=right).success
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,7 @@ def tested(found: ImageRun) -> dict:
     attack = catalogue.attack("pgd_cross_entropy", n_steps=20)
     for name, net in found.nets.items():
         right = formulas.margin(net.logits(data.X).astype(np.float64)[None], data.y[None])[0] > 0
-        stands = right.copy()
-        if right.any():
-            stands &= ~attack(net, (data.X, data.y), ThreatModel(c.norm, c.eps), c.seed, active=right).success
+        stands = standing(net, data, right, attack, c)
         out[name] = {"iteration": found.iterations[name], "accuracy": float(right.mean()), "pgd": float(stands.mean()),
                      "n_test": len(data.y), "eps": c.eps, "norm": c.norm}  # fmt: skip
     return out

@@ -9,8 +9,10 @@ DeepPoly: Singh et al. 2019): where an input z of a ReLU lies in [l, u], l < 0 <
 so that a lower bound of a . z_k in front of a layer is one behind it, back to the image, where its least value over
 the ball is known exactly.  [l, u] are the better of intervals and of the relaxation itself.
 
-Everything is computed in float64 and bounds are moved outwards by `SLACK` of the sum of the magnitudes of all terms,
-far more than float64 rounds.  What is certified is the network as float64 evaluates its weights.
+Everything is computed in float64.  Intervals are moved outwards by `SLACK` of the sum of the magnitudes of all terms,
+far more than float64 rounds.  The relaxation's bounds move by as much of the terms that reach the image, which is no
+proof where coefficients cancel on the way; tests hold them against points.  What is certified is the network as float64
+evaluates its weights.
 """
 
 from __future__ import annotations
