@@ -55,7 +55,7 @@ class AttackProblem:
 
     def __init__(self, model, held, X, eps, threat, targets, seeds, columns, on, clean):
         def take(a):
-            return a if self._whole else np.take_along_axis(a, columns.reshape(columns.shape + (1,) * (a.ndim - 2)), 1)
+            return a if self._whole else a[np.arange(len(a))[:, None], columns]
 
         self.model, self.seeds, self.sample, self.on = model, seeds, columns, on
         self.sample_shape, self._held, data, y = held.X.shape[2:], held, held.data, held.y
@@ -121,8 +121,9 @@ class AttackProblem:
     # -------------------------------------------------------------- where points may lie
     def move(self, delta):
         """The clean inputs plus `delta` projected to the ball, clipped to the box."""
-        moved = self.X + ball.project(delta, self.eps, self.norm, self.budget)
-        return moved if self.box is None else np.clip(moved, *self.box)
+        moved = ball.project(delta, self.eps, self.norm, self.budget)
+        moved = np.add(self.X, moved, out=moved if moved.dtype == self.X.dtype else None)
+        return moved if self.box is None else np.clip(moved, *self.box, out=moved)
 
     def steepest(self, gradient, X):
         """Direction of steepest ascent at X; coordinates that could only leave the box do not count."""
@@ -252,9 +253,11 @@ class Attack(ABC):
             for lo in range(0, order.shape[1], n):
                 columns = order[:, lo : lo + n]
                 on = np.arange(lo, lo + columns.shape[1]) < per_run[:, None]
-                at = (np.arange(len(columns))[:, None].repeat(columns.shape[1], 1)[on], columns[on])
+                at, kept = (np.arange(len(columns))[:, None], columns), ...
+                if not on.all():
+                    at, kept = (np.nonzero(on)[0], columns[on]), on
                 for whole, part in zip((best_X, margin, *counts), attacked(columns, on)):
-                    whole[at] = part[on]
+                    whole[at] = part[kept]
         success = margin <= 0 if targets is None else margin < 0
         X_adv = as_samples(best_X, X.shape[2:], model.patch_axis)
         return AttackResult(self.name, threat, *map(model.drop_runs_axis, (X_adv, margin, success, *counts)))

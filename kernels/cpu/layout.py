@@ -128,7 +128,10 @@ class CpuBatch:
     def unpack(self, packed, rest):
         """(R, N, P, d) from blocks; samples that are not in the batch as in `rest` (R or 1, N, P, d)."""
         R, (_, N, P, d) = self.n_runs, self.X.shape
-        out = np.array(np.broadcast_to(rest, (R, N, P, d)), order="C")
+        out, others = np.empty((R, N, P, d), packed.dtype), np.ones(R * N, bool)
+        others[self.target] = False
+        others = others.reshape(R, N)
+        out[others] = np.broadcast_to(rest, out.shape)[others]
         table = self.data.table
         self._spread(kernels.unpack, len(table), None, packed, table, d, self.target, out.reshape(-1, d))
         return out
