@@ -7,6 +7,7 @@ import signal
 import sys
 
 from ..core._version import __version__
+from ..core.memory import keep_what_is_freed
 from . import config, data, evaluate, images, info, plot, reproduce, robustness, show, sweep, validate, warmup
 from . import list as listing
 from .common import Failed
@@ -52,7 +53,9 @@ def main(argv=None) -> int:
 
 
 def entry() -> int:
-    """`main` of a process of its own: Ctrl-C on its way out ends it at once, without Python's traceback."""
+    """`main` of a process of its own, which keeps its memory; Ctrl-C on its way out ends it at once, without Python's
+    traceback."""
+    keep_what_is_freed()
     status = main()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return status

@@ -1,5 +1,6 @@
-"""How much memory is free, and refusing what does not fit before any work is done."""
+"""How much memory is free, refusing what does not fit before any work is done, and keeping what was given back."""
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 #: Files of a control group: limit, what is in use, and the name of the cache in `memory.stat` that can be given up.
 VERSION_2 = "memory.max", "memory.current", "inactive_file"
 VERSION_1 = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
+LARGEST_KEPT = 2**25  # bytes: glibc allows no more on all of its versions
 
 
 def available() -> int:
@@ -62,3 +65,18 @@ def require(needed: float, what: str, advice: str) -> None:
 
 def _gigabytes(n: float) -> str:
     return f"{n / 1e9:,.0f} GB" if n >= 1e12 else f"{n / 1e9:.3g} GB"
+
+
+def keep_what_is_freed() -> None:
+    """Let this process keep the memory of arrays of up to 32 MB when they go, for those that come next.
+
+    glibc gives such arrays' pages back to the system and asks for them again, which clears them: 30% of the time of
+    robust accuracy at a record of Figure 3.  For programs of their own alone: a library leaves its host's memory as it
+    is.  Without effect beside glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(MMAP_THRESHOLD, LARGEST_KEPT)
+    mallopt(TRIM_THRESHOLD, 2**31 - 1)

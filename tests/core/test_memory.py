@@ -1,5 +1,9 @@
 """What is free: the machine's, or what a container or a job leaves; and refusing what does not fit."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 
 from advfeat.core import memory
@@ -72,3 +76,20 @@ def test_what_does_not_fit_is_refused_with_both_numbers(monkeypatch):
         memory.require(4e9, "seeds = 10: training", "give fewer")
     with pytest.raises(MemoryError, match=r"about 12,000 GB and 2.5 GB are free"):
         memory.require(12 * 10**12, "this", "do that")
+
+
+#: Whether an array of 16 MB lies on the heap, which a process keeps, and not in pages of its own, which go with it.
+ON_THE_HEAP = """
+import numpy as np
+from advfeat.core.memory import keep_what_is_freed
+keep_what_is_freed()
+address = np.ones(2**21).ctypes.data
+heaps = [line.split()[0].split("-") for line in open("/proc/self/maps") if line.rstrip().endswith("[heap]")]
+print(any(int(low, 16) <= address < int(high, 16) for low, high in heaps))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="memory is glibc's to keep")
+def test_large_arrays_lie_on_the_heap_where_freed_memory_is_kept():
+    found = subprocess.run([sys.executable, "-c", ON_THE_HEAP], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
