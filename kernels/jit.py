@@ -14,6 +14,7 @@ from numba import config, njit, types
 from numba.core import sigutils
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
 from numba.core.ccallback import CFunc
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
@@ -49,7 +50,9 @@ class KernelCache(FunctionCache):
         return Path(self._cache_path) / f"{self._py_func.__name__}-{key[:32]}.kernel"
 
     def load_overload(self, signature, target_context):
-        target_context.refresh()
+        # Numba's own cache refreshes all of the target's declarations here, which takes 200 ms.  A compilation does so
+        # itself; what was compiled before needs the runtime alone.
+        rtsys.initialize(target_context)
         try:
             content = self._path(signature, target_context.codegen()).read_bytes()
         except OSError:

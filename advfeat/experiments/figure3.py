@@ -95,35 +95,38 @@ def run(
     net, data = config.network(weights), config.data("train")
     out = store.make_folder(out)
     with Lock(out):
-        _claim(out, config, net, force)
+        about, done = _claim(out, config, net, force), {}
         for name in TRAININGS:
             accuracies = Accuracies(config)
             report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
             options = {"metrics": Measurement(accuracies, config.n_iter // config.n_records), "progress": report}
-            train(net, data, config.training(name == "adversarial"), accuracies.test, run_dir=out / name, **options)
-        result = run_folder.load(out)
-        arrays = {f"{name}/{key}": a for name in TRAININGS for key, a in result.histories[name].arrays().items()}
+            training = config.training(name == "adversarial")
+            done[name] = train(net, data, training, accuracies.test, run_dir=out / name, **options)
+        nets, histories = ({name: getattr(d, part) for name, d in done.items()} for part in ("net", "history"))
+        arrays = {f"{name}/{key}": a for name, history in histories.items() for key, a in history.arrays().items()}
         store.save_npz(out / "history.npz", **arrays)
-    return result
+    return run_folder.Run(out, about["config"], about["environment"], nets, histories)
 
 
-def _claim(out: Path, config: Figure3Config, net, force: bool) -> None:
-    """Make a new folder this run's; CheckpointError for one that holds anything else, unless `force` removes a run."""
+def _claim(out: Path, config: Figure3Config, net, force: bool) -> dict:
+    """Make a new folder this run's and return its config.json; CheckpointError for one that holds anything else, unless
+    `force` removes a run."""
     known = {"config": config.as_dict(), "start": store.digest(net.W), "trainings": list(TRAININGS)}
     about = out / "config.json"
     if about.exists() and not force:
         held = store.load_json(about)
-        store.conform(about, held, {"config": dict, "start": str, "trainings": [str]})
+        store.conform(about, held, {"config": dict, "environment": dict, "start": str, "trainings": [str]})
         changed = config.changes(held["config"])
         if changed or any(held[part] != known[part] for part in ("start", "trainings")):
             what = ", ".join(changed) or "initial weights differ"
             raise store.CheckpointError(f"{out}: holds another run, nothing was changed; {what}")
-    elif not about.exists() and {path.name for path in out.iterdir()} - {".lock"}:
+        return held
+    if not about.exists() and {path.name for path in out.iterdir()} - {".lock"}:
         raise store.CheckpointError(f"{out}: not empty and no run folder (no config.json), nothing was changed")
-    else:
-        for name in FILES if force else ():
-            (out / name).unlink(missing_ok=True)
-        store.save_json(about, {"environment": store.environment(), **known})
+    for name in FILES if force else ():
+        (out / name).unlink(missing_ok=True)
+    store.save_json(about, {"environment": store.environment(), **known})
+    return store.load_json(about)
 
 
 def recursions(
