@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..core import checks
 from ..core.config import Configuration, key
 from ..core.data import Samples
-from ..images import ConvNet, PreActResNet18, ResNet18, WideResNet
+from ..images import ConvNet, Normalise, PreActResNet18, ResNet18, WideResNet
 from ..images.data import DATA_SETS, held_out, load
 from ..kernels.layers import BACKENDS
 from ..training.configuration import TrainConfig
@@ -33,6 +33,7 @@ class ImageConfig(Configuration):
     network: str = key("resnet18", "architecture", choices=NETWORKS)
     width: int = key(8, "channels of the first stage; of wide_resnet the factor", low=1, high=1024)
     depth: int = key(10, "layers of wide_resnet, 6 n + 4; stages of convnet", low=1, high=100)
+    normalise: bool = key(False, "whether the network begins by (x - mean) / deviation, the set's usual numbers")
     training: str = key("standard", "how samples are moved", choices=TRAININGS)
     norm: str = key("linf", "norm of the balls", choices=tuple(checks.NORMS))
     eps: float = key(0.2, "radius of training and of the attacks that measure, at most 1 for linf", "pixel", above=0)
@@ -90,8 +91,10 @@ class ImageConfig(Configuration):
 
     def untrained(self):
         """The network with initial weights drawn by `seed`."""
-        shape, n_classes = DATA_SETS[self.dataset].shape, len(DATA_SETS[self.dataset].classes)
-        options = {"dtype": self.dtype, "backend": self.backend, "rng": self.seed}
+        images = DATA_SETS[self.dataset]
+        shape, n_classes = images.shape, len(images.classes)
+        options = {"before": [Normalise(images.mean, images.deviation)] if self.normalise else []}
+        options |= {"dtype": self.dtype, "backend": self.backend, "rng": self.seed}
         if self.network == "wide_resnet":
             return WideResNet(self.depth, self.width, shape, n_classes, **options)
         if self.network == "convnet":

@@ -13,11 +13,12 @@ class Preset:
 
 
 OURS = "ours"
-HELD_OUT = "the best network is chosen on held-out images and not on test images; inputs are not normalised"
+HELD_OUT = "the best network is chosen on held-out images and not on test images"
 DIGITS = {"dataset": "digits", "epochs": 30, "width": 4}
 FASHION = {"dataset": "fashion_mnist", "n_train": 20_000, "eps": 0.1, "epochs": 10}
 RICE = {"dataset": "cifar10", "network": "preact_resnet18", "width": 64, "epochs": 200, "batch_size": 128, "lr": 0.1,
-        "schedule": "step", "drops": (0.5, 0.75), "augmentation": "crop_flip", "eps": 8 / 255}  # fmt: skip
+        "schedule": "step", "drops": (0.5, 0.75), "augmentation": "crop_flip", "eps": 8 / 255,
+        "normalise": True}  # fmt: skip
 WIDE = {"network": "wide_resnet", "width": 10, "depth": 34}
 PGD_10 = {"training": "pgd", "n_ascent": 10, "step": 0.25}
 MADRY = {"dataset": "mnist", "network": "convnet", "width": 32, "depth": 3, "epochs": 93, "batch_size": 50,
@@ -58,7 +59,7 @@ PRESETS = {
     ),
     "cifar10-trades": Preset(
         RICE | WIDE | {"training": "trades", "n_ascent": 10, "step": 0.007 * 255 / 8, "epochs": 100,
-                       "drops": (0.75, 0.9), "weight_decay": 2e-4},
+                       "drops": (0.75, 0.9), "weight_decay": 2e-4, "normalise": False},
         "Zhang et al. 2019, yaodongyu/TRADES: beta 6, eps 0.031, step 0.007, drops at 75 and 90",
         "eps is 8/255 = 0.0314; " + HELD_OUT,
     ),

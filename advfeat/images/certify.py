@@ -9,10 +9,11 @@ DeepPoly: Singh et al. 2019): where an input z of a ReLU lies in [l, u], l < 0 <
 so that a lower bound of a . z_k in front of a layer is one behind it, back to the image, where its least value over
 the ball is known exactly.  [l, u] are the better of intervals and of the relaxation itself.
 
-Everything is computed in float64.  Intervals are moved outwards by `SLACK` of the sum of the magnitudes of all terms,
-far more than float64 rounds.  The relaxation's bounds move by as much of the terms that reach the image, which is no
-proof where coefficients cancel on the way; tests hold them against points.  What is certified is the network as float64
-evaluates its weights.
+Everything is computed in float64, and rounding is bounded, not neglected: a sum of n products is off by at most
+n u / (1 - n u) of the sum of their magnitudes, u = 2^-53 (Higham 2002, Sec. 3.1).  Intervals move outwards by that.
+The relaxation takes the coefficients a of a value to A^T a, off by no more than that share of |A|^T |a|.  Where
+|x| <= m in front of A, the bound is then off by at most that share of |a| . (|A| m), which every layer takes from it:
+coefficients may cancel.  What is certified is the network with its weights in exact arithmetic.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..core import checks
 from ..kernels.layers import formulas
 from .network import Network
 
-SLACK = 1e-12  # 9,000 roundings of float64
+UNIT = 2.0**-53  # float64's unit roundoff
 ROWS_BYTES = 2**27  # of coefficients of one layer that are pulled back together
 KINDS = ("convolution", "batch_norm", "normalise", "relu", "add", "sum_pool", "linear")
 METHODS = ("interval", "linear")
@@ -46,9 +47,20 @@ class Box(NamedTuple):
     def high(self):
         return self.centre + self.radius
 
+    @property
+    def size(self):
+        """What no magnitude exceeds."""
+        return np.abs(self.centre) + self.radius
+
+    @classmethod
+    def between(cls, low, high, slack: float) -> Box:
+        """What lies between `low` and `high`, however its own middle is rounded."""
+        centre = (low + high) / 2
+        return cls(centre, (high - low) / 2 * (1 + slack) + slack * np.abs(centre))
+
 
 class Affine:
-    """An operation other than a ReLU as z -> A z + b."""
+    """An operation other than a ReLU as z -> A z + b; `terms` of b are the magnitudes that it was made of."""
 
     def __init__(self, net: Network, number: int):
         operation = net.program.operations[number]
@@ -56,13 +68,15 @@ class Affine:
         self.kind, self.options = operation.kind, operation.options
         self.sides = net.program.shapes[operation.inputs[0]]
         self.A, self.b = (arrays[0] if arrays else None), (arrays[1] if len(arrays) == 2 else None)
+        self.terms = None if self.b is None else np.abs(self.b)
         if self.kind == "batch_norm":
             weight, bias, mean, variance = arrays
             self.A = weight / np.sqrt(variance + operation.options["eps"])
-            self.b = bias - mean * self.A
+            self.b, self.terms = bias - mean * self.A, np.abs(bias) + np.abs(mean * self.A)
         elif self.kind == "normalise":
             self.A = 1 / np.asarray(operation.options["deviation"], np.float64)
             self.b = -np.asarray(operation.options["mean"], np.float64) * self.A
+            self.terms = np.abs(self.b)
 
     def apply(self, X, A=None):
         """A X; with another array in the place of A."""
@@ -86,15 +100,18 @@ class Affine:
             return formulas.linear_input_gradient(G, self.A, self.sides)
         return formulas.sum_pool_gradient(G, self.sides[1:], o["size"]) * o["scale"]
 
-    def bias(self, ndim: int):
-        """b as it is added to a value of so many axes; 0 where there is none."""
-        return 0.0 if self.b is None else self.b.reshape(-1, *[1] * (ndim - 2))
+    def moved(self, values, by):
+        """values + b, with another array in the place of b; nothing is added where there is none."""
+        return values if by is None else values + by.reshape(-1, *[1] * (values.ndim - 2))
 
-    def box(self, box: Box) -> Box:
-        absolute = None if self.A is None else np.abs(self.A)
-        centre, size = self.apply(box.centre), self.apply(np.abs(box.centre) + box.radius, absolute)
-        centre = centre + self.bias(centre.ndim)
-        return Box(centre, self.apply(box.radius, absolute) + SLACK * (size + np.abs(self.bias(centre.ndim))))
+    def reach(self, size):
+        """|A| size + |b|, term by term."""
+        return self.moved(self.apply(size, None if self.A is None else np.abs(self.A)), self.terms)
+
+    def box(self, box: Box, slack: float) -> Box:
+        centre = self.moved(self.apply(box.centre), self.b)
+        radius = self.apply(box.radius, None if self.A is None else np.abs(self.A))
+        return Box(centre, radius + slack * self.reach(box.size))
 
 
 class Relaxation(NamedTuple):
@@ -136,35 +153,37 @@ class Bounds:
         self.net, self.norm, self.program = net, checks.choice("norm", norm, ("linf", "l2")), net.program
         X = X.astype(np.float64)
         self.X, self.eps = X, np.broadcast_to(np.asarray(eps, np.float64), len(X)).reshape(-1, 1, 1, 1)
+        #: No sum has more terms than the largest value has numbers; twice that, and some for the few roundings beside.
+        self.slack = slack = 2 * UNIT * (max(int(np.prod(shape)) for shape in self.program.shapes) + 64)
         low, high = X - self.eps, X + self.eps
         if net.box is not None:
             low, high = np.maximum(low, net.box[0]), np.minimum(high, net.box[1])
-        self.boxes = [Box((low + high) / 2, (high - low) / 2 * (1 + SLACK))]
-        self.affine, self.relaxations, bent = {}, {}, False
+        self.boxes = [Box.between(low, high, slack)]
+        self.affine, self.relaxations, self.reach, bent = {}, {}, {}, False
         for number, operation in enumerate(self.program.operations):
             box = self.boxes[operation.inputs[0]]
             if operation.kind == "relu":
                 q, rho = operation.options["q"], operation.options["rho"]
                 if method == "linear" and bent:
                     box = self.boxes[operation.inputs[0]] = self.tightened(operation.inputs[0], box)
-                self.relaxations[number], bent = relaxed(box, q, rho), True
+                r, bent = relaxed(box, q, rho), True
+                self.relaxations[number] = r
                 low, high = formulas.relu(box.low, q, rho), formulas.relu(box.high, q, rho)
-                self.boxes.append(Box((low + high) / 2, (high - low) / 2 * (1 + SLACK)))
+                self.boxes.append(Box.between(low, high, slack))
+                steepest = np.maximum(r.low_slope, r.high_slope)
+                self.reach[number] = steepest * box.size + np.abs(r.low_move) + np.abs(r.high_move) + high
             elif operation.kind == "add":
                 other = self.boxes[operation.inputs[1]]
                 radius = box.radius + other.radius
-                centre = box.centre + other.centre
-                self.boxes.append(Box(centre, radius + SLACK * (np.abs(box.centre) + np.abs(other.centre) + radius)))
+                self.boxes.append(Box(box.centre + other.centre, radius + slack * (box.size + other.size)))
             else:
-                self.affine[number] = Affine(net, number)
-                box = self.affine[number].box(box)
+                affine = self.affine[number] = Affine(net, number)
+                self.reach[number], box = affine.reach(box.size), affine.box(box, slack)
                 if norm == "l2" and operation.inputs[0] == 0 and operation.kind in ("convolution", "linear"):
-                    squares = self.affine[number].apply(np.ones_like(X), self.affine[number].A ** 2)
-                    exact = self.eps.reshape(-1, *[1] * (squares.ndim - 1)) * np.sqrt(squares) * (1 + SLACK)
-                    slack = SLACK * self.affine[number].apply(np.abs(X), np.abs(self.affine[number].A))
-                    centre = self.affine[number].apply(X)
-                    centre = centre + self.affine[number].bias(centre.ndim)
-                    box = _better(box, centre - exact - slack, centre + exact + slack)
+                    squares = affine.apply(np.ones_like(X), affine.A**2)
+                    exact = self.eps.reshape(-1, *[1] * (squares.ndim - 1)) * np.sqrt(squares) * (1 + slack)
+                    centre, exact = affine.moved(affine.apply(X), affine.b), exact + slack * affine.reach(np.abs(X))
+                    box = _better(box, centre - exact, centre + exact, slack)
                 self.boxes.append(box)
 
     def tightened(self, v: int, box: Box) -> Box:
@@ -182,9 +201,7 @@ class Bounds:
             A = A.reshape(len(some), *shape)
             low[:, some] = np.maximum(low[:, some], self.least(v, A))
             high[:, some] = np.minimum(high[:, some], -self.least(v, -A))
-        high = np.maximum(high, low)
-        return Box(((low + high) / 2).reshape(box.centre.shape), ((high - low) / 2 * (1 + SLACK)).reshape(
-            box.centre.shape) + SLACK * np.abs(box.centre))  # fmt: skip
+        return Box.between(*(a.reshape(box.centre.shape) for a in (low, np.maximum(high, low))), self.slack)
 
     def least(self, v: int, A) -> np.ndarray:
         """A lower bound of sum A_m . (value v) over the ball, for every row m: A (M, *shape) -> (N, M)."""
@@ -201,32 +218,31 @@ class Bounds:
             if G is None:
                 continue
             operation = self.program.operations[number]
+            if operation.kind != "add":
+                size += along(np.abs(G), self.reach[number])
             if operation.kind == "relu":
                 r = self.relaxations[number]
                 up, down = np.maximum(G, 0).reshape(N, M, *G.shape[1:]), np.minimum(G, 0).reshape(N, M, *G.shape[1:])
                 constant += along(up, r.low_move) + along(down, r.high_move)
-                size += along(up, np.abs(r.low_move)) - along(down, np.abs(r.high_move))
                 G = (up * r.low_slope[:, None] + down * r.high_slope[:, None]).reshape(G.shape)
             elif operation.kind != "add":
                 affine = self.affine[number]
                 if affine.b is not None:
-                    pixels = G.reshape(N, M, len(affine.b), -1)
-                    constant += pixels.sum(axis=-1) @ affine.b
-                    size += np.abs(pixels).sum(axis=-1) @ np.abs(affine.b)
+                    constant += G.reshape(N, M, len(affine.b), -1).sum(axis=-1) @ affine.b
                 G = affine.back(G)
             for u in operation.inputs:
                 held[u] = held[u] + G if u in held else G
         G = held.pop(0, None)
         if G is None:
-            return constant - SLACK * size
+            return constant - self.slack * size
         box, G = self.boxes[0], G.reshape(N, M, -1)
         centre, radius = box.centre.reshape(N, -1, 1), box.radius.reshape(N, -1, 1)
         within = ((G @ centre) - np.abs(G) @ radius)[..., 0]
         if self.norm == "l2":
             x = (G @ self.X.reshape(N, -1, 1))[..., 0]
             within = np.maximum(within, x - self.eps.reshape(N, 1) * np.linalg.norm(G, axis=-1))
-        size += (np.abs(G) @ (np.abs(centre) + radius))[..., 0]
-        return within + constant - SLACK * size
+        size += along(np.abs(G), box.size)
+        return within + constant - self.slack * size
 
     def least_by_intervals(self, A) -> np.ndarray:
         """`least` of the logits by the box of what the last layer reads: A (M, k) -> (N, M)."""
@@ -235,22 +251,21 @@ class Bounds:
         G = A @ affine.A
         centre, radius = (a.reshape(len(a), -1) for a in box)
         move = 0.0 if affine.b is None else A @ affine.b
-        size = (np.abs(centre) + radius) @ np.abs(G).T
-        return centre @ G.T - radius @ np.abs(G).T + move - SLACK * (size + np.abs(move))
+        return centre @ G.T - radius @ np.abs(G).T + move - self.slack * (self.reach[number] @ np.abs(A).T)
 
     def of_images(self, rows) -> Bounds:
         """The same of some of the images."""
         part = copy(self)
         part.X, part.eps = self.X[rows], self.eps[rows]
         part.boxes = [Box(*(a[rows] for a in box)) for box in self.boxes]
+        part.reach = {n: a[rows] for n, a in self.reach.items()}
         part.relaxations = {n: Relaxation(*(a[rows] for a in r)) for n, r in self.relaxations.items()}
         return part
 
 
-def _better(box: Box, low, high) -> Box:
+def _better(box: Box, low, high, slack: float) -> Box:
     low, high = np.maximum(box.low, low), np.minimum(box.high, high)
-    high = np.maximum(low, high)
-    return Box((low + high) / 2, (high - low) / 2 * (1 + SLACK) + SLACK * np.abs(box.centre))
+    return Box.between(low, np.maximum(low, high), slack)
 
 
 def margin_bound(net: Network, X, y, eps, *, norm: str = "linf", method: str = "linear") -> np.ndarray:

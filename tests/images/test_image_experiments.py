@@ -292,3 +292,15 @@ def test_a_class_without_images_and_a_network_for_others(trained, tmp_path):
 def test_more_images_than_there_are():
     with pytest.raises(ValueError, match="n = 2000: must be an integer >= 1 and <= 1,437"):
         digits(n_train=2000).samples()
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist_5k"])
+def test_a_normalised_network_begins_with_the_mean_and_deviation_of_the_set(dataset):
+    config = ImageConfig(dataset=dataset, normalise=True, width=2, dtype="float64")
+    net, X = config.untrained(), config.samples()[0].X
+    first = net.program.operations[0]
+    assert first.kind == "normalise"
+    found = (X - np.array(first.options["mean"])) / np.array(first.options["deviation"])
+    assert abs(found.mean()) < 0.02
+    assert abs(found.std() - 1) < 0.02
+    assert ImageConfig(dataset=dataset, width=2).untrained().program.operations[0].kind != "normalise"

@@ -45,7 +45,9 @@ class DataSet:
     name: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    read: Callable
+    mean: tuple[float, ...]  # of the training images' pixels per channel, as public recipes have it, and
+    deviation: tuple[float, ...]
+    read: Callable | None = None
     help: str = ""  # what to do where its files are missing
 
 
@@ -113,13 +115,17 @@ def _fetch(name: str) -> str:
 DATA_SETS = {
     one.name: one
     for one in (
-        DataSet("digits", (1, 8, 8), DIGITS, None),
-        DataSet("mnist_5k", (1, 28, 28), DIGITS, None),
-        DataSet("mnist", (1, 28, 28), DIGITS, _idx("mnist", "MNIST/raw", MNIST_DIGESTS), _fetch("mnist")),
-        DataSet("fashion_mnist", (1, 28, 28), FASHION, _idx("fashion_mnist", "FashionMNIST/raw", FASHION_DIGESTS),
+        DataSet("digits", (1, 8, 8), DIGITS, (0.3052,), (0.3760,)),
+        DataSet("mnist_5k", (1, 28, 28), DIGITS, (0.1307,), (0.3081,)),
+        DataSet("mnist", (1, 28, 28), DIGITS, (0.1307,), (0.3081,), _idx("mnist", "MNIST/raw", MNIST_DIGESTS),
+                _fetch("mnist")),
+        DataSet("fashion_mnist", (1, 28, 28), FASHION, (0.2860,), (0.3530,),
+                _idx("fashion_mnist", "FashionMNIST/raw", FASHION_DIGESTS),
                 f"{_fetch('fashion_mnist')}, Debian's package dataset-fashion-mnist has it"),
-        DataSet("cifar10", (3, 32, 32), CIFAR, _cifar10, _fetch("cifar10")),
-        DataSet("svhn", (3, 32, 32), DIGITS, _svhn, _fetch("svhn")),
+        DataSet("cifar10", (3, 32, 32), CIFAR, (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616), _cifar10,
+                _fetch("cifar10")),
+        DataSet("svhn", (3, 32, 32), DIGITS, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), _svhn,
+                _fetch("svhn")),
     )
 }  # fmt: skip
 PACKAGED = {"digits": packaged.digits, "mnist_5k": packaged.mnist_5k}
