@@ -2,7 +2,8 @@
 
 import numpy as np
 
-STREAMS = ("init", "train_data", "test_data", "minibatches", "attacks", "split", "augmentation")
+STREAMS = ("init", "train_data", "test_data", "minibatches", "attacks", "split", "augmentation",
+           "representatives")
 
 
 def stream(seed: int, name: str, *key: int) -> np.random.Generator:

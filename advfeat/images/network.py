@@ -11,6 +11,7 @@ from ..core.model import Model, Prepared
 from ..core.rng import stream
 from ..kernels import CROSS_ENTROPY, formulas
 from ..kernels.layers import EVALUATE, MODES, TRAIN, Program, get_engine
+from ..kernels.layers import formulas as layer_formulas
 from .layers import Builder, from_json, to_json
 
 CHUNK_BYTES = 2**30  # that images of one pass in evaluation mode may take; no image's answer depends on it
@@ -170,12 +171,8 @@ class Network(Model):
     def logits_and_pull_back_of(self, batch, coefficients):
         if not batch.active.all():
             return super().logits_and_pull_back_of(batch, coefficients)
-        self.reserve(len(batch.X[0]), EVALUATE, True)
-        if found := self.engine.apart(self._arrays, batch.X[0], coefficients=coefficients):
-            return found[0].astype(np.float64)[None], found[1][None]
-        each = [self._at_once(batch.X[0, part], EVALUATE, lambda F, _, part=part: coefficients(F, part))
-                for part in self._parts(batch.X[0], EVALUATE, True)]  # fmt: skip
-        return tuple(np.concatenate(values, axis=1) for values in list(zip(*each))[:2])
+        F, pulled = self._both(batch.X[0], self.program.logits, coefficients)
+        return F.astype(np.float64)[None], pulled[None]
 
     def in_mode(self, mode: str, update_statistics: bool = False) -> Model:
         """The same network, its arrays shared, as it answers in one mode: attacks on it craft in that mode.
@@ -204,6 +201,34 @@ class Network(Model):
         shape = self.program.shapes[last]
         C = self._coefficients(C, X, int(np.prod(shape)))
         return self._pulled(X, C.reshape(len(X), *shape), mode, last)[0]
+
+    def representation_and_pull_back(self, X, coefficients, straight_through: bool = False):
+        """g(X) (N, E) float64, and d/dX of sum_{n, e} C[n, e] g_e(x_n) with C = coefficients(g, slice of the images),
+        which gets g of a part of them at a time; in evaluation mode and one pass.
+
+        `straight_through`: the gradient goes through the last ReLU, in front of the pool, as if it were the identity,
+        so that features that are 0 have one too.  ValueError where the last layers are not a ReLU and a pool.
+        """
+        X, last = self.check(X)[0][0], self.program.representation
+        shape = self.program.shapes[last]
+        if not straight_through:
+            g, pulled = self._both(X, last, lambda g, part: coefficients(
+                g.reshape(g.shape[1], -1), part).reshape(1, -1, *shape))  # fmt: skip
+            return g.reshape(len(X), -1).astype(np.float64), pulled
+        relu, pool = self.program.operations[last - 2 : last] if last > 1 else (None, None)
+        if last < 2 or (relu.kind, pool.kind) != ("relu", "sum_pool") or pool.inputs[0] != last - 1:
+            raise ValueError("straight_through = True: the last layers of this network are not a ReLU and a pool")
+        sides, size, scale = self.program.shapes[last - 1][1:], pool.options["size"], pool.options["scale"]
+        found = np.empty((len(X), int(np.prod(shape))))
+
+        def through(z, part):
+            open_ = layer_formulas.relu(z[0], relu.options["q"], relu.options["rho"])
+            found[part] = (layer_formulas.sum_pool(open_, size) * scale).reshape(len(open_), -1)
+            C = coefficients(found[part], part).reshape(-1, *shape)
+            return layer_formulas.sum_pool_gradient(C, sides, size)[None] * scale
+
+        pulled = self._both(X, relu.inputs[0], through)[1]
+        return found, pulled
 
     def weights_grad(self, X, C, mode: str = TRAIN) -> dict[str, np.ndarray]:
         """The gradient of sum_{n, i} C[n, i] F_i(x_n) by every parameter, by name; running statistics stay.
@@ -300,6 +325,20 @@ class Network(Model):
             images.append(dX)
             total = {name: total[name] + g for name, g in found.items()} if total else found
         return np.concatenate(images) if inputs else None, total
+
+    def _both(self, X, last, coefficients):
+        """The value `last` of images (N, C, H, W), and d/dX of sum C times it with C = coefficients(value (1, n, ...)
+        float64, slice of the images); in evaluation mode."""
+        parts = self._parts(X, EVALUATE, True)
+        if found := self.engine.apart(self._arrays, X, last, coefficients):
+            return found
+        values, images = [], []
+        for part in parts:
+            passed = self.engine.forward(self._arrays, X[part], EVALUATE, last, keep=True)
+            values.append(np.array(passed.values[-1]))
+            C = np.asarray(coefficients(values[-1].astype(np.float64)[None], part)[0], self.dtype)
+            images.append(self.engine.backward(self._arrays, passed, C, parameters=False)[0])
+        return np.concatenate(values), np.concatenate(images)
 
     def _at_once(self, X, mode, coefficients=None):
         """F (1, N, k) float64 of images in one pass, what C = coefficients(F) pulls back to them, batch statistics."""

@@ -1,0 +1,215 @@
+"""The paper's experiment on real images (Sec. 6.2): trainings, representatives and feature learning accuracy, each a
+stage that is done once, in one folder.
+
+S standard and S adversarial networks are references and learners; each has a kin, with its initial weights and another
+order of batches; another architecture and an untrained network stand beside them.  Feature learning accuracy comes
+from the weights that trainings have stored, so that other representatives cost no training.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..core import checks, store
+from ..core.lock import Lock
+from ..images import exchange
+from ..images.representatives import Representatives, Selection, heading, rebuilt, represent
+from . import images
+from .feature_learning import Answers, Evidence, Network, Set
+from .image_configuration import ImageConfig
+from .representatives_configuration import ARMS, RepresentativesConfig
+
+KIND = "representatives"
+UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, represented and asked, in a folder."""
+
+    config: RepresentativesConfig
+    path: Path
+
+    # -------------------------------------------------------------- what there is
+    @property
+    def networks(self) -> list[Network]:
+        """All that are trained: own ones, kin, those of the other architecture."""
+        return [Network(arm, seed, kind) for kind in ("own", "kin", "other") for seed in self.config.seeds
+                for arm in ARMS]  # fmt: skip
+
+    @property
+    def untrained(self) -> Network:
+        return Network("untrained", self.config.seed + UNTRAINED)
+
+    @property
+    def sets(self) -> list[Set]:
+        """Every own network's representatives from every start; and, from the first start, as controls those of an
+        untrained reference and of the other architecture, and training images instead of test images."""
+        c, first = self.config, self.config.starts[0]
+        own = [one for one in self.networks if one.kind == "own"]
+        controls = [Set(self.untrained, first), Set(Network("standard", c.seed, "other"), first)]
+        controls += [Set(Network(arm, c.seed), first, "train") for arm in ARMS]
+        return [Set(one, start) for start in c.starts for one in own] + controls
+
+    def training(self, one: Network) -> ImageConfig:
+        other = self.config.other_network if one.kind == "other" else None
+        return self.config.of_training(one.arm, one.seed, one.kind == "kin", other)
+
+    def folder(self, one: Network) -> Path:
+        return self.path / "networks" / one.name
+
+    def net(self, one: Network):
+        """The network as a reference."""
+        if one.arm == "untrained":
+            return self.config.of_training("standard", one.seed).untrained()
+        return images.load(self.folder(one)).nets[self.config.reference]
+
+    # -------------------------------------------------------------- stages
+    def train(self, one: Network, progress=None) -> None:
+        images.run(self.training(one), self.folder(one), progress=progress)
+
+    def represent(self, one: Set, selection: Selection, progress=None) -> Representatives:
+        """The set from its file, or made now, part by part."""
+        path, about = self.path / "representatives" / one.name, {"network": one.reference.name}
+        store.make_folder(path.parent)
+        return _kept(path, self.net(one.reference), selection, self.config.inversion,
+                     about | self.config.about(one.start, one.part), progress)  # fmt: skip
+
+    def ask(self, one: Network, sets: dict[str, tuple[Set, Representatives]], sources: dict[str, Selection]) -> Answers:
+        """The learner's answers at all its record points, from its file or computed now."""
+        file = self.path / "answers" / f"{one.name}.npz"
+        head = {"network": one.name, "sets": {name: store.digest(held.X) for name, (_, held) in sets.items()},
+                "images": {part: store.digest(held.X) for part, held in sources.items()}}  # fmt: skip
+        if file.exists():
+            about, arrays = store.load_state(file)
+            if about["asked"] == head:
+                return self._answers(one, about, arrays)
+        run = None if one.arm == "untrained" else images.load(self.folder(one))
+        clock = [0] if run is None else run.history.at("validation_accuracy").iteration.tolist()
+        asked = {f"set/{name}": held.X for name, (_, held) in sets.items()}
+        asked |= {f"images/{part}": held.X for part, held in sources.items()}
+        guesses = {name: [] for name in asked}
+        for iteration in clock:
+            net = self.net(one) if run is None else exchange.load(self.folder(one) / "weights" / f"{iteration}.npz")
+            for name, X in asked.items():
+                guesses[name].append(net.logits(X).argmax(axis=1).astype(np.uint8))
+        arrays = {name: np.stack(held) for name, held in guesses.items()} | {"iteration": np.array(clock)}
+        chosen = {name: clock.index(0 if run is None else run.iterations[name]) for name in ("best", "last")}
+        about = {"asked": head, **chosen}
+        store.make_folder(file.parent)
+        store.save_state(file, about, arrays)
+        return self._answers(one, about, arrays)
+
+    @staticmethod
+    def _answers(one: Network, about: dict, arrays: dict) -> Answers:
+        parts = ({name.removeprefix(f"{kind}/"): a for name, a in arrays.items() if name.startswith(f"{kind}/")}
+                 for kind in ("set", "images"))  # fmt: skip
+        return Answers(one, arrays["iteration"], *parts, about["best"], about["last"])
+
+    # -------------------------------------------------------------- all of it
+    def run(self, progress: Callable[[str, float], None] | None = None, force: bool = False) -> Evidence:
+        """Every stage that is not done yet; progress(what, share of it) is called now and then."""
+        tell = progress or (lambda what, share: None)
+        with Lock(store.make_folder(self.path)):
+            self._claim(force)
+            for part in {one.part for one in self.sets}:
+                self.config.selection(self.config.starts[0], part)  # refused before anything is trained
+            for one in self.networks:
+                what = f"training {one.name}"
+                self.train(one, lambda iteration, n, what=what: tell(what, iteration / n))
+            return self.evidence(tell)
+
+    def evidence(self, tell=lambda what, share: None) -> Evidence:
+        """What learners answer on representatives; the trainings must be done."""
+        pairs = sorted({(one.start, one.part) for one in self.sets})
+        selections = {pair: self.config.selection(*pair) for pair in pairs}
+        sets = {}
+        for one in self.sets:
+            chosen, what = selections[one.start, one.part], f"representatives {one.name}"
+            n, steps = len(chosen.y), self.config.inversion_steps
+            sets[one.name] = one, self.represent(one, chosen, lambda low, step, left, what=what, n=n, steps=steps: tell(
+                what, (low + min(100, n - low) * step / steps) / n))  # fmt: skip
+        sources = {part: selections[start, part] for start, part in reversed(pairs)}
+        answers = []
+        for one in [*self.networks, self.untrained]:
+            tell(f"answers of {one.name}", 0.0)
+            answers.append(self.ask(one, sets, sources))
+        return Evidence(answers, sets, self.config.bootstrap, self.config.seed)
+
+    def _claim(self, force: bool) -> None:
+        about, known = self.path / "config.json", {"config": self.config.as_dict(), "kind": KIND}
+        if about.exists():
+            held = store.load_json(about)
+            if held.get("kind") != KIND:
+                raise store.CheckpointError(f"{self.path}: holds a run of another kind, nothing was changed")
+            if changed := self.config.changes(held["config"]):
+                if not force:
+                    what = ", ".join(changed)
+                    raise store.CheckpointError(f"{self.path}: holds another experiment, nothing was changed; {what}")
+                self._remove()
+        elif {path.name for path in self.path.iterdir()} - {".lock"}:
+            raise store.CheckpointError(f"{self.path}: not empty and no experiment's folder, nothing was changed")
+        if not about.exists() or force:
+            self._remove() if force else None
+            store.save_json(about, {"environment": store.environment(), **known})
+
+    def _remove(self) -> None:
+        """What the stages made here."""
+        for name in ("networks", "representatives", "answers"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def load(out) -> Experiment:
+    """The experiment of a folder of `advfeat images reproduce`."""
+    out = Path(out)
+    about = store.load_json(out / "config.json") if (out / "config.json").is_file() else {}
+    if about.get("kind") != KIND:
+        raise FileNotFoundError(f"{out}: not a folder of `advfeat images reproduce`")
+    return Experiment(RepresentativesConfig.from_dict(about["config"]), out)
+
+
+# ------------------------------------------------------------------ one reference alone
+def invert_run(run: images.ImageRun, name: str, config: RepresentativesConfig, start: str, out, *, part: str = "test",
+               force: bool = False, progress=None) -> Representatives:  # fmt: skip
+    """Representatives of a training's network `name` ("best" or "last"), from one start, into the folder `out`: the set
+    with its datasheet, and the network.  `config` says which images and how; its data are the training's."""
+    out, net = store.make_folder(out), run.nets[checks.choice("network", name, images.CHECKPOINTS)]
+    about = {"network": f"{run.path.name} {name} {run.iterations[name]}"} | config.about(start, part)
+    with Lock(out):
+        found = _kept(out / "representatives", net, config.selection(start, part), config.inversion, about, progress,
+                      force)  # fmt: skip
+        exchange.save(net, out / "network.npz")
+    return found
+
+
+def _kept(path: Path, net, selection, options, about, progress=None, force: bool = False) -> Representatives:
+    """Representatives from the file `path`, or made now, with their parts kept beside it until all are done."""
+    if path.with_suffix(".npz").exists() and not force:
+        found = Representatives.load(path)
+        if not found.is_of(heading(net, selection, options, about)):
+            raise store.CheckpointError(f"{path}.npz: holds other representatives, nothing was changed")
+        return found
+    parts = path.with_name(f"{path.name}-parts")
+    if force:
+        shutil.rmtree(parts, ignore_errors=True)
+    found = represent(net, selection, options, about, parts=store.make_folder(parts), progress=progress)
+    found.save(path)
+    shutil.rmtree(parts)
+    return found
+
+
+def rebuild(folder, progress=None) -> tuple[Representatives, list[str]]:
+    """The representatives of a folder of `invert_run` built anew from their datasheet and the network beside it, and
+    what is not as the datasheet says.  CheckpointError for a datasheet of something else."""
+    sheet = store.load_json(Path(folder) / "representatives.json")
+    try:
+        config = RepresentativesConfig(**sheet["selection"])
+        selection, net = config.selection(sheet["start"], sheet["part"]), exchange.load(Path(folder) / "network.npz")
+        return rebuilt(sheet, net, selection, progress)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise store.CheckpointError(f"{folder}: its datasheet is of something else ({error})") from None

@@ -1,0 +1,98 @@
+"""The configuration of the paper's experiment on real images: trainings, representatives, who learns from whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core import checks
+from ..core.config import key
+from ..images.inversion import DECAYS, OPTIMISERS, Inversion
+from ..images.representatives import STARTS, Selection, select
+from .image_configuration import NETWORKS, ImageConfig
+
+ARMS = ("standard", "adversarial")
+KIN = 1000  # added to the seed: the order of a kin's batches
+
+
+@dataclass(frozen=True)
+class RepresentativesConfig(ImageConfig):
+    """Standard and adversarial networks of several seeds, each a reference and a learner; and their representatives.
+
+    The keys of a training hold for all of them; `seed` is the first network's, the others' follow it.
+    """
+
+    training: str = key("pgd", "how the adversarial networks are trained", choices=("pgd", "fgsm", "trades"))
+    adversarial_epochs: int | None = key(None, "epochs of adversarial trainings, as of the others without it", low=1)
+    n_seeds: int = key(3, "networks of each kind", low=1, high=100)
+    reference: str = key("last", "which network of a training is a reference", choices=("best", "last"))
+    other_network: str = key("convnet", "another architecture, as learner and as reference", choices=NETWORKS)
+    n_images: int | None = key(None, "images represented: 500, or half of the test images, without it", low=2)
+    starts: tuple[str, ...] = key(STARTS, "what inversions begin with", choices=STARTS, many=True)
+    start_part: str = key("test", "where starts are drawn from", choices=("test", "train"))
+    allow_seen_starts: bool = key(False, "whether starts may be images that the networks were trained on")
+    optimiser_of_inversion: str = key("adam", "how images move", choices=OPTIMISERS)
+    inversion_step: float = key(0.05, "length of a step of gradient, or Adam's rate", "pixel", above=0)
+    inversion_decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
+    inversion_steps: int = key(1000, "steps of an inversion, at most", low=1, high=checks.MOST_STEPS)
+    tolerance: float = key(1e-3, "relative distance at which an image has converged", above=0)
+    radius: float | None = key(None, "of an l2 ball around the start, which images do not leave", "pixel", above=0)
+    straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
+    bootstrap: int = key(2000, "draws of an interval", low=100, high=10**6)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.start_part == "train" and not self.allow_seen_starts:
+            why = "the networks were trained on them; allow_seen_starts = true takes them all the same"
+            raise ValueError(f"start_part = 'train': {why}")
+        if not self.starts or len(set(self.starts)) < len(self.starts):
+            raise ValueError(f"starts = {self.starts!r}: must be one or both of {', '.join(STARTS)}, each once")
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.seed, self.seed + self.n_seeds))
+
+    def of_training(self, arm: str, seed: int, kin: bool = False, network: str | None = None) -> ImageConfig:
+        """One of the trainings: of an arm, with the initial weights of `seed`, a `kin` with another batch order."""
+        values = {name: getattr(self, name) for name in ImageConfig.keys()}
+        values |= {"seed": seed, "order_seed": seed + KIN if kin else seed, "network": network or self.network}
+        if arm == "standard":
+            values |= {"training": "standard"}
+        elif self.adversarial_epochs is not None:
+            values |= {"epochs": self.adversarial_epochs}
+        return ImageConfig(**values)
+
+    @property
+    def inversion(self) -> Inversion:
+        return Inversion(self.optimiser_of_inversion, self.inversion_step, self.inversion_decay, self.inversion_steps,
+                         self.tolerance, self.radius, self.straight_through)  # fmt: skip
+
+    def selection(self, start: str, part: str = "test") -> Selection:
+        """The images of a part that are represented, and what their inversions begin with.
+
+        Training images are drawn among those that validation leaves; their starts are test images all the same.
+        """
+        test = self.test_samples()
+        data = test if part == "test" else self.samples()[0]
+        n = min(500, len(test.y) // 2) if self.n_images is None else self.n_images
+        begin = None if part == self.start_part else test if self.start_part == "test" else self.samples()[0]
+        return select(data, n, start, begin_with=begin, rng=self.seed)
+
+    def about(self, start: str, part: str = "test") -> dict:
+        """Of a datasheet: the keys that say which images are represented, and from what."""
+        keys = ("dataset", "n_train", "n_test", "validation", "n_images", "start_part", "allow_seen_starts", "seed",
+                "dtype")  # fmt: skip
+        return {"start": start, "part": part, "selection": {name: getattr(self, name) for name in keys}}
+
+
+#: By name: values of a `RepresentativesConfig`; `--set` changes any of them.
+EXPERIMENTS = {
+    "digits": {"dataset": "digits", "width": 4, "epochs": 15, "adversarial_epochs": 30, "record_every": 3},
+    "mnist-5k": {"dataset": "mnist_5k", "width": 8, "epochs": 12, "adversarial_epochs": 15},
+    "fashion": {"dataset": "fashion_mnist", "n_train": 20_000, "n_test": 2_000, "eps": 0.1, "epochs": 10},
+    "cifar10": {"dataset": "cifar10", "network": "wide_resnet", "width": 10, "depth": 34, "epochs": 110, "lr": 0.1,
+                "batch_size": 128, "schedule": "step", "drops": (0.91, 0.955), "augmentation": "crop_flip",
+                "eps": 8 / 255, "n_ascent": 10, "step": 0.25, "normalise": True},
+    "svhn": {"dataset": "svhn", "network": "wide_resnet", "width": 10, "depth": 34, "epochs": 110, "lr": 0.01,
+             "batch_size": 128, "schedule": "step", "drops": (0.91, 0.955), "eps": 8 / 255, "n_ascent": 10,
+             "step": 0.25, "eps_warm_up": 5.0, "normalise": True},
+}  # fmt: skip

@@ -1,0 +1,111 @@
+"""Images whose representation is another image's (Sec. 6.2): x_r with g(x_r) close to g(x), by descent from a start.
+
+The loss of an image is its *distance* |g(x_r) - g(x)|_2 / |g(x)|_2.  Every image is worked on by itself, in evaluation
+mode: what becomes of it hangs on no other image, nor on how many are worked on together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core import ball, checks
+from ..core.config import Configuration, key
+from .network import Network
+
+OPTIMISERS = ("gradient", "adam")
+DECAYS = {"none": lambda t: 1.0, "linear": lambda t: 1.0 - t, "cosine": lambda t: (1 + np.cos(np.pi * t)) / 2}
+BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam: Kingma & Ba 2015
+NOISE = 0.05  # a start of noise is 0.5 + NOISE U(0, 1)
+
+
+@dataclass(frozen=True)
+class Inversion(Configuration):
+    """How an image is found: `n_steps` steps of `step`, which shrinks along `decay`, each followed by clipping.
+
+    "gradient": x_r <- x_r - step G / |G|_2, G the gradient of the distance, a step of fixed length; "adam": Adam's.
+    Of all points on the way the closest is kept, and an image that is closer than `tolerance` rests.
+    """
+
+    optimiser: str = key("adam", "how images move", choices=OPTIMISERS)
+    step: float = key(0.05, "length of a step of gradient, or Adam's rate", "pixel", above=0)
+    decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
+    n_steps: int = key(1000, "steps, at most", low=1, high=checks.MOST_STEPS)
+    tolerance: float = key(1e-3, "distance at which an image has converged", above=0)
+    radius: float | None = key(None, "of an l2 ball around the start, which images do not leave", "pixel", above=0)
+    straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
+
+
+@dataclass(frozen=True, eq=False)
+class Inverted:
+    """Images X (N, C, H, W), their distances (N,) float64, and the steps (N,) after which each was found."""
+
+    X: np.ndarray
+    distance: np.ndarray
+    steps: np.ndarray
+
+
+def invert(net: Network, targets, start, options: Inversion | None = None,
+           progress: Callable[[int, int], None] | None = None) -> Inverted:  # fmt: skip
+    """The images closest to `targets` (N, E) in the representation of `net` on the way from `start` (N, C, H, W).
+
+    `progress(step, images that are left)` is called after every step.  Raises ValueError for targets that are 0 or of
+    another width, and for starts outside the network's box.
+    """
+    o = Inversion() if options is None else options
+    start = net.check(start)[0][0]
+    width = int(np.prod(net.program.shapes[net.program.representation]))
+    targets = np.asarray(targets, np.float64)
+    if targets.shape != (len(start), width):
+        raise ValueError(f"targets have shape {targets.shape}: must be {(len(start), width)}, a representation a start")
+    size = np.linalg.norm(targets, axis=1)
+    if not ((size > 0) & np.isfinite(size)).all():
+        raise ValueError(f"targets: {int((size == 0).sum())} are 0, so no distance relative to them is defined")
+    n = len(start)
+    found = Inverted(start.copy(), np.full(n, np.inf), np.zeros(n, np.int64))
+    left, X = np.arange(n), start.copy()
+    moments = np.zeros((2, *X.shape), X.dtype)
+    for step in range(o.n_steps + 1):
+        distance = np.empty(len(left))
+
+        def slopes(g, part, distance=distance, left=left):
+            difference = g - targets[left[part]]
+            length = np.linalg.norm(difference, axis=1)
+            distance[part] = length / size[left[part]]
+            return difference / np.maximum(length * size[left[part]], np.finfo(np.float64).tiny)[:, None]
+
+        if step < o.n_steps:
+            _, G = net.representation_and_pull_back(X, slopes, o.straight_through)
+        else:
+            slopes(net.representation(X).astype(np.float64), slice(None))
+        closer = distance < found.distance[left]
+        found.X[left[closer]], found.distance[left[closer]] = X[closer], distance[closer]
+        found.steps[left[closer]] = step
+        if progress is not None:
+            progress(step, len(left))
+        going = distance > o.tolerance
+        if step == o.n_steps or not going.any():
+            break
+        left, X, G, moments = left[going], X[going], G[going], moments[:, going]
+        X = moved(X, G, start[left], step, moments, o, net.box)
+    return found
+
+
+def moved(X, G, start, step: int, moments, o: Inversion, box):
+    """A step from X along the gradient G, brought back into the ball and the box; Adam's `moments` change."""
+    rate = X.dtype.type(o.step * DECAYS[o.decay](step / o.n_steps))
+    if o.optimiser == "adam":
+        for held, beta, new in zip(moments, BETAS, (G, G * G)):
+            held *= X.dtype.type(beta)
+            held += X.dtype.type(1 - beta) * new
+        first, second = (held / X.dtype.type(1 - beta ** (step + 1)) for held, beta in zip(moments, BETAS))
+        X = X - rate * first / (np.sqrt(second) + X.dtype.type(TINY))
+    else:
+        X = X - rate * ball.steepest(G.reshape(1, len(G), 1, -1), "l2").reshape(G.shape)
+    if o.radius is not None:
+        delta = (X - start).reshape(1, len(X), 1, -1)
+        X = start + ball.project(delta, np.full((1, len(X)), o.radius, X.dtype), "l2").reshape(X.shape)
+    return X if box is None else np.clip(X, *box)
+
