@@ -131,9 +131,9 @@ class Experiment:
         sets = {}
         for one in self.sets:
             chosen, what = selections[one.start, one.part], f"representatives {one.name}"
-            n, steps = len(chosen.y), self.config.inversion_steps
-            sets[one.name] = one, self.represent(one, chosen, lambda low, step, left, what=what, n=n, steps=steps: tell(
-                what, (low + min(100, n - low) * step / steps) / n))  # fmt: skip
+            n, steps, starts = len(chosen.y), self.config.inversion_steps, self.config.n_starts
+            sets[one.name] = one, self.represent(one, chosen, lambda low, start, step, left, what=what, n=n: tell(
+                what, (low + min(100, n - low) * (start + step / steps) / starts) / n))  # fmt: skip
         sources = {part: selections[start, part] for start, part in reversed(pairs)}
         answers = []
         for one in [*self.networks, self.untrained]:

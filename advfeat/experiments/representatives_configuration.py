@@ -31,10 +31,11 @@ class RepresentativesConfig(ImageConfig):
     start_part: str = key("test", "where starts are drawn from", choices=("test", "train"))
     allow_seen_starts: bool = key(False, "whether starts may be images that the networks were trained on")
     optimiser_of_inversion: str = key("adam", "how images move", choices=OPTIMISERS)
-    inversion_step: float = key(0.05, "length of a step of gradient, or Adam's rate", "pixel", above=0)
+    inversion_step: float = key(0.1, "length of a step of gradient, or Adam's rate", "pixel", above=0)
     inversion_decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
-    inversion_steps: int = key(1000, "steps of an inversion, at most", low=1, high=checks.MOST_STEPS)
-    tolerance: float = key(1e-3, "relative distance at which an image has converged", above=0)
+    inversion_steps: int = key(300, "steps from a start, at most", low=1, high=checks.MOST_STEPS)
+    n_starts: int = key(6, "starts that an image which has not converged begins from in turn", low=1, high=1000)
+    tolerance: float = key(0.02, "relative distance at which an image has converged", above=0)
     radius: float | None = key(None, "of an l2 ball around the start, which images do not leave", "pixel", above=0)
     straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
     bootstrap: int = key(2000, "draws of an interval", low=100, high=10**6)
@@ -53,7 +54,7 @@ class RepresentativesConfig(ImageConfig):
 
     def of_training(self, arm: str, seed: int, kin: bool = False, network: str | None = None) -> ImageConfig:
         """One of the trainings: of an arm, with the initial weights of `seed`, a `kin` with another batch order."""
-        values = {name: getattr(self, name) for name in ImageConfig.keys()}
+        values = {name: getattr(self, name) for name in list(ImageConfig.keys())}
         values |= {"seed": seed, "order_seed": seed + KIN if kin else seed, "network": network or self.network}
         if arm == "standard":
             values |= {"training": "standard"}
@@ -75,12 +76,12 @@ class RepresentativesConfig(ImageConfig):
         data = test if part == "test" else self.samples()[0]
         n = min(500, len(test.y) // 2) if self.n_images is None else self.n_images
         begin = None if part == self.start_part else test if self.start_part == "test" else self.samples()[0]
-        return select(data, n, start, begin_with=begin, rng=self.seed)
+        return select(data, n, start, self.n_starts, begin_with=begin, rng=self.seed)
 
     def about(self, start: str, part: str = "test") -> dict:
         """Of a datasheet: the keys that say which images are represented, and from what."""
-        keys = ("dataset", "n_train", "n_test", "validation", "n_images", "start_part", "allow_seen_starts", "seed",
-                "dtype")  # fmt: skip
+        keys = ("dataset", "n_train", "n_test", "validation", "n_images", "start_part", "allow_seen_starts", "n_starts",
+                "seed", "dtype")  # fmt: skip
         return {"start": start, "part": part, "selection": {name: getattr(self, name) for name in keys}}
 
 

@@ -26,51 +26,65 @@ class Inversion(Configuration):
     """How an image is found: `n_steps` steps of `step`, which shrinks along `decay`, each followed by clipping.
 
     "gradient": x_r <- x_r - step G / |G|_2, G the gradient of the distance, a step of fixed length; "adam": Adam's.
-    Of all points on the way the closest is kept, and an image that is closer than `tolerance` rests.
+    Of all points on the way the closest is kept, and an image that is closer than `tolerance` has converged and rests.
+    One that has not after all steps begins again, from its next start.
     """
 
     optimiser: str = key("adam", "how images move", choices=OPTIMISERS)
-    step: float = key(0.05, "length of a step of gradient, or Adam's rate", "pixel", above=0)
+    step: float = key(0.1, "length of a step of gradient, or Adam's rate", "pixel", above=0)
     decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
-    n_steps: int = key(1000, "steps, at most", low=1, high=checks.MOST_STEPS)
-    tolerance: float = key(1e-3, "distance at which an image has converged", above=0)
+    n_steps: int = key(300, "steps from a start, at most", low=1, high=checks.MOST_STEPS)
+    tolerance: float = key(0.02, "distance at which an image has converged", above=0)
     radius: float | None = key(None, "of an l2 ball around the start, which images do not leave", "pixel", above=0)
     straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
 
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """Images X (N, C, H, W), their distances (N,) float64, and the steps (N,) after which each was found."""
+    """Images X (N, C, H, W), their distances (N,) float64, the starts (N,) that they were reached from, and the steps
+    (N,) that it took from there."""
 
     X: np.ndarray
     distance: np.ndarray
+    start: np.ndarray
     steps: np.ndarray
 
 
-def invert(net: Network, targets, start, options: Inversion | None = None,
-           progress: Callable[[int, int], None] | None = None) -> Inverted:  # fmt: skip
-    """The images closest to `targets` (N, E) in the representation of `net` on the way from `start` (N, C, H, W).
+def invert(net: Network, targets, starts, options: Inversion | None = None,
+           progress: Callable[[int, int, int], None] | None = None) -> Inverted:  # fmt: skip
+    """The images closest to `targets` (N, E) in the representation of `net` on the ways from `starts`
+    (S, N, C, H, W), which are tried in turn until an image has converged.
 
-    `progress(step, images that are left)` is called after every step.  Raises ValueError for targets that are 0 or of
-    another width, and for starts outside the network's box.
+    `progress(start, step, images that are left)` is called after every step.  Raises ValueError for targets that are 0
+    or of another width, and for starts of other images than the network reads.
     """
     o = Inversion() if options is None else options
-    start = net.check(start)[0][0]
+    starts = np.stack([net.check(start)[0][0] for start in starts])
+    _, n = starts.shape[:2]
     width = int(np.prod(net.program.shapes[net.program.representation]))
     targets = np.asarray(targets, np.float64)
-    if targets.shape != (len(start), width):
-        raise ValueError(f"targets have shape {targets.shape}: must be {(len(start), width)}, a representation a start")
+    if targets.shape != (n, width):
+        raise ValueError(f"targets have shape {targets.shape}: must be {(n, width)}, a representation for every start")
     size = np.linalg.norm(targets, axis=1)
     if not ((size > 0) & np.isfinite(size)).all():
         raise ValueError(f"targets: {int((size == 0).sum())} are 0, so no distance relative to them is defined")
-    n = len(start)
-    found = Inverted(start.copy(), np.full(n, np.inf), np.zeros(n, np.int64))
-    left, X = np.arange(n), start.copy()
-    moments = np.zeros((2, *X.shape), X.dtype)
+    found = Inverted(starts[0].copy(), np.full(n, np.inf), *np.zeros((2, n), np.int64))
+    for number, start in enumerate(starts):
+        left = np.flatnonzero(found.distance > o.tolerance)
+        report = None if progress is None else lambda step, n, number=number: progress(number, step, n)
+        if len(left):
+            _descend(net, targets, size, start, left, number, o, found, report)
+    return found
+
+
+def _descend(net, targets, size, start, left, number, o: Inversion, found: Inverted, progress) -> None:
+    """The images `left` from their start of this number; what is closer than before is kept in `found`."""
+    X, moments = start[left], np.zeros((2, len(left), *start.shape[1:]), start.dtype)
     for step in range(o.n_steps + 1):
         distance = np.empty(len(left))
 
         def slopes(g, part, distance=distance, left=left):
+            """The distances, and their gradients by g."""
             difference = g - targets[left[part]]
             length = np.linalg.norm(difference, axis=1)
             distance[part] = length / size[left[part]]
@@ -81,16 +95,16 @@ def invert(net: Network, targets, start, options: Inversion | None = None,
         else:
             slopes(net.representation(X).astype(np.float64), slice(None))
         closer = distance < found.distance[left]
-        found.X[left[closer]], found.distance[left[closer]] = X[closer], distance[closer]
-        found.steps[left[closer]] = step
+        rows = left[closer]
+        found.X[rows], found.distance[rows] = X[closer], distance[closer]
+        found.start[rows], found.steps[rows] = number, step
         if progress is not None:
             progress(step, len(left))
         going = distance > o.tolerance
         if step == o.n_steps or not going.any():
-            break
+            return
         left, X, G, moments = left[going], X[going], G[going], moments[:, going]
         X = moved(X, G, start[left], step, moments, o, net.box)
-    return found
 
 
 def moved(X, G, start, step: int, moments, o: Inversion, box):

@@ -31,8 +31,8 @@ class Gate:
     accuracy, own_accuracy : its accuracy on the images x, and on x_r
     own_nearest : the share of x_r to whose representation, of all targets, their own is nearest
     median, p90 : of the distances |g(x_r) - g(x)| / |g(x)|
-    spacing : the median, over images, of the distance to the nearest other image of the class, over |g(x)| too; 0 where no
-        class has two images
+    spacing : the median, over images, of the distance to the nearest other image of the class, over |g(x)| too; 0
+        where no class has two images
     """
 
     accuracy: float
@@ -61,10 +61,11 @@ class Gate:
 
 @dataclass(frozen=True, eq=False)
 class Representatives:
-    """Images X (N, C, H, W) with labels y (N,), the numbers of the images that they stand for and begin with.
+    """Images X (N, C, H, W) with labels y (N,), the numbers of the images that they stand for and were reached from.
 
-    `start` is -1 where noise was the start; `start_y` the label of the start's image, -1 as well; `distance` and
-    `steps` (N,) are the inversion's.  `head` is the datasheet's: data, selection, inversion, reference, versions, gate.
+    `start` is -1 where noise was the start; `start_y` the label of the start's image, -1 as well; `restart` says which
+    of the starts it was; `distance` and `steps` (N,) are the inversion's.  `head` is the datasheet's: data, selection,
+    inversion, reference, versions, gate.
     """
 
     head: dict
@@ -73,6 +74,7 @@ class Representatives:
     source: np.ndarray
     start: np.ndarray
     start_y: np.ndarray
+    restart: np.ndarray
     distance: np.ndarray
     steps: np.ndarray
 
@@ -108,9 +110,9 @@ class Representatives:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Which images are represented, `source` (N,), and what each inversion begins with.
+    """Which images are represented, `source` (N,), and what inversions of each begin with, S starts in turn.
 
-    `start`, `start_y` (N,) are numbers and labels of images, or -1; `begin` (N, C, H, W) the images themselves.
+    `start`, `start_y` (S, N) are numbers and labels of images, or -1; `begin` (S, N, C, H, W) the images themselves.
     """
 
     X: np.ndarray
@@ -121,10 +123,10 @@ class Selection:
     begin: np.ndarray
 
 
-def select(data, n: int, start: str, *, begin_with=None, rng: int = 0) -> Selection:
-    """`n` images of `data` drawn by the seed `rng`, each with a start that hangs on the image and `rng` alone.
+def select(data, n: int, start: str, starts: int = 1, *, begin_with=None, rng: int = 0) -> Selection:
+    """`n` images of `data` drawn by the seed `rng`, each with so many starts, which hang on the image and `rng` alone.
 
-    With start = "image" that is an image of another class, of `begin_with`, or without it of the images of `data` that
+    With start = "image" these are images of another class, of `begin_with`, or without it of the images of `data` that
     are not among the `n`; with "noise" 0.5 + U(0, 1) / 20.  The same call gives D_NR and D_R the same starts.
     ValueError where there are too few images, or none of another class.
     """
@@ -135,17 +137,18 @@ def select(data, n: int, start: str, *, begin_with=None, rng: int = 0) -> Select
     order = stream(rng, "representatives", SELECT).permutation(len(y))
     source, rest = np.sort(order[:n]), np.sort(order[n:])
     if start == "noise":
-        noise = np.stack([stream(rng, "representatives", GREY, int(i)).random(X.shape[1:]) for i in source])
-        nothing = np.full(n, -1)
-        return Selection(X[source], y[source], source, nothing, nothing, (0.5 + NOISE * noise).astype(X.dtype))
+        noise = [stream(rng, "representatives", GREY, int(i)).random((starts, *X.shape[1:])) for i in source]
+        begin, nothing = 0.5 + NOISE * np.stack(noise, axis=1), np.full((starts, n), -1)
+        return Selection(X[source], y[source], source, nothing, nothing, begin.astype(X.dtype))
     pool, labels = (X, y) if begin_with is None else (begin_with.X, begin_with.y)
     rest = rest if begin_with is None else np.arange(len(labels))
     others = {label: rest[labels[rest] != label] for label in np.unique(y[source])}
     for label, numbers in others.items():
         if len(numbers) == 0:
             raise ValueError(f"starts: none of {len(rest)} images is of another class than {label}; give more images")
-    chosen = [others[y[i]][stream(rng, "representatives", DRAW, int(i)).integers(len(others[y[i]]))] for i in source]
-    chosen = np.array(chosen)
+    generators = [stream(rng, "representatives", DRAW, int(i)) for i in source]
+    chosen = np.stack([others[y[i]][g.integers(len(others[y[i]]), size=starts)] for i, g in zip(source, generators)],
+                      axis=1)  # fmt: skip
     return Selection(X[source], y[source], source, chosen, labels[chosen], pool[chosen])
 
 
@@ -174,15 +177,17 @@ def represent(net: Network, selection: Selection, options: Inversion, about: dic
             if known != head:
                 raise store.CheckpointError(f"{file}: is a part of other representatives, nothing was changed")
         else:
-            report = None if progress is None else lambda step, left, low=low: progress(low, step, left)
-            found = invert(net, targets[some], s.begin[some], options, report)
-            arrays = {"X": found.X, "distance": found.distance, "steps": found.steps}
+            report = None if progress is None else lambda *at, low=low: progress(low, *at)
+            found = invert(net, targets[some], s.begin[:, some], options, report)
+            arrays = {"X": found.X, "restart": found.start, "distance": found.distance, "steps": found.steps}
             if file is not None:
                 store.save_state(file, head, arrays)
         held.append(arrays)
-    X, distance, steps = (np.concatenate([one[name] for one in held]) for name in ("X", "distance", "steps"))
+    X, restart, distance, steps = (np.concatenate([one[name] for one in held])
+                                   for name in ("X", "restart", "distance", "steps"))  # fmt: skip
+    start, start_y = (a[restart, np.arange(len(s.y))] for a in (s.start, s.start_y))
     head = head | {"gate": asdict(gate(net, s.X, s.y, X, distance)), "versions": store.environment()}
-    return Representatives(head, X, s.y, s.source, s.start, s.start_y, distance, steps)
+    return Representatives(head, X, s.y, s.source, start, start_y, restart, distance, steps)
 
 
 def gate(net: Network, X, y, found, distance) -> Gate:
