@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import memory, store
+from ..core.config import word
 from ..experiments.configuration import DTYPES, Figure3Config
 from ..kernels import BACKENDS
 from ..patches.network import read_weights
@@ -47,6 +48,13 @@ def config_of(args) -> tuple[Figure3Config, np.ndarray | None]:
     weights, held = (None, {}) if args.weights is None else read_weights(args.weights)
     given = {"n_seeds": getattr(args, "seeds", None), "backend": args.backend, "dtype": args.dtype}
     return Figure3Config.build(args.config, args.set, held, **given), weights
+
+
+def pairs(values: dict, args=None) -> list[str]:
+    """A preset's values as `--set` takes them, but for keys that stand in the configuration file of `args`."""
+    held = {} if args is None or args.config is None else store.read_toml(args.config)
+    return [f"{name}={word(list(value) if isinstance(value, tuple) else value)}" for name, value in values.items()
+            if name not in held]  # fmt: skip
 
 
 def options_given(args) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from ..core import store
 from ..experiments.configuration import Figure3Config
 from ..experiments.image_configuration import ImageConfig
+from ..experiments.representatives import KIND, load
+from ..experiments.representatives_configuration import RepresentativesConfig
 from ..training.configuration import TrainConfig
 from ..training.run_folder import read_checkpoint
 
@@ -15,8 +17,9 @@ MARKS = ("sweep.json", "config.json", "checkpoint.npz")  # a folder with one of 
 
 @dataclass
 class Folder:
-    """`kind` is "reproduce", "images", "training" or "sweep"; `done` maps a training, or "results" of a sweep, to how
-    much of `total` there is; `differences` are the keys of `config` that have not their defaults, `axes` those swept.
+    """`kind` is "reproduce", "images", "training", "representatives" or "sweep"; `done` maps a training, or "networks"
+    of an experiment, or "sweep", to how much of `total` there is; `differences` are the keys of `config` that have not
+    their defaults, `axes` those swept.
     """
 
     path: Path
@@ -33,7 +36,7 @@ class Folder:
     def state(self) -> str:
         if self.finished:
             return "finished"
-        unit = "results" if self.kind == "sweep" else "iterations"
+        unit = {"sweep": "results", KIND: "trained"}.get(self.kind, "iterations")
         return ", ".join(f"{name}: {n:,} of {self.total:,} {unit}" for name, n in self.done.items())
 
     def as_dict(self) -> dict:
@@ -62,6 +65,8 @@ def read(path) -> Folder:
     if not (path / "config.json").exists():
         raise FileNotFoundError(f"{path}: not a run's or a sweep's folder, it has neither config.json nor sweep.json")
     about = store.load_json(path / "config.json")
+    if about.get("kind") == KIND:
+        return _experiment(path, about)
     try:
         word = about.get("kind", "reproduce" if "trainings" in about else "training")
         kind = {"reproduce": Figure3Config, "images": ImageConfig, "training": TrainConfig}[word]
@@ -77,6 +82,18 @@ def read(path) -> Folder:
         (one.identity["config"]["n_iter"] for one in held.values()), default=0)  # fmt: skip
     finished = all(file.exists() and done[name] == total for name, file in files.items())
     return Folder(path, word, config, environment, _differences(kind, config), done, total, finished)
+
+
+def _experiment(path, about) -> Folder:
+    try:
+        experiment, environment = load(path), dict(about["environment"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise store.CheckpointError(f"{path / 'config.json'}: not of an experiment ({error})") from None
+    config, networks = experiment.config.as_dict(), experiment.networks
+    done = {"networks": sum((experiment.folder(one) / "result.json").exists() for one in networks)}
+    finished = (path / "table.json").exists()
+    return Folder(path, KIND, config, environment, _differences(RepresentativesConfig, config), done, len(networks),
+                  finished)  # fmt: skip
 
 
 def _sweep(path, about) -> Folder:

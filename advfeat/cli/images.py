@@ -1,4 +1,4 @@
-"""Real images: train networks on them, evaluate, fetch data sets, verify what an evaluation says."""
+"""Real images: train networks on them, evaluate, verify, represent; the paper's experiment in one command."""
 
 import sys
 from dataclasses import replace
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from ..core import checks, store
 from ..training.loop import DivergenceError
-from . import common
+from . import common, representatives
 
 NETWORKS = ("best", "last")
 
 
 def add_arguments(parser):
-    parts = parser.add_subparsers(dest="part", required=True, metavar="{train,evaluate,verify,fetch}")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
 
     train = parts.add_parser("train", help="a training, with report.html; the same command continues a stopped one")
     train.add_argument("--preset", metavar="NAME", help="a recipe (--preset list names them)")
@@ -51,6 +51,7 @@ def add_arguments(parser):
     )
     common.add_output(fetch)
     fetch.set_defaults(command_of_images=_fetch)
+    representatives.add_parts(parts)
 
 
 def run(args) -> int:
@@ -71,7 +72,7 @@ def _train(args) -> int:
         common.show(args, document, (["preset", "source", "what differs from it"], rows))
         return 0
     given = {} if args.preset is None else PRESETS[checks.choice("preset", args.preset, PRESETS)].values
-    config = ImageConfig.build(args.config, [*_pairs(given, args), *args.set])
+    config = ImageConfig.build(args.config, [*common.pairs(given, args), *args.set])
     start = None if args.start is None else _start(args.start)
     net = config.untrained() if start is None else start
     net.reserve(config.batch_size)
@@ -97,13 +98,6 @@ def _train(args) -> int:
     document = {"runs": results, "reports": pages}
     common.show(args, document, outcome_rows(results), "Report: " + ", ".join(map(str, pages)))
     return 0
-
-
-def _pairs(values: dict, args) -> list[str]:
-    """Of a preset, what no file stands for."""
-    held = {} if args.config is None else store.read_toml(args.config)
-    return [f"{name}={list(value) if isinstance(value, tuple) else value}" for name, value in values.items()
-            if name not in held]  # fmt: skip
 
 
 def _with_bar(args, config, out, options):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.config import word
+from ..experiments.representatives import KIND
 from . import common, folders
 
 
@@ -15,7 +16,7 @@ def add_arguments(parser):
 
 def run(args) -> int:
     held = folders.read(args.run)
-    last = {} if held.kind == "sweep" else _last(held)
+    last = {} if held.kind in ("sweep", KIND) else _last(held)
     files = {str(path.relative_to(args.run)): path.stat().st_size for path in _files(Path(args.run))}
     document = held.as_dict() | {"config": held.config, "environment": held.environment, "last": last, "files": files}
     config = held.config["base"] if held.kind == "sweep" else held.config

@@ -2,7 +2,8 @@
 
 A learner's accuracy on D_NR is the share of representatives of a standard reference that it classifies as the images
 that they stand for, that on D_R the same with an adversarial reference.  Who the learner is to the reference is told
-apart: *itself*; *kin*, which has its initial weights and another order of batches; a *stranger*; another *architecture*.
+apart: *itself*; *kin*, which has its initial weights and another order of batches; a *stranger*; one of another
+*architecture*.
 """
 
 from __future__ import annotations
@@ -91,10 +92,10 @@ def relation(learner: Network, reference: Network) -> str | None:
     arm that began with the reference's weights."""
     if learner == reference:
         return "itself"
+    if "kin" in (learner.kind, reference.kind):
+        return "kin" if reference.kind == "own" and learner.seed == reference.seed else None
     if (learner.kind == "other") != (reference.kind == "other"):
         return "architecture"
-    if learner.kind == "kin":
-        return "kin" if reference.kind == "own" and learner.seed == reference.seed else None
     return "stranger" if learner.seed != reference.seed else None
 
 
@@ -162,11 +163,11 @@ class Evidence:
             missing = np.flatnonzero(counts.sum(axis=0) == 0)
         return counts, images
 
-    def failures(self, reference: str, start: str, *, kind: str = "own", part: str = "test") -> list[str]:
-        """What the gates of an arm's sets do not pass, with the set's name."""
-        return [f"{name}: {said}" for name, (found, held) in self.sets.items()
-                if (found.reference.arm, found.start, found.reference.kind, found.part) == (reference, start, kind, part)
-                for said in held.gate.failed]  # fmt: skip
+    def references(self, arm: str, start: str, kind: str = "own", part: str = "test") -> list[Representatives]:
+        """All sets of references of an arm, or of the other architecture, from a start."""
+        wanted = (arm, start, kind, part)
+        return [held for one, held in self.sets.values()
+                if (one.reference.arm, one.start, one.reference.kind, one.part) == wanted]  # fmt: skip
 
     def curve(self, answers: Answers, reference: str, start: str, how: str) -> np.ndarray | None:
         """A learner's accuracy at its record points, the mean over the references that it is so related to."""

@@ -129,11 +129,15 @@ class Experiment:
         pairs = sorted({(one.start, one.part) for one in self.sets})
         selections = {pair: self.config.selection(*pair) for pair in pairs}
         sets = {}
+        steps, starts = self.config.inversion_steps, self.config.n_starts
         for one in self.sets:
             chosen, what = selections[one.start, one.part], f"representatives {one.name}"
-            n, steps, starts = len(chosen.y), self.config.inversion_steps, self.config.n_starts
-            sets[one.name] = one, self.represent(one, chosen, lambda low, start, step, left, what=what, n=n: tell(
-                what, (low + min(100, n - low) * (start + step / steps) / starts) / n))  # fmt: skip
+            images_of_it = len(chosen.y)
+
+            def report(low, start, step, left, what=what, n=images_of_it):
+                tell(what, (low + min(100, n - low) * (start + step / steps) / starts) / n)
+
+            sets[one.name] = one, self.represent(one, chosen, report)
         sources = {part: selections[start, part] for start, part in reversed(pairs)}
         answers = []
         for one in [*self.networks, self.untrained]:

@@ -20,6 +20,7 @@ from .network import Network
 STARTS = ("image", "noise")  # an image of another class, or grey with a little noise
 SELECT, DRAW, GREY = range(3)  # keys of the stream
 OWN_ACCURACY, OWN_NEAREST, SPACING = 0.97, 0.95, 0.5  # what a gate asks for
+CHANCE = 0.2  # an accuracy up to which a reference, as an untrained one, has none that could be kept
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Gate:
     def failed(self) -> list[str]:
         """What is not as it must be, in words."""
         said = []
-        if self.own_accuracy < OWN_ACCURACY * self.accuracy:
+        if self.accuracy > CHANCE and self.own_accuracy < OWN_ACCURACY * self.accuracy:
             said.append(f"own accuracy {self.own_accuracy:.3f} below {OWN_ACCURACY} of {self.accuracy:.3f}")
         if self.own_nearest < OWN_NEAREST:
             said.append(f"own target nearest for {self.own_nearest:.3f}, below {OWN_NEAREST}")

@@ -64,11 +64,11 @@ def write_report(run: ImageRun) -> Path:
     body = [f"<h1>{escape(TITLES[run.config.training])} training on {escape(run.config.dataset)}</h1>", warned,
             f"<p class=note>The best network is chosen on {percent(run.config.validation)} of the training images that "
             "no step has seen; the test images were read once, at the end.</p>",
-            table(*outcome_rows({run.path.name: held})), _picture(run.path / "training.png"),
+            table(*outcome_rows({run.path.name: held})), picture_of(run.path / "training.png"),
             "<h2>Configuration</h2>", table(["key", "value", "default", "unit", "meaning"],
                                             [list(row) for row in run.config.rows()]),
             "<h2>Environment</h2>", table(["", ""], [[k, v] for k, v in about.items()])]  # fmt: skip
-    return _write(run.path / "report.html", f"{TITLES[run.config.training]} training on {run.config.dataset}", body)
+    return write_page(run.path / "report.html", f"{TITLES[run.config.training]} training on {run.config.dataset}", body)
 
 
 # ------------------------------------------------------------------ evaluations
@@ -131,15 +131,15 @@ def write_evaluation(folder) -> Path:
             "with NumPy alone.")  # fmt: skip
     body = [f"<h1>Robust evaluation on {escape(found['dataset'])}</h1>", f"<p class=note>{note}</p>",
             table(*evaluation_rows(found)), "<h2>Adversarial images</h2>",
-            _picture(folder / "examples.png")]  # fmt: skip
-    return _write(folder / "report.html", f"Robust evaluation on {found['dataset']}", body)
+            picture_of(folder / "examples.png")]  # fmt: skip
+    return write_page(folder / "report.html", f"Robust evaluation on {found['dataset']}", body)
 
 
-def _picture(path) -> str:
+def picture_of(path) -> str:
     return f'<img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
 
 
-def _write(path: Path, title: str, body) -> Path:
+def write_page(path: Path, title: str, body) -> Path:
     page = PAGE.format(title=escape(title), body="\n".join(body))
     store.write(path, lambda file: file.write(page), "w")
     return path
