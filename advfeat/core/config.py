@@ -150,6 +150,8 @@ class Configuration:
         for name, value in values.items():
             if cls.known(name).optional and str(value).lower() == "none":
                 values[name] = None
+            elif value is None:  # `none` is a word where a key has no empty value
+                values[name] = "none"
         for name, value in (fixed or {}).items():
             if values.setdefault(name, value) != value:
                 raise ValueError(

@@ -21,7 +21,7 @@ COVERAGE = 0.95
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkKey:
     """Who a network is: how it was trained, the seed of its weights, and its kind: one of the two arms' own networks,
     a kin of one, of the other architecture, or untrained."""
 
@@ -35,10 +35,10 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Set:
+class SetKey:
     """Which representatives: of which reference, from which start, of test or of training images."""
 
-    reference: Network
+    reference: NetworkKey
     start: str
     part: str = "test"
 
@@ -52,7 +52,7 @@ class Answers:
     """Classes that a learner gives at its record points: of each set by name (T, N), and of the images that the sets
     stand for, by part; `best` and `last` are record numbers."""
 
-    network: Network
+    network: NetworkKey
     iteration: np.ndarray
     sets: dict[str, np.ndarray]
     images: dict[str, np.ndarray]
@@ -87,7 +87,7 @@ class Share:
                 "each": list(self.each)}  # fmt: skip
 
 
-def relation(learner: Network, reference: Network) -> str | None:
+def relation(learner: NetworkKey, reference: NetworkKey) -> str | None:
     """Who the learner is to the reference; None where a comparison would mix kinds, as with the network of the other
     arm that began with the reference's weights."""
     if learner == reference:
@@ -102,7 +102,7 @@ def relation(learner: Network, reference: Network) -> str | None:
 class Evidence:
     """All answers of all learners on all sets of one experiment."""
 
-    def __init__(self, answers: list[Answers], sets: dict[str, tuple[Set, Representatives]], draws: int, seed: int):
+    def __init__(self, answers: list[Answers], sets: dict[str, tuple[SetKey, Representatives]], draws: int, seed: int):
         self.answers, self.sets, self.draws, self.seed = answers, sets, draws, seed
 
     def hits(self, answers: Answers, name: str, measure: str = "label", when="last") -> np.ndarray:
@@ -116,7 +116,7 @@ class Evidence:
         """The labels in another order."""
         return found.y[stream(self.seed, "representatives", 3).permutation(len(found.y))]
 
-    def both_right(self, found: Set) -> np.ndarray:
+    def both_right(self, found: SetKey) -> np.ndarray:
         """The images of a set that the networks of both arms with the reference's seed classify correctly."""
         y = self.sets[found.name][1].y
         right = np.ones(len(y), bool)

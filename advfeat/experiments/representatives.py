@@ -18,11 +18,11 @@ import numpy as np
 from ..core import checks, store
 from ..core.lock import Lock
 from ..images import exchange
-from ..images.representatives import Representatives, Selection, heading, rebuilt, represent
+from ..images.representatives import Representatives, Sources, heading, rebuilt, represent
 from . import images
-from .feature_learning import Answers, Evidence, Network, Set
+from .feature_learning import Answers, Evidence, NetworkKey, SetKey
 from .image_configuration import ImageConfig
-from .representatives_configuration import ARMS, RepresentativesConfig
+from .representatives_configuration import ARMS, OF_REPRESENTATIVES, RepresentativesConfig
 
 KIND = "representatives"
 UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
@@ -37,50 +37,50 @@ class Experiment:
 
     # -------------------------------------------------------------- what there is
     @property
-    def networks(self) -> list[Network]:
+    def networks(self) -> list[NetworkKey]:
         """All that are trained: own ones, kin, those of the other architecture."""
-        return [Network(arm, seed, kind) for kind in ("own", "kin", "other") for seed in self.config.seeds
+        return [NetworkKey(arm, seed, kind) for kind in ("own", "kin", "other") for seed in self.config.seeds
                 for arm in ARMS]  # fmt: skip
 
     @property
-    def untrained(self) -> Network:
-        return Network("untrained", self.config.seed + UNTRAINED)
+    def untrained(self) -> NetworkKey:
+        return NetworkKey("untrained", self.config.seed + UNTRAINED)
 
     @property
-    def sets(self) -> list[Set]:
+    def sets(self) -> list[SetKey]:
         """Every own network's representatives from every start; and, from the first start, as controls those of an
         untrained reference and of the other architecture, and training images instead of test images."""
         c, first = self.config, self.config.starts[0]
         own = [one for one in self.networks if one.kind == "own"]
-        controls = [Set(self.untrained, first), Set(Network("standard", c.seed, "other"), first)]
-        controls += [Set(Network(arm, c.seed), first, "train") for arm in ARMS]
-        return [Set(one, start) for start in c.starts for one in own] + controls
+        controls = [SetKey(self.untrained, first), SetKey(NetworkKey("standard", c.seed, "other"), first)]
+        controls += [SetKey(NetworkKey(arm, c.seed), first, "train") for arm in ARMS]
+        return [SetKey(one, start) for start in c.starts for one in own] + controls
 
-    def training(self, one: Network) -> ImageConfig:
+    def training(self, one: NetworkKey) -> ImageConfig:
         other = self.config.other_network if one.kind == "other" else None
         return self.config.of_training(one.arm, one.seed, one.kind == "kin", other)
 
-    def folder(self, one: Network) -> Path:
+    def folder(self, one: NetworkKey) -> Path:
         return self.path / "networks" / one.name
 
-    def net(self, one: Network):
+    def net(self, one: NetworkKey):
         """The network as a reference."""
         if one.arm == "untrained":
             return self.config.of_training("standard", one.seed).untrained()
         return images.load(self.folder(one)).nets[self.config.reference]
 
     # -------------------------------------------------------------- stages
-    def train(self, one: Network, progress=None) -> None:
+    def train(self, one: NetworkKey, progress=None) -> None:
         images.run(self.training(one), self.folder(one), progress=progress)
 
-    def represent(self, one: Set, selection: Selection, progress=None) -> Representatives:
+    def represent(self, one: SetKey, selection: Sources, progress=None) -> Representatives:
         """The set from its file, or made now, part by part."""
         path, about = self.path / "representatives" / one.name, {"network": one.reference.name}
         store.make_folder(path.parent)
         return _kept(path, self.net(one.reference), selection, self.config.inversion,
                      about | self.config.about(one.start, one.part), progress)  # fmt: skip
 
-    def ask(self, one: Network, sets: dict[str, tuple[Set, Representatives]], sources: dict[str, Selection]) -> Answers:
+    def ask(self, one: NetworkKey, sets, sources: dict[str, Sources]) -> Answers:
         """The learner's answers at all its record points, from its file or computed now."""
         file = self.path / "answers" / f"{one.name}.npz"
         head = {"network": one.name, "sets": {name: store.digest(held.X) for name, (_, held) in sets.items()},
@@ -106,7 +106,7 @@ class Experiment:
         return self._answers(one, about, arrays)
 
     @staticmethod
-    def _answers(one: Network, about: dict, arrays: dict) -> Answers:
+    def _answers(one: NetworkKey, about: dict, arrays: dict) -> Answers:
         parts = ({name.removeprefix(f"{kind}/"): a for name, a in arrays.items() if name.startswith(f"{kind}/")}
                  for kind in ("set", "images"))  # fmt: skip
         return Answers(one, arrays["iteration"], *parts, about["best"], about["last"])
@@ -122,10 +122,14 @@ class Experiment:
             for one in self.networks:
                 what = f"training {one.name}"
                 self.train(one, lambda iteration, n, what=what: tell(what, iteration / n))
-            return self.evidence(tell)
+            return self._evidence(tell)
 
     def evidence(self, tell=lambda what, share: None) -> Evidence:
-        """What learners answer on representatives; the trainings must be done."""
+        """What learners answer on representatives; FileNotFoundError where a training is not done."""
+        with Lock(self.path):
+            return self._evidence(tell)
+
+    def _evidence(self, tell) -> Evidence:
         pairs = sorted({(one.start, one.part) for one in self.sets})
         selections = {pair: self.config.selection(*pair) for pair in pairs}
         sets = {}
@@ -151,21 +155,18 @@ class Experiment:
             held = store.load_json(about)
             if held.get("kind") != KIND:
                 raise store.CheckpointError(f"{self.path}: holds a run of another kind, nothing was changed")
-            if changed := self.config.changes(held["config"]):
-                if not force:
-                    what = ", ".join(changed)
-                    raise store.CheckpointError(f"{self.path}: holds another experiment, nothing was changed; {what}")
-                self._remove()
+            changed = self.config.changes(held["config"])
+            if changed and not force:
+                what = ", ".join(changed)
+                raise store.CheckpointError(f"{self.path}: holds another experiment, nothing was changed; {what}")
+            if force:  # other representatives cost no training
+                others = {line.partition(" ")[0] for line in changed} - set(OF_REPRESENTATIVES)
+                for name in ("representatives", "answers", *["networks"] * (not changed or bool(others))):
+                    shutil.rmtree(self.path / name, ignore_errors=True)
         elif {path.name for path in self.path.iterdir()} - {".lock"}:
             raise store.CheckpointError(f"{self.path}: not empty and no experiment's folder, nothing was changed")
         if not about.exists() or force:
-            self._remove() if force else None
             store.save_json(about, {"environment": store.environment(), **known})
-
-    def _remove(self) -> None:
-        """What the stages made here."""
-        for name in ("networks", "representatives", "answers"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
 
 
 def load(out) -> Experiment:

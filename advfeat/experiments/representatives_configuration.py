@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from ..core import checks
 from ..core.config import key
 from ..images.inversion import DECAYS, OPTIMISERS, Inversion
-from ..images.representatives import STARTS, Selection, select
+from ..images.representatives import STARTS, Sources, select
 from .image_configuration import NETWORKS, ImageConfig
 
 ARMS = ("standard", "adversarial")
 KIN = 1000  # added to the seed: the order of a kin's batches
+#: Keys that no training hangs on: with others of these, an experiment keeps its networks.
+OF_REPRESENTATIVES = (
+    "reference", "n_images", "starts", "start_part", "allow_seen_starts", "optimiser_of_inversion", "inversion_step",
+    "inversion_decay", "inversion_steps", "n_starts", "tolerance", "radius", "straight_through", "bootstrap",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class RepresentativesConfig(ImageConfig):
         return Inversion(self.optimiser_of_inversion, self.inversion_step, self.inversion_decay, self.inversion_steps,
                          self.tolerance, self.radius, self.straight_through)  # fmt: skip
 
-    def selection(self, start: str, part: str = "test") -> Selection:
+    def selection(self, start: str, part: str = "test") -> Sources:
         """The images of a part that are represented, and what their inversions begin with.
 
         Training images are drawn among those that validation leaves; their starts are test images all the same.

@@ -110,7 +110,7 @@ class Representatives:
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class Sources:
     """Which images are represented, `source` (N,), and what inversions of each begin with, S starts in turn.
 
     `start`, `start_y` (S, N) are numbers and labels of images, or -1; `begin` (S, N, C, H, W) the images themselves.
@@ -124,7 +124,7 @@ class Selection:
     begin: np.ndarray
 
 
-def select(data, n: int, start: str, starts: int = 1, *, begin_with=None, rng: int = 0) -> Selection:
+def select(data, n: int, start: str, starts: int = 1, *, begin_with=None, rng: int = 0) -> Sources:
     """`n` images of `data` drawn by the seed `rng`, each with so many starts, which hang on the image and `rng` alone.
 
     With start = "image" these are images of another class, of `begin_with`, or without it of the images of `data` that
@@ -140,7 +140,7 @@ def select(data, n: int, start: str, starts: int = 1, *, begin_with=None, rng: i
     if start == "noise":
         noise = [stream(rng, "representatives", GREY, int(i)).random((starts, *X.shape[1:])) for i in source]
         begin, nothing = 0.5 + NOISE * np.stack(noise, axis=1), np.full((starts, n), -1)
-        return Selection(X[source], y[source], source, nothing, nothing, begin.astype(X.dtype))
+        return Sources(X[source], y[source], source, nothing, nothing, begin.astype(X.dtype))
     pool, labels = (X, y) if begin_with is None else (begin_with.X, begin_with.y)
     rest = rest if begin_with is None else np.arange(len(labels))
     others = {label: rest[labels[rest] != label] for label in np.unique(y[source])}
@@ -150,17 +150,17 @@ def select(data, n: int, start: str, starts: int = 1, *, begin_with=None, rng: i
     generators = [stream(rng, "representatives", DRAW, int(i)) for i in source]
     chosen = np.stack([others[y[i]][g.integers(len(others[y[i]]), size=starts)] for i, g in zip(source, generators)],
                       axis=1)  # fmt: skip
-    return Selection(X[source], y[source], source, chosen, labels[chosen], pool[chosen])
+    return Sources(X[source], y[source], source, chosen, labels[chosen], pool[chosen])
 
 
-def heading(net: Network, selection: Selection, options: Inversion, about: dict) -> dict:
+def heading(net: Network, selection: Sources, options: Inversion, about: dict) -> dict:
     """What tells a set from every other: `about` its data, how it is made, and digests of all that goes into it."""
     s = selection
     return about | {"inversion": options.as_dict(), "reference": net.fingerprint().split()[0],
                     "images": store.digest(s.X, s.y, s.source), "starts": store.digest(s.begin, s.start)}  # fmt: skip
 
 
-def represent(net: Network, selection: Selection, options: Inversion, about: dict, *, parts=None, size: int = 100,
+def represent(net: Network, selection: Sources, options: Inversion, about: dict, *, parts=None, size: int = 100,
               progress=None) -> Representatives:  # fmt: skip
     """The selection's representatives by `net`, `size` images at a time.
 
@@ -213,7 +213,7 @@ def _distances(a, b) -> np.ndarray:
     return np.stack([np.linalg.norm(row - b, axis=1) for row in a])
 
 
-def rebuilt(sheet: dict, net: Network, selection: Selection, progress=None) -> tuple[Representatives, list[str]]:
+def rebuilt(sheet: dict, net: Network, selection: Sources, progress=None) -> tuple[Representatives, list[str]]:
     """The representatives of a datasheet made anew, and what is not as it says, in sentences: the reference, the
     images, the starts, or the bits that came out."""
     made = {name: sheet[name] for name in ("inversion", "reference", "images", "starts", "digests")}
