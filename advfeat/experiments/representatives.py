@@ -71,7 +71,9 @@ class Experiment:
 
     # -------------------------------------------------------------- stages
     def train(self, one: NetworkKey, progress=None) -> None:
-        images.run(self.training(one), self.folder(one), progress=progress)
+        config, folder = self.training(one), self.folder(one)
+        if not (folder / "result.json").exists() or images.load(folder).config != config:
+            images.run(config, folder, progress=progress)
 
     def represent(self, one: SetKey, selection: Sources, progress=None) -> Representatives:
         """The set from its file, or made now, part by part."""
@@ -117,7 +119,7 @@ class Experiment:
         tell = progress or (lambda what, share: None)
         with Lock(store.make_folder(self.path)):
             self._claim(force)
-            for part in {one.part for one in self.sets}:
+            for part in ("test", "train"):
                 self.config.selection(self.config.starts[0], part)  # refused before anything is trained
             for one in self.networks:
                 what = f"training {one.name}"
