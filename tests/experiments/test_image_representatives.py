@@ -99,12 +99,18 @@ def test_other_recipes_cost_no_training(done, tmp_path):
     out = tmp_path / "out"
     Experiment(tiny(n_seeds=1, starts=("image",)), out).run()
     times = {path: path.stat().st_mtime_ns for path in (out / "networks").rglob("*.npz")}
+    old = {path: path.read_bytes() for path in (out / "answers").iterdir()}
     config = tiny(n_seeds=1, starts=("image",), inversion_steps=4)
     with pytest.raises(store.CheckpointError, match="inversion_steps was 8 and is 4"):
         Experiment(config, out).run()
     found = Experiment(config, out).run(force=True)
     assert {path: path.stat().st_mtime_ns for path in (out / "networks").rglob("*.npz")} == times
     assert found.sets["standard-0-image"][1].head["inversion"]["n_steps"] == 4
+    for path, content_of_it in old.items():  # answers on other representatives are none on these
+        path.write_bytes(content_of_it)
+    again = Experiment(config, out).run()
+    for one, other in zip(again.answers, found.answers):
+        np.testing.assert_array_equal(one.sets["standard-0-image"], other.sets["standard-0-image"])
     Experiment(replace(config, epochs=1), out).run(force=True)
     assert {path.stat().st_mtime_ns for path in (out / "networks").rglob("*.npz")}.isdisjoint(times.values())
 

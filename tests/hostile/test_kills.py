@@ -60,6 +60,27 @@ LAYERS = textwrap.dedent("""
 """)
 IMAGES = ["dataset=digits", "network=convnet", "width=4", "depth=2", "epochs=8", "n_train=400", "n_ascent=2", "eps=0.1",
           "augmentation=crop", "eps_warm_up=2", "pgd_steps=3"]  # fmt: skip
+#: The experiment on representatives; kills itself so many seconds after a stage begins, and says how long each took.
+STAGES = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from advfeat.experiments.representatives import Experiment
+from advfeat.experiments.representatives_configuration import RepresentativesConfig
+config = RepresentativesConfig(dataset="digits", network="convnet", depth=2, width=3, epochs=3, batch_size=40, lr=0.05,
+                               n_train=300, n_test=60, n_ascent=1, pgd_steps=2, n_seeds=2, n_images=20,
+                               inversion_steps=60, n_starts=2, bootstrap=100)
+begun = {}
+def progress(what, share):
+    stage = what.split()[0]
+    if stage not in begun:
+        begun[stage] = time.perf_counter()
+        if stage == sys.argv[2]:
+            threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGKILL)).start()
+Experiment(config, Path(sys.argv[1])).run(progress)
+ends = [*list(begun.values())[1:], time.perf_counter()]
+print(*(end - begin for begin, end in zip(begun.values(), ends)))
+os._exit(0)
+"""
 #: A command that has loaded everything and begins at a given moment, so that two meet in the folder.
 AT_ONCE = """
 import sys, time
@@ -146,6 +167,30 @@ def test_a_killed_command_continues_to_the_same_files(name, trial, undisturbed, 
     assert content(tmp_path / "out") == content(place / name)
     left = [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]
     assert left == []
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """An undisturbed experiment's content, and how long its stages took."""
+    out = tmp_path_factory.mktemp("experiment") / "out"
+    done = subprocess.run([sys.executable, "-c", STAGES, out, "none", "0"], capture_output=True, text=True,
+                          env=environment(), check=True)  # fmt: skip
+    return content(out), dict(zip(("training", "representatives", "answers"), map(float, done.stdout.split())))
+
+
+@pytest.mark.parametrize("trial", range(10))
+def test_an_experiment_killed_in_each_stage_continues_to_the_same_files(trial, experiment, tmp_path):
+    wanted, seconds = experiment
+    rng, killed = np.random.default_rng(trial), 0
+    for stage in seconds:
+        wait = rng.uniform(0, 0.9) * seconds[stage]
+        done = subprocess.run([sys.executable, "-c", STAGES, tmp_path / "out", stage, str(wait)], capture_output=True,
+                              env=environment(), check=False)  # fmt: skip
+        assert done.returncode in (0, -signal.SIGKILL)
+        killed += done.returncode != 0
+    assert killed >= 2
+    finish([sys.executable, "-c", STAGES, str(tmp_path / "out"), "none", "0"])
+    assert content(tmp_path / "out") == wanted
 
 
 @pytest.mark.parametrize("trial", range(20))

@@ -31,7 +31,7 @@ def test_one_pass_answers_as_two(name, engines):
     np.testing.assert_array_equal(pulled, net.pull_back_representation(X, C))
 
 
-@pytest.mark.parametrize("name", ["resnet18-w4-7x7", "resnet18-w4-8x8-smooth"])
+@pytest.mark.parametrize("name", ["resnet18-w4-7x7", "resnet18-w8-28x28", "resnet18-w4-8x8-smooth"])
 def test_straight_through_pulls_back_from_in_front_of_the_last_relu(name, engines):
     """The gradient of sum C g where the last ReLU is replaced by the identity around its own answers: that of
     sum C' z, z what the ReLU reads and C' what the pool gives C back to it."""
