@@ -4,6 +4,7 @@ from pathlib import Path
 
 from advfeat.experiments.configuration import Figure3Config
 from advfeat.experiments.image_configuration import ImageConfig
+from advfeat.experiments.representatives_configuration import RepresentativesConfig
 from advfeat.training.configuration import TrainConfig
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -27,17 +28,25 @@ IMAGES = """
 | key | type and rule | default | unit | meaning |
 | --- | --- | --- | --- | --- |
 """
+REPRESENTATIVES = """
+## Of the experiment on representatives, `advfeat images reproduce`, beside those of a training
+
+| key | type and rule | default | unit | meaning |
+| --- | --- | --- | --- | --- |
+"""
 
 
-def rows(configuration) -> str:
+def rows(configuration, but=()) -> str:
     return "".join(
         f"| `{name}` | {one.rule} | {one.default_word} | {one.unit} | {one.help} |\n"
-        for name, one in configuration.keys().items()
-    )
+        for name, one in configuration.keys().items() if name not in but
+    )  # fmt: skip
 
 
 def page() -> str:
-    return HEAD + rows(Figure3Config) + IMAGES + rows(ImageConfig) + TRAINING + rows(TrainConfig)
+    of_training = set(ImageConfig.keys()) - {"training"}
+    return (HEAD + rows(Figure3Config) + IMAGES + rows(ImageConfig) + REPRESENTATIVES
+            + rows(RepresentativesConfig, of_training) + TRAINING + rows(TrainConfig))  # fmt: skip
 
 
 if __name__ == "__main__":

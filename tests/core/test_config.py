@@ -10,6 +10,8 @@ import pytest
 from advfeat import TrainConfig
 from advfeat.core.config import Configuration, key, parse_pair, parse_value
 from advfeat.experiments.configuration import Figure3Config
+from advfeat.experiments.image_configuration import ImageConfig
+from advfeat.experiments.representatives_configuration import RepresentativesConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,11 +83,14 @@ def test_a_written_file_is_read_back(configuration, changed, tmp_path):
         assert one.unit in config.toml()
 
 
-def test_every_pair_of_the_table_can_be_set():
-    config = Figure3Config(**CHANGES[Figure3Config])
-    assert Figure3Config.build(None, [f"{name}={value}" for name, value, *_ in config.rows()]) == config
-    defaults = Figure3Config.build(None, [f"{name}={default}" for name, _, default, *_ in config.rows()])
-    assert defaults == Figure3Config()
+@pytest.mark.parametrize(
+    "config", [Figure3Config(**CHANGES[Figure3Config]), ImageConfig(width=3), RepresentativesConfig(starts=("noise",))]
+)
+def test_every_pair_of_the_table_can_be_set(config):
+    kind = type(config)
+    assert kind.build(None, [f"{name}={value}" for name, value, *_ in config.rows()]) == config
+    defaults = kind.build(None, [f"{name}={default}" for name, _, default, *_ in config.rows()])
+    assert defaults == kind()
 
 
 def test_where_a_value_comes_from(tmp_path):
@@ -144,7 +149,7 @@ def test_every_key_of_a_training_has_a_rule_that_holds(name):
 
 def test_every_key_has_a_meaning_and_the_page_shows_it():
     """docs/configuration.md is what `python docs/keys.py` writes."""
-    for configuration in (Figure3Config, TrainConfig):
+    for configuration in (Figure3Config, TrainConfig, ImageConfig, RepresentativesConfig):
         for one in configuration.keys().values():
             assert one.help
             assert "\n" not in one.help + one.unit + one.rule

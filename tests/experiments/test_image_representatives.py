@@ -189,8 +189,7 @@ def test_the_page_has_every_picture_and_the_papers_numbers(dataset, done):
 
 
 # ------------------------------------------------------------------ commands
-def test_commands(done, tmp_path, capsys):
-    experiment, _ = done
+def test_commands(tmp_path, capsys):
     out = tmp_path / "run"
     arguments = ["images", "reproduce", "--set", *PAIRS, "n_seeds=1", 'starts=["image"]', "--out", str(out), "--json"]
     assert main(arguments) == 0
