@@ -35,6 +35,7 @@ def add_parts(parts) -> None:
     invert.add_argument("--network", choices=NETWORKS, default="last", help="which of its networks (default last)")
     invert.add_argument("--start", choices=STARTS, default="image", help="what images begin as (default image)")
     invert.add_argument("--part", choices=("test", "train"), default="test", help="images represented (default test)")
+    invert.add_argument("--data", metavar="DIR", help="with --again: the folder of the image set's files")
     what = "change n_images, inversion_steps and the like"
     invert.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help=what)
     invert.add_argument("--out", metavar="DIR", help="folder (default RUN/representatives-<network>-<start>)")
@@ -121,7 +122,7 @@ def _invert(args) -> int:
             bar.update()
 
         if args.again:
-            found, said = rebuild(args.run, progress)
+            found, said = rebuild(args.run, args.data, progress)
         else:
             run = images.load(args.run)
             kept = {name: value for name, value in run.config.as_dict().items() if name != "training"}

@@ -59,6 +59,8 @@ def _left(root: Path, path: str, limit: str, current: str, cache: str) -> list[i
 def require(needed: float, what: str, advice: str) -> None:
     """Raise MemoryError where `what` needs more bytes than are `available`, with `advice` on what to do."""
     free = available()
+    if needed > free and _give_back():
+        free = available()
     if needed > free:
         raise MemoryError(f"{what} needs about {_gigabytes(needed)} and {_gigabytes(free)} are free: {advice}")
 
@@ -74,9 +76,19 @@ def keep_what_is_freed() -> None:
     robust accuracy at a record of Figure 3.  For programs of their own alone: a library leaves its host's memory as it
     is.  Without effect beside glibc.
     """
+    if mallopt := _of_glibc("mallopt"):
+        mallopt(MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _give_back() -> bool:
+    """Whether freed memory that was kept went back to the system."""
+    trim = _of_glibc("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def _of_glibc(name: str):
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):
-        return
-    mallopt(MMAP_THRESHOLD, LARGEST_KEPT)
-    mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        return None

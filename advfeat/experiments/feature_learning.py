@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from ..core.rng import stream
 from ..images.representatives import Representatives
 
 RELATIONS = ("itself", "kin", "stranger", "architecture")
 MEASURES = ("label", "start", "shuffled")  # the image's class, that of the start, that of another image drawn at random
-COVERAGE = 0.95
+COVERAGE = 0.95  # of intervals
 
 
 @dataclass(frozen=True)
@@ -60,31 +61,66 @@ class Answers:
     last: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Share:
-    """A share of images with its bootstrap interval, and how many pairs of networks and images it is of; `draws` are
-    the bootstrap's, the same seeds and images in all shares of the same numbers of them."""
+    """The mean over pairs of networks of a share of images, or of a difference of two.
 
-    value: float
-    low: float
-    high: float
-    pairs: int
+    Its variance is that over seeds, by the jackknife (a seed left out takes its learner and its reference with it), and
+    that over images, by a bootstrap whose draws are the same in all shares of as many images; quantiles of Student's t
+    with S - 1 degrees for S seeds.  A bootstrap over three seeds would cover 51% of what it should, for strangers.
+
+    Attributes
+    ----------
+    pairs : list of (learner's seed, reference's seed), and each : (pairs,) their shares
+    images : how many, at most
+    draws : the mean over pairs on images drawn with replacement
+    """
+
+    pairs: list[tuple[int, int]]
+    each: np.ndarray
     images: int
-    each: tuple[float, ...]
     draws: np.ndarray
+    lowest: float = 0.0  # that the quantity can be; 1 is the largest
 
-    @classmethod
-    def of(cls, value, draws, pairs, images, each=()) -> Share:
-        low, high = np.quantile(draws, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-        return cls(float(value), float(low), float(high), pairs, images, tuple(map(float, each)), draws)
+    @property
+    def value(self) -> float:
+        return float(self.each.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """NaN where there are too few seeds: two strangers are one pair of them, each way."""
+        left_out = self._left_out()
+        n = len(left_out)
+        if n < 2:
+            return np.nan, np.nan
+        over_seeds = (n - 1) * np.var(left_out)
+        over_images = np.var(self.draws)
+        seeds, images = special.stdtrit(n - 1, (1 + COVERAGE) / 2), special.ndtri((1 + COVERAGE) / 2)
+        half = np.sqrt(seeds**2 * over_seeds + images**2 * over_images)
+        return float(max(self.value - half, self.lowest)), float(min(self.value + half, 1.0))
+
+    def _left_out(self) -> list[float]:
+        """The mean over the pairs without one seed, for every seed; of a role that one seed alone has, none goes."""
+        learners, references = ({pair[role] for pair in self.pairs} for role in (0, 1))
+        roles = [role for role, seeds in ((0, learners), (1, references)) if len(seeds) > 1]
+        found = []
+        for seed in sorted({pair[role] for pair in self.pairs for role in roles}):
+            kept = [share for pair, share in zip(self.pairs, self.each) if all(pair[role] != seed for role in roles)]
+            if not kept:
+                return []
+            found.append(np.mean(kept))
+        return found
 
     def minus(self, other: Share) -> Share:
-        """The difference of two, draw by draw."""
-        return Share.of(self.value - other.value, self.draws - other.draws, self.pairs, self.images)
+        """The difference, pair by pair and draw by draw; ValueError where the pairs are not the same."""
+        if self.pairs != other.pairs:
+            raise ValueError(f"shares are of the pairs {self.pairs} and {other.pairs}: no differences can be taken")
+        return Share(self.pairs, self.each - other.each, self.images, self.draws - other.draws, -1.0)
 
     def as_dict(self) -> dict:
-        return {"value": self.value, "low": self.low, "high": self.high, "pairs": self.pairs, "images": self.images,
-                "each": list(self.each)}  # fmt: skip
+        low, high = (None if np.isnan(end) else end for end in self.interval)
+        return {"value": self.value, "low": low, "high": high, "pairs": [list(pair) for pair in self.pairs],
+                "each": self.each.tolist(), "images": self.images}  # fmt: skip
 
 
 def relation(learner: NetworkKey, reference: NetworkKey) -> str | None:
@@ -100,10 +136,11 @@ def relation(learner: NetworkKey, reference: NetworkKey) -> str | None:
 
 
 class Evidence:
-    """All answers of all learners on all sets of one experiment."""
+    """All answers of all learners on all sets of one experiment, whose references are the `checkpoint` networks."""
 
-    def __init__(self, answers: list[Answers], sets: dict[str, tuple[SetKey, Representatives]], draws: int, seed: int):
-        self.answers, self.sets, self.draws, self.seed = answers, sets, draws, seed
+    def __init__(self, answers: list[Answers], sets: dict[str, tuple[SetKey, Representatives]], draws: int, seed: int,
+                 checkpoint: str = "last"):  # fmt: skip
+        self.answers, self.sets, self.draws, self.seed, self.checkpoint = answers, sets, draws, seed, checkpoint
 
     def hits(self, answers: Answers, name: str, measure: str = "label", when="last") -> np.ndarray:
         """Whether the learner's class is the measure's, of every image of a set; at "best", "last" or all records."""
@@ -122,13 +159,15 @@ class Evidence:
         right = np.ones(len(y), bool)
         for one in self.answers:
             if one.network.kind == "own" and one.network.seed == found.reference.seed:
-                right = right & (one.images[found.part][one.last] == y)
+                right = right & (one.images[found.part][getattr(one, self.checkpoint)] == y)
         return right
 
     def share(self, arm: str, reference: str, start: str, how: str, *, kind: str = "own", part: str = "test",
               measure: str = "label", when: str = "last", only_right: bool = False) -> Share | None:  # fmt: skip
         """Over all pairs of a learner of an arm and a reference, of the stated arms, that are `how` related; None where
-        there is none.  Intervals draw seeds and images."""
+        there is none."""
+        if how == "itself" and when != self.checkpoint:
+            return None
         rows = {}
         for one in self.answers:
             for name, (found, _) in self.sets.items():
@@ -137,31 +176,21 @@ class Evidence:
                 if fits and relation(one.network, found.reference) == how:
                     hit = self.hits(one, name, measure, when).astype(float)
                     on = self.both_right(found) if only_right else np.ones(len(hit), bool)
-                    rows[one.network.seed, found.reference.seed] = hit, on
+                    if on.any():
+                        rows[one.network.seed, found.reference.seed] = hit, on
         if not rows:
             return None
-        seeds = sorted({seed for pair in rows for seed in pair})
-        at = {pair: tuple(map(seeds.index, pair)) for pair in rows}
-        hit, on = (np.stack([row[i] for row in rows.values()]) for i in (0, 1))
-        counts, images = self.drawn(len(seeds), hit.shape[1], [at[pair] for pair in rows])
-        share = ((hit * on) @ images) / np.maximum(on.astype(float) @ images, 1)  # (pairs, draws)
-        total = (counts * share).sum(axis=0) / counts.sum(axis=0)
-        each = (hit * on).sum(axis=1) / np.maximum(on.sum(axis=1), 1)
-        return Share.of(each.mean(), total, len(rows), int(on.sum(axis=1).max()), each)
+        hit, on = (np.stack([rows[pair][i] for pair in sorted(rows)]).astype(float) for i in (0, 1))
+        times = self.drawn(hit.shape[1])
+        with np.errstate(invalid="ignore"):
+            draws = np.nanmean(((hit * on) @ times) / (on @ times), axis=0)
+        each = (hit * on).sum(axis=1) / on.sum(axis=1)
+        return Share(sorted(rows), each, int(on.sum(axis=1).max()), draws[np.isfinite(draws)])
 
-    def drawn(self, n_seeds: int, n_images: int, pairs) -> tuple[np.ndarray, np.ndarray]:
-        """How often every pair (pairs, draws) and every image (images, draws) is in a draw of seeds and images with
-        replacement; draws without any of the pairs are drawn again."""
+    def drawn(self, n: int) -> np.ndarray:
+        """How often each of n images is in a draw of n with replacement, (n, draws)."""
         rng = stream(self.seed, "representatives", 4)
-        images = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=self.draws).T.astype(float)
-        alone = all(i == j for i, j in pairs)
-        counts = np.zeros((len(pairs), self.draws))
-        missing = np.arange(self.draws)
-        while len(missing):
-            times = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=len(missing)).T
-            counts[:, missing] = [times[i] if alone else times[i] * times[j] for i, j in pairs]
-            missing = np.flatnonzero(counts.sum(axis=0) == 0)
-        return counts, images
+        return rng.multinomial(n, np.full(n, 1 / n), size=self.draws).T.astype(float)
 
     def references(self, arm: str, start: str, kind: str = "own", part: str = "test") -> list[Representatives]:
         """All sets of references of an arm, or of the other architecture, from a start."""
@@ -181,5 +210,8 @@ def verdict(difference: Share | None, more: str, less: str) -> str:
     """A difference in words."""
     if difference is None:
         return "not measured"
-    word = more if difference.low > 0 else less if difference.high < 0 else "not told apart"
-    return f"{word} ({difference.value:+.2f}, {difference.low:+.2f} to {difference.high:+.2f})"
+    low, high = difference.interval
+    if np.isnan(low):
+        return f"{difference.value:+.2f}, too few seeds for an interval"
+    word = more if low > 0 else less if high < 0 else "not told apart"
+    return f"{word} ({difference.value:+.2f}, {low:+.2f} to {high:+.2f})"

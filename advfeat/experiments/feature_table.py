@@ -98,9 +98,8 @@ def differences(evidence: Evidence, starts) -> list[dict]:
             fine = all(one.gate.passed for arm in ARMS for one in evidence.references(arm, start))
             for what, one, other, more, less in said:
                 found = one.minus(other)
-                rows.append({"start": start, "relation": how, "difference": what, "value": found.value,
-                             "low": found.low, "high": found.high, "verdict": verdict(found, more, less),
-                             "converged": fine})  # fmt: skip
+                rows.append({"start": start, "relation": how, "difference": what, **found.as_dict(),
+                             "verdict": verdict(found, more, less), "converged": fine})  # fmt: skip
     return rows
 
 

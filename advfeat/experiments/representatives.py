@@ -57,8 +57,7 @@ class Experiment:
         return [SetKey(one, start) for start in c.starts for one in own] + controls
 
     def training(self, one: NetworkKey) -> ImageConfig:
-        other = self.config.other_network if one.kind == "other" else None
-        return self.config.of_training(one.arm, one.seed, one.kind == "kin", other)
+        return self.config.of_training(one.arm, one.seed, one.kind)
 
     def folder(self, one: NetworkKey) -> Path:
         return self.path / "networks" / one.name
@@ -85,19 +84,21 @@ class Experiment:
     def ask(self, one: NetworkKey, sets, sources: dict[str, Sources]) -> Answers:
         """The learner's answers at all its record points, from its file or computed now."""
         file = self.path / "answers" / f"{one.name}.npz"
-        head = {"network": one.name, "sets": {name: store.digest(held.X) for name, (_, held) in sets.items()},
+        run = None if one.arm == "untrained" else images.load(self.folder(one))
+        clock = [0] if run is None else run.history.at("validation_accuracy").iteration.tolist()
+        last = self.net(one) if run is None else run.nets["last"]
+        head = {"network": one.name, "weights": last.fingerprint(), "clock": clock}
+        head |= {"sets": {name: store.digest(held.X) for name, (_, held) in sets.items()},
                 "images": {part: store.digest(held.X) for part, held in sources.items()}}  # fmt: skip
         if file.exists():
             about, arrays = store.load_state(file)
             if about["asked"] == head:
                 return self._answers(one, about, arrays)
-        run = None if one.arm == "untrained" else images.load(self.folder(one))
-        clock = [0] if run is None else run.history.at("validation_accuracy").iteration.tolist()
         asked = {f"set/{name}": held.X for name, (_, held) in sets.items()}
         asked |= {f"images/{part}": held.X for part, held in sources.items()}
         guesses = {name: [] for name in asked}
         for iteration in clock:
-            net = self.net(one) if run is None else exchange.load(self.folder(one) / "weights" / f"{iteration}.npz")
+            net = last if run is None else exchange.load(self.folder(one) / "weights" / f"{iteration}.npz")
             for name, X in asked.items():
                 guesses[name].append(net.logits(X).argmax(axis=1).astype(np.uint8))
         arrays = {name: np.stack(held) for name, held in guesses.items()} | {"iteration": np.array(clock)}
@@ -132,6 +133,9 @@ class Experiment:
             return self._evidence(tell)
 
     def _evidence(self, tell) -> Evidence:
+        for one in self.networks:
+            if not (self.folder(one) / "result.json").exists():
+                raise FileNotFoundError(f"{self.folder(one)}: is not trained yet, `advfeat images reproduce` goes on")
         pairs = sorted({(one.start, one.part) for one in self.sets})
         selections = {pair: self.config.selection(*pair) for pair in pairs}
         sets = {}
@@ -149,7 +153,7 @@ class Experiment:
         for one in [*self.networks, self.untrained]:
             tell(f"answers of {one.name}", 0.0)
             answers.append(self.ask(one, sets, sources))
-        return Evidence(answers, sets, self.config.bootstrap, self.config.seed)
+        return Evidence(answers, sets, self.config.bootstrap, self.config.seed, self.config.reference)
 
     def _claim(self, force: bool) -> None:
         about, known = self.path / "config.json", {"config": self.config.as_dict(), "kind": KIND}
@@ -186,7 +190,7 @@ def invert_run(run: images.ImageRun, name: str, config: RepresentativesConfig, s
     """Representatives of a training's network `name` ("best" or "last"), from one start, into the folder `out`: the set
     with its datasheet, and the network.  `config` says which images and how; its data are the training's."""
     out, net = store.make_folder(out), run.nets[checks.choice("network", name, images.CHECKPOINTS)]
-    about = {"network": f"{run.path.name} {name} {run.iterations[name]}"} | config.about(start, part)
+    about = {"network": name, "iteration": run.iterations[name]} | config.about(start, part)
     with Lock(out):
         found = _kept(out / "representatives", net, config.selection(start, part), config.inversion, about, progress,
                       force)  # fmt: skip
@@ -210,12 +214,13 @@ def _kept(path: Path, net, selection, options, about, progress=None, force: bool
     return found
 
 
-def rebuild(folder, progress=None) -> tuple[Representatives, list[str]]:
+def rebuild(folder, data=None, progress=None) -> tuple[Representatives, list[str]]:
     """The representatives of a folder of `invert_run` built anew from their datasheet and the network beside it, and
-    what is not as the datasheet says.  CheckpointError for a datasheet of something else."""
+    what is not as the datasheet says; `data` is the folder of the image set's files, where they are in no usual place.
+    CheckpointError for a datasheet of something else."""
     sheet = store.load_json(Path(folder) / "representatives.json")
     try:
-        config = RepresentativesConfig(**sheet["selection"])
+        config = RepresentativesConfig(**sheet["selection"], folder=data)
         selection, net = config.selection(sheet["start"], sheet["part"]), exchange.load(Path(folder) / "network.npz")
         return rebuilt(sheet, net, selection, progress)
     except (KeyError, TypeError, AttributeError) as error:

@@ -30,7 +30,8 @@ class RepresentativesConfig(ImageConfig):
     adversarial_epochs: int | None = key(None, "epochs of adversarial trainings, as of the others without it", low=1)
     n_seeds: int = key(3, "networks of each kind", low=1, high=100)
     reference: str = key("last", "which network of a training is a reference", choices=("best", "last"))
-    other_network: str = key("convnet", "another architecture, as learner and as reference", choices=NETWORKS)
+    other_network: str | None = key(None, "another architecture, as learner and as reference: convnet, or resnet18",
+                                    choices=NETWORKS)  # fmt: skip
     n_images: int | None = key(None, "images represented: 500, or half of the test images, without it", low=2)
     starts: tuple[str, ...] = key(STARTS, "what inversions begin with", choices=STARTS, many=True)
     start_part: str = key("test", "where starts are drawn from", choices=("test", "train"))
@@ -50,6 +51,9 @@ class RepresentativesConfig(ImageConfig):
         if self.start_part == "train" and not self.allow_seen_starts:
             why = "the networks were trained on them; allow_seen_starts = true takes them all the same"
             raise ValueError(f"start_part = 'train': {why}")
+        if self.other_network == self.network:
+            raise ValueError(f"other_network = {self.other_network!r}: is the network itself; choose another")
+        self.of_training("adversarial", self.seed, "other")
         if not self.starts or len(set(self.starts)) < len(self.starts):
             raise ValueError(f"starts = {self.starts!r}: must be one or both of {', '.join(STARTS)}, each once")
 
@@ -57,10 +61,14 @@ class RepresentativesConfig(ImageConfig):
     def seeds(self) -> list[int]:
         return list(range(self.seed, self.seed + self.n_seeds))
 
-    def of_training(self, arm: str, seed: int, kin: bool = False, network: str | None = None) -> ImageConfig:
-        """One of the trainings: of an arm, with the initial weights of `seed`, a `kin` with another batch order."""
+    def of_training(self, arm: str, seed: int, kind: str = "own") -> ImageConfig:
+        """One of the trainings: of an arm, with the initial weights of `seed`; "kin" with another order of batches,
+        "other" of the other architecture."""
         values = {name: getattr(self, name) for name in list(ImageConfig.keys())}
-        values |= {"seed": seed, "order_seed": seed + KIN if kin else seed, "network": network or self.network}
+        values |= {"seed": seed, "order_seed": seed + KIN if kind == "kin" else seed}
+        if kind == "other":
+            usual = "resnet18" if self.network == "convnet" else "convnet"
+            values["network"] = self.other_network or usual
         if arm == "standard":
             values |= {"training": "standard"}
         elif self.adversarial_epochs is not None:

@@ -153,11 +153,14 @@ class Bounds:
         self.net, self.norm, self.program = net, checks.choice("norm", norm, ("linf", "l2")), net.program
         X = X.astype(np.float64)
         self.X, self.eps = X, np.broadcast_to(np.asarray(eps, np.float64), len(X)).reshape(-1, 1, 1, 1)
-        #: No sum has more terms than the largest value has numbers; twice that, and some for the few roundings beside.
-        self.slack = slack = 2 * UNIT * (max(int(np.prod(shape)) for shape in self.program.shapes) + 64)
+        # No sum has more terms than the largest value has numbers, or there are layers; twice that, and some more for
+        # the few roundings beside.
+        terms = max(int(np.prod(shape)) for shape in self.program.shapes) + len(self.program.operations)
+        self.slack = slack = 2 * UNIT * (terms + 64)
         low, high = X - self.eps, X + self.eps
         if net.box is not None:
             low, high = np.maximum(low, net.box[0]), np.minimum(high, net.box[1])
+            low, high = np.minimum(low, X), np.maximum(high, X)  # a box of 0.1 ends below float32's 0.1
         self.boxes = [Box.between(low, high, slack)]
         self.affine, self.relaxations, self.reach, bent = {}, {}, {}, False
         for number, operation in enumerate(self.program.operations):

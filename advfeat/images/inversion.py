@@ -1,7 +1,7 @@
 """Images whose representation is another image's (Sec. 6.2): x_r with g(x_r) close to g(x), by descent from a start.
 
-The loss of an image is its *distance* |g(x_r) - g(x)|_2 / |g(x)|_2.  Every image is worked on by itself, in evaluation
-mode: what becomes of it hangs on no other image, nor on how many are worked on together.
+The loss of an image is its *distance* |g(x_r) - g(x)|_2 / |g(x)|_2, or |g(x_r)|_2 where g(x) is 0.  Every image is
+worked on by itself, in evaluation mode: what becomes of it hangs on no other image, nor on how many there are.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def invert(net: Network, targets, starts, options: Inversion | None = None,
     """The images closest to `targets` (N, E) in the representation of `net` on the ways from `starts`
     (S, N, C, H, W), which are tried in turn until an image has converged.
 
-    `progress(start, step, images that are left)` is called after every step.  Raises ValueError for targets that are 0
-    or of another width, and for starts of other images than the network reads.
+    `progress(start, step, images that are left)` is called after every step.  Raises ValueError for targets that are
+    not finite or of another width, and for starts of other images than the network reads.
     """
     o = Inversion() if options is None else options
     starts = np.stack([net.check(start)[0][0] for start in starts])
@@ -65,9 +65,9 @@ def invert(net: Network, targets, starts, options: Inversion | None = None,
     targets = np.asarray(targets, np.float64)
     if targets.shape != (n, width):
         raise ValueError(f"targets have shape {targets.shape}: must be {(n, width)}, a representation for every start")
-    size = np.linalg.norm(targets, axis=1)
-    if not ((size > 0) & np.isfinite(size)).all():
-        raise ValueError(f"targets: {int((size == 0).sum())} are 0, so no distance relative to them is defined")
+    if not np.isfinite(targets).all():
+        raise ValueError(f"targets: {int((~np.isfinite(targets)).any(axis=1).sum())} of them are not finite")
+    size = sizes(targets)
     found = Inverted(starts[0].copy(), np.full(n, np.inf), *np.zeros((2, n), np.int64))
     for number, start in enumerate(starts):
         left = np.flatnonzero(found.distance > o.tolerance)
@@ -75,6 +75,12 @@ def invert(net: Network, targets, starts, options: Inversion | None = None,
         if len(left):
             _descend(net, targets, size, start, left, number, o, found, report)
     return found
+
+
+def sizes(targets) -> np.ndarray:
+    """|g(x)|_2 (N,), by which distances are divided; 1 where it is 0."""
+    size = np.linalg.norm(targets, axis=1)
+    return np.where(size > 0, size, 1.0)
 
 
 def _descend(net, targets, size, start, left, number, o: Inversion, found: Inverted, progress) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ..core import checks, store
 from ..core.rng import stream
 from ..kernels import formulas
-from .inversion import NOISE, Inversion, invert
+from .inversion import NOISE, Inversion, invert, sizes
 from .network import Network
 
 STARTS = ("image", "noise")  # an image of another class, or grey with a little noise
@@ -156,7 +156,7 @@ def select(data, n: int, start: str, starts: int = 1, *, begin_with=None, rng: i
 def heading(net: Network, selection: Sources, options: Inversion, about: dict) -> dict:
     """What tells a set from every other: `about` its data, how it is made, and digests of all that goes into it."""
     s = selection
-    return about | {"inversion": options.as_dict(), "reference": net.fingerprint().split()[0],
+    return about | {"inversion": options.as_dict(), "reference": store.digest_of_text({"network": net.fingerprint()}),
                     "images": store.digest(s.X, s.y, s.source), "starts": store.digest(s.begin, s.start)}  # fmt: skip
 
 
@@ -175,14 +175,14 @@ def represent(net: Network, selection: Sources, options: Inversion, about: dict,
         some, file = slice(low, low + size), None if parts is None else Path(parts) / f"{low}.npz"
         if file is not None and file.exists():
             known, arrays = store.load_state(file)
-            if known != head:
+            if known != head | {"size": size}:
                 raise store.CheckpointError(f"{file}: is a part of other representatives, nothing was changed")
         else:
             report = None if progress is None else lambda *at, low=low: progress(low, *at)
             found = invert(net, targets[some], s.begin[:, some], options, report)
             arrays = {"X": found.X, "restart": found.start, "distance": found.distance, "steps": found.steps}
             if file is not None:
-                store.save_state(file, head, arrays)
+                store.save_state(file, head | {"size": size}, arrays)
         held.append(arrays)
     X, restart, distance, steps = (np.concatenate([one[name] for one in held])
                                    for name in ("X", "restart", "distance", "steps"))  # fmt: skip
@@ -199,7 +199,7 @@ def gate(net: Network, X, y, found, distance) -> Gate:
         return float((formulas.margin(F[None], y[None])[0] > 0).mean())
 
     g, own = (net.representation(images).astype(np.float64) for images in (X, found))
-    size = np.linalg.norm(g, axis=1)
+    size = sizes(g)
     between = _distances(own, g)
     same = (y[:, None] == y) & ~np.eye(len(y), dtype=bool)
     apart = np.where(same, _distances(g, g), np.inf).min(axis=1) / size

@@ -28,7 +28,7 @@ SMOKE = ("Digits of 8 x 8 pixels are a smoke test: on them adversarial training 
 # ------------------------------------------------------------------ numbers in words
 def interval(row: dict) -> str:
     """A share with its interval; of representatives that did not converge, with what they reached."""
-    said = f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    said = f"{row['value']:.2f}" + ("" if row["low"] is None else f" ({row['low']:.2f} to {row['high']:.2f})")
     if row["converged"]:
         return said
     return f"not converged: {said}; distance {row['median']:.3f}, p90 {row['p90']:.3f}"
@@ -159,8 +159,8 @@ def transfer_picture(found: dict):
             i = PLACES.index((r["reference"], r["reference_kind"]))
             j = PLACES.index((r["learner"], r["learner_kind"]))
             values[i, j] = r["value"]
-            text = f"{r['value']:.2f}\n{r['low']:.2f} to {r['high']:.2f}"
-            ax.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if r["value"] > 0.6 else "#222")
+            text = interval(r | {"converged": True}).replace(" (", "\n").rstrip(")")
+            ax.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if r["value"] > 0.5 else "#222")
             if not r["converged"]:
                 box = {"fill": False, "hatch": "///", "ec": "0.6", "lw": 0}
                 ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
@@ -184,17 +184,18 @@ def write_report(experiment: Experiment, evidence: Evidence, found: dict) -> Pat
     store.save_json(out / "table.json", found)
     first, pictures = starts[0], [f"<h3>From {'an image of another class' if s == 'image' else 'noise'}</h3>"
                                   + picture_of(out / f"figure4-{s}.png") for s in starts]  # fmt: skip
-    note = (f"{len(found['seeds'])} networks of each kind, {found['images']} test images represented. Intervals are "
-            "95 % of a bootstrap over seeds and images. A learner is the reference itself, its kin (the same initial "
-            "weights, another order of batches), a stranger, or of another architecture; these are never mixed. Where "
-            "representatives of a reference did not converge, the cell says so.")  # fmt: skip
+    note = (f"{len(found['seeds'])} networks of each kind, {found['images']} test images represented. "
+            "Intervals of 95 % are over seeds (jackknife, Student's t) and images (bootstrap). A learner is the reference itself, "
+            "its kin (the same initial weights, another order of batches), a stranger, or of another architecture; "
+            "these are never mixed. Where representatives did not converge, the cell says so.")  # fmt: skip
     body = [f"<h1>Representatives of {escape(found['dataset'])}</h1>", f"<p class=note>{note}</p>",
             f"<p><b>{SMOKE}</b></p>" * (found["dataset"] == "digits"),
             "<h2>Networks</h2>", table(*network_rows(found)),
             "<h2>Feature learning accuracy of the last networks (Table 1)</h2>", table(*cell_rows(found)),
             "<h2>What the paper states, as differences</h2>", table(*difference_rows(found)),
             "<h2>Along the trainings (Figures 4 and 5)</h2>", *pictures,
-            "<p class=note>Circles: the last values of the paper's Table 1, whoever its learners are.</p>",
+            "<p class=note>Circles: the last values of the paper's Table 1, whoever its learners are.</p>"
+            * bool(found["paper"]),
             f"<h2>Images and representatives of the first seed, from {first} (Figure 1)</h2>",
             picture_of(out / "figure1.png"),
             "<h2>References and learners</h2>", picture_of(out / "transfer.png"),

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
-from advfeat.experiments.feature_learning import Answers, Evidence, NetworkKey, SetKey, relation, verdict
+from advfeat.experiments.feature_learning import Answers, Evidence, NetworkKey, SetKey, Share, relation, verdict
 from advfeat.images.representatives import Representatives
 
 OWN = NetworkKey("standard", 0)
@@ -69,8 +70,9 @@ def test_a_share_is_the_mean_over_pairs():
     found = evidence.share("standard", "adversarial", "image", "stranger")
     assert found.value == pytest.approx(0.35)
     assert sorted(found.each) == pytest.approx(sorted(shares.values()))
-    assert (found.pairs, found.images) == (6, N)
-    assert found.low < 0.35 < found.high
+    assert found.pairs == sorted(shares)
+    assert found.images == N
+    assert found.interval[0] < 0.35 < found.interval[1]
     assert evidence.share("standard", "adversarial", "image", "kin").value == pytest.approx(0.9)
     assert evidence.share("standard", "adversarial", "image", "itself") is None
     assert evidence.share("standard", "adversarial", "noise", "stranger") is None
@@ -98,17 +100,56 @@ def test_only_images_that_both_references_classify():
     assert found.value == pytest.approx(np.mean([per_reference[r] for _ in range(2) for r in range(3)]))
 
 
-@pytest.mark.parametrize("spread", ["images", "seeds"])
-def test_intervals_cover_what_varies(spread):
-    """Over images alone the interval is the binomial's; networks that differ make it as wide as they do."""
-    if spread == "images":
-        found = planted(SAME).share("standard", "standard", "image", "stranger")
-        expected = 1.96 * np.sqrt(0.25 / N)
-        assert found.high - found.low == pytest.approx(2 * expected, rel=0.2)
-    else:
-        rights = SAME | {("standard", "standard"): lambda l, r: 1.0 if l == 0 else 0.0}
-        found = planted(rights).share("standard", "standard", "image", "stranger")
-        assert found.high - found.low > 0.4
+def coverage(seeds, pairs, draws=400):
+    """The share of intervals that hold the mean, where learner and reference have normal effects of their own."""
+    rng, held = np.random.default_rng(0), []
+    for _ in range(draws):
+        learner, reference = rng.normal(0, 0.05, (2, seeds))
+        each = np.array([0.5 + learner[i] + reference[j] for i, j in pairs])
+        low, high = Share(pairs, each, 100, np.full(10, each.mean())).interval
+        held.append(low <= 0.5 <= high)
+    return np.mean(held)
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 6])
+def test_intervals_over_seeds_hold_what_they_say(seeds):
+    """0.95 +- 3 standard errors of 400 draws; a bootstrap of three seeds of strangers held 0.51."""
+    strangers = [(i, j) for i in range(seeds) for j in range(seeds) if i != j]
+    assert 0.917 < coverage(seeds, strangers) < 0.983
+    assert 0.917 < coverage(seeds, [(i, i) for i in range(seeds)]) < 0.983
+    everyone = [(i, j) for i in range(seeds) for j in range(seeds)]  # of two architectures
+    assert coverage(seeds, everyone) > 0.9
+    assert coverage(seeds, [(i, 0) for i in range(1, seeds)]) > 0.917 or seeds == 3  # around the one reference
+
+
+def test_intervals_over_images_are_the_binomials():
+    found = planted(SAME).share("standard", "standard", "image", "stranger")
+    low, high = found.interval
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.25 / N), rel=0.2)
+
+
+def test_of_the_one_reference_of_a_control_none_is_left_out():
+    """Learners alone are what it varies over."""
+    pairs, each = [(1, 0), (2, 0), (3, 0)], np.array([0.2, 0.4, 0.6])
+    low, high = Share(pairs, each, 100, np.full(10, 0.4)).interval
+    assert high - 0.4 == pytest.approx(special.stdtrit(2, 0.975) * 0.2 / np.sqrt(3))
+    assert low == 0
+
+
+def test_networks_that_differ_widen_an_interval():
+    rights = SAME | {("standard", "standard"): lambda l, r: 1.0 if l == 0 else 0.0}
+    low, high = planted(rights).share("standard", "standard", "image", "stranger").interval
+    assert (low, high) == (0, 1)
+
+
+def test_too_few_seeds_have_no_interval():
+    assert planted(SAME, seeds=1).share("standard", "standard", "image", "stranger") is None
+    found = planted(SAME, seeds=2).share("standard", "standard", "image", "stranger")
+    assert found.pairs == [(0, 1), (1, 0)]
+    assert np.isnan(found.interval).all()
+    assert found.as_dict()["low"] is None
+    assert verdict(found, "more", "less") == "+0.50, too few seeds for an interval"
+    assert not np.isnan(planted(SAME, seeds=2).share("standard", "standard", "image", "kin").interval).any()
 
 
 def test_differences_are_paired():
@@ -116,21 +157,18 @@ def test_differences_are_paired():
     evidence = planted(SAME)
     one, other = (evidence.share("standard", r, "image", "stranger") for r in ("standard", "adversarial"))
     found = one.minus(other)
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert (found.value, *found.interval) == (0, 0, 0)
     assert verdict(found, "more", "less").startswith("not told apart")
-    rights = SAME | {("standard", "standard"): lambda l, r: 0.8}
-    evidence = planted(rights)
+    both = {("standard", r): (lambda l, r, more=more: 0.2 * l + more) for r, more in
+            (("standard", 0.5), ("adversarial", 0.1))}  # fmt: skip
+    evidence = planted(SAME | both)
     one, other = (evidence.share("standard", r, "image", "stranger") for r in ("standard", "adversarial"))
-    assert verdict(one.minus(other), "more", "less").startswith("more (+0.30, +0.1")
-    assert verdict(other.minus(one), "more", "less").startswith("less (-0.30, ")
+    assert one.interval[1] - one.interval[0] > 0.8  # learners differ, and both shares with them
+    assert verdict(one.minus(other), "more", "less").startswith("more (+0.40, +0.3")
+    assert verdict(other.minus(one), "more", "less").startswith("less (-0.40, -0.4")
     assert verdict(None, "more", "less") == "not measured"
-
-
-def test_two_seeds_make_strangers_and_one_makes_none():
-    assert planted(SAME, seeds=1).share("standard", "standard", "image", "stranger") is None
-    found = planted(SAME, seeds=2).share("standard", "standard", "image", "stranger")
-    assert found.pairs == 2
-    assert np.isfinite(found.draws).all()
+    with pytest.raises(ValueError, match="no differences can be taken"):
+        one.minus(evidence.share("standard", "standard", "image", "kin"))
 
 
 def test_the_same_evidence_gives_the_same_intervals():

@@ -137,6 +137,13 @@ def test_images_stay_in_box_and_ball(optimiser):
     assert found.X.max() <= 1
 
 
+def test_a_target_of_zero_is_divided_by_nothing():
+    net = small()
+    targets, begin = problem(net, 3, 1)
+    found = invert(net, targets * [[1], [0], [1]], begin, Inversion(n_steps=3))
+    assert found.distance[1] == pytest.approx(np.linalg.norm(net.representation(found.X[[1]])))
+
+
 def test_a_gradient_of_zero_moves_nothing():
     X, o = np.full((2, 1, 2, 2), 0.5), Inversion(optimiser="gradient", step=0.1)
     np.testing.assert_array_equal(moved(X, np.zeros_like(X), X, 0, np.zeros((2, *X.shape)), o, (0, 1)), X)
@@ -161,8 +168,8 @@ def test_bad_options(changes, said):
 def test_bad_targets_and_starts():
     net = small()
     targets, begin = problem(net, 3, 1)
-    with pytest.raises(ValueError, match="1 are 0"):
-        invert(net, targets * [[1], [0], [1]], begin)
+    with pytest.raises(ValueError, match="1 of them are not finite"):
+        invert(net, targets * [[1], [np.nan], [1]], begin)
     with pytest.raises(ValueError, match=r"targets have shape \(3, 11\)"):
         invert(net, targets[:, 1:], begin)
     with pytest.raises(ValueError, match="images must lie in"):
