@@ -119,7 +119,6 @@ def test_intervals_over_seeds_hold_what_they_say(seeds):
     assert 0.917 < coverage(seeds, [(i, i) for i in range(seeds)]) < 0.983
     everyone = [(i, j) for i in range(seeds) for j in range(seeds)]  # of two architectures
     assert coverage(seeds, everyone) > 0.9
-    assert coverage(seeds, [(i, 0) for i in range(1, seeds)]) > 0.917 or seeds == 3  # around the one reference
 
 
 def test_intervals_over_images_are_the_binomials():
