@@ -25,7 +25,7 @@ from advfeat.kernels.target import VECTOR_BITS
 from layer_peers import CONTENDERS
 from machine import multiply_add_peak
 
-from advfeat.images import PreActResNet18, ResNet18, WideResNet
+from advfeat.images import ConvNet, PreActResNet18, ResNet18, WideResNet
 from advfeat.images.exchange import to_state_dict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -55,6 +55,10 @@ def wide(depth, widen, shape):
     return lambda **o: WideResNet(depth, widen, shape, **o), twin, "robust_overfitting"
 
 
+def convnet(width, shape):
+    return lambda **o: ConvNet(width, shape, **o), peer("ConvNet", width, shape), "torchvision"
+
+
 #: Name -> (network, its twin and the style of its names), batch, dtype.
 CASES = {
     "w64": (resnet(64, (3, 32, 32)), 64, "float32"),
@@ -65,6 +69,8 @@ CASES = {
     "preact": ((lambda **o: PreActResNet18(16, (3, 32, 32), **o),
                 peer("PreActResNet", 16, (3, 32, 32)), "robust_overfitting"), 64, "float32"),
     "odd": (resnet(16, (3, 23, 19)), 32, "float32"),
+    "convnet-1": (convnet(16, (1, 28, 28)), 128, "float32"),
+    "convnet-3": (convnet(16, (3, 32, 32)), 128, "float32"),
     "batch-1": (resnet(16, (3, 32, 32)), 1, "float32"),
     "batch-7": (resnet(16, (3, 32, 32)), 7, "float32"),
     "w16-float64": (resnet(16, (1, 28, 28)), 128, "float64"),

@@ -3,7 +3,7 @@
 import numpy as np
 from advfeat.kernels.layers import get_engine
 
-from advfeat.images import PreActResNet18, ReLU, ResNet18, WideResNet
+from advfeat.images import ConvNet, PreActResNet18, ReLU, ResNet18, WideResNet
 from advfeat.images.exchange import to_state_dict
 
 
@@ -27,12 +27,13 @@ CASES = {
     "preact-w4-7x7": (lambda o: PreActResNet18(4, (3, 7, 7), **o), lambda: peers().PreActResNet(4, (3, 7, 7)), 3),
     "wrn-10-1-28x28": (
         lambda o: WideResNet(10, 1, (1, 28, 28), **o), lambda: peers().WideResNet(10, 1, (1, 28, 28)), 2),
+    "convnet-w6-9x11": (lambda o: ConvNet(6, (2, 9, 11), **o), lambda: peers().ConvNet(6, (2, 9, 11)), 3),
     "wrn-16-2-7x7": (lambda o: WideResNet(16, 2, (3, 7, 7), **o), lambda: peers().WideResNet(16, 2, (3, 7, 7)), 3),
 }  # fmt: skip
 
 
 def style(name: str) -> str:
-    return "torchvision" if name.startswith("resnet") else "robust_overfitting"
+    return "torchvision" if name.startswith(("resnet", "convnet")) else "robust_overfitting"
 
 
 def network(name: str, dtype: str = "float64", seed: int = 0):

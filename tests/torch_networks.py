@@ -145,6 +145,30 @@ class WideResNet(nn.Module):
 
 
 # ------------------------------------------------------------------ arrays in, arrays out
+class ConvStage(nn.Sequential):
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.add_module("conv", convolution(inputs, outputs, 3, stride))
+        self.add_module("bn", nn.BatchNorm2d(outputs))
+        self.add_module("relu", nn.ReLU())
+
+
+class ConvNet(nn.Module):
+    """`advfeat.images.ConvNet` of three stages."""
+
+    def __init__(self, width, shape, classes=10):
+        super().__init__()
+        for i, inputs in enumerate((shape[0], width, 2 * width)):
+            self.add_module(f"stage{i + 1}", ConvStage(inputs, width * 2**i, 2 if i else 1))
+        self.fc = nn.Linear(4 * width, classes)
+
+    def representation(self, x):
+        return self.stage3(self.stage2(self.stage1(x))).mean(dim=(2, 3))
+
+    def forward(self, x):
+        return self.fc(self.representation(x))
+
+
 def filled(module: nn.Module, state: dict[str, np.ndarray], train: bool) -> nn.Module:
     """The module in float64 with a state dict of arrays, every name of which must be its own."""
     module = module.double()

@@ -187,7 +187,7 @@ def write_report(experiment: Experiment, evidence: Evidence, found: dict) -> Pat
     note = (f"{len(found['seeds'])} networks of each kind, {found['images']} test images represented. "
             "Intervals of 95 % are over seeds (jackknife, Student's t) and images (bootstrap). A learner is the "
             "reference itself, its kin (the same initial weights, another order of batches), a stranger, or of another "
-            "architecture; these are never mixed. Where representatives did not converge, the cell says so.")  # fmt: skip
+            "architecture; these are never mixed. Where representatives did not converge, cells say so.")  # fmt: skip
     body = [f"<h1>Representatives of {escape(found['dataset'])}</h1>", f"<p class=note>{note}</p>",
             f"<p><b>{SMOKE}</b></p>" * (found["dataset"] == "digits"),
             "<h2>Networks</h2>", table(*network_rows(found)),
