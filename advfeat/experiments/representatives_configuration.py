@@ -15,7 +15,8 @@ KIN = 1000  # added to the seed: the order of a kin's batches
 #: Keys that no training hangs on: with others of these, an experiment keeps its networks.
 OF_REPRESENTATIVES = (
     "reference", "n_images", "starts", "start_part", "allow_seen_starts", "optimiser_of_inversion", "inversion_step",
-    "inversion_decay", "inversion_steps", "n_starts", "tolerance", "radius", "straight_through", "bootstrap",
+    "inversion_decay", "inversion_steps", "n_starts", "tolerance", "enough",
+    "radius", "straight_through", "bootstrap",
 )  # fmt: skip
 
 
@@ -32,6 +33,7 @@ class RepresentativesConfig(ImageConfig):
     reference: str = key("last", "which network of a training is a reference", choices=("best", "last"))
     other_network: str | None = key(None, "another architecture, as learner and as reference: convnet, or resnet18",
                                     choices=NETWORKS)  # fmt: skip
+    other_width: int | None = key(None, "its width: four times the networks' for convnet, else theirs", low=1, high=512)
     n_images: int | None = key(None, "images represented: 500, or half of the test images, without it", low=2)
     starts: tuple[str, ...] = key(STARTS, "what inversions begin with", choices=STARTS, many=True)
     start_part: str = key("test", "where starts are drawn from", choices=("test", "train"))
@@ -40,8 +42,9 @@ class RepresentativesConfig(ImageConfig):
     inversion_step: float = key(0.1, "length of a step of gradient, or Adam's rate", "pixel", above=0)
     inversion_decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
     inversion_steps: int = key(300, "steps from a start, at most", low=1, high=checks.MOST_STEPS)
-    n_starts: int = key(6, "starts that an image which has not converged begins from in turn", low=1, high=1000)
-    tolerance: float = key(0.02, "relative distance at which an image has converged", above=0)
+    n_starts: int = key(12, "starts that an image which is not close enough begins from in turn", low=1, high=1000)
+    tolerance: float = key(0.02, "relative distance at which an image has converged and rests", above=0)
+    enough: float = key(0.05, "relative distance at which an image needs no other start", above=0)
     radius: float | None = key(None, "of an l2 ball around the start, which images do not leave", "pixel", above=0)
     straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
     bootstrap: int = key(2000, "draws of an interval", low=100, high=10**6)
@@ -69,6 +72,8 @@ class RepresentativesConfig(ImageConfig):
         if kind == "other":
             usual = "resnet18" if self.network == "convnet" else "convnet"
             values["network"] = self.other_network or usual
+            wider = 4 if values["network"] == "convnet" else 1
+            values["width"] = self.other_width or wider * self.width
         if arm == "standard":
             values |= {"training": "standard"}
         elif self.adversarial_epochs is not None:
@@ -78,7 +83,7 @@ class RepresentativesConfig(ImageConfig):
     @property
     def inversion(self) -> Inversion:
         return Inversion(self.optimiser_of_inversion, self.inversion_step, self.inversion_decay, self.inversion_steps,
-                         self.tolerance, self.radius, self.straight_through)  # fmt: skip
+                         self.tolerance, self.enough, self.radius, self.straight_through)  # fmt: skip
 
     def selection(self, start: str, part: str = "test") -> Sources:
         """The images of a part that are represented, and what their inversions begin with.

@@ -27,7 +27,7 @@ class Inversion(Configuration):
 
     "gradient": x_r <- x_r - step G / |G|_2, G the gradient of the distance, a step of fixed length; "adam": Adam's.
     Of all points on the way the closest is kept, and an image that is closer than `tolerance` has converged and rests.
-    One that has not after all steps begins again, from its next start.
+    One that is not closer than `enough` after all steps begins again, from its next start.
     """
 
     optimiser: str = key("adam", "how images move", choices=OPTIMISERS)
@@ -35,6 +35,7 @@ class Inversion(Configuration):
     decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
     n_steps: int = key(300, "steps from a start, at most", low=1, high=checks.MOST_STEPS)
     tolerance: float = key(0.02, "distance at which an image has converged", above=0)
+    enough: float = key(0.05, "distance at which an image needs no other start", above=0)
     radius: float | None = key(None, "of an l2 ball around the start, which images do not leave", "pixel", above=0)
     straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
 
@@ -53,7 +54,7 @@ class Inverted:
 def invert(net: Network, targets, starts, options: Inversion | None = None,
            progress: Callable[[int, int, int], None] | None = None) -> Inverted:  # fmt: skip
     """The images closest to `targets` (N, E) in the representation of `net` on the ways from `starts`
-    (S, N, C, H, W), which are tried in turn until an image has converged.
+    (S, N, C, H, W), which are tried in turn until an image is close enough.
 
     `progress(start, step, images that are left)` is called after every step.  Raises ValueError for targets that are
     not finite or of another width, and for starts of other images than the network reads.
@@ -70,7 +71,7 @@ def invert(net: Network, targets, starts, options: Inversion | None = None,
     size = sizes(targets)
     found = Inverted(starts[0].copy(), np.full(n, np.inf), *np.zeros((2, n), np.int64))
     for number, start in enumerate(starts):
-        left = np.flatnonzero(found.distance > o.tolerance)
+        left = np.flatnonzero(found.distance > max(o.enough, o.tolerance))
         report = None if progress is None else lambda step, n, number=number: progress(number, step, n)
         if len(left):
             _descend(net, targets, size, start, left, number, o, found, report)

@@ -17,7 +17,8 @@ from advfeat.reporting import representatives_page as page
 
 TINY = {"dataset": "digits", "network": "convnet", "depth": 2, "width": 3, "epochs": 2, "batch_size": 40, "lr": 0.05,
         "n_train": 300, "n_test": 60, "n_ascent": 1, "pgd_steps": 2, "n_seeds": 2, "n_images": 12,
-        "inversion_steps": 8, "n_starts": 2, "bootstrap": 100, "other_network": "preact_resnet18"}  # fmt: skip
+        "inversion_steps": 8, "n_starts": 2, "bootstrap": 100, "other_network": "preact_resnet18",
+        "enough": 0.02}  # fmt: skip
 PAIRS = [f"{name}={value}" for name, value in TINY.items()]
 
 

@@ -86,7 +86,7 @@ def test_an_image_is_the_same_alone_and_among_others(optimiser, dtype):
     net = small(dtype)
     targets, begin = problem(net, 6, 3)
     step, tolerance = {"gradient": (0.05, 0.15), "adam": (0.002, 0.13)}[optimiser]
-    o = Inversion(optimiser=optimiser, step=step, n_steps=25, tolerance=tolerance)
+    o = Inversion(optimiser=optimiser, step=step, n_steps=25, tolerance=tolerance, enough=tolerance)
     whole = invert(net, targets, begin, o)
     assert len(set(whole.start.tolist())) > 1
     for i in range(6):
@@ -116,13 +116,27 @@ def test_starts_are_tried_in_turn_until_an_image_has_converged():
 def test_the_closest_point_of_all_starts_is_kept():
     net = small()
     targets, begin = problem(net, 5, 3)
-    o = Inversion(n_steps=10, step=0.02, tolerance=1e-6)
+    o = Inversion(n_steps=10, step=0.02, tolerance=1e-6, enough=1e-6)
     each = [invert(net, targets, begin[[s]], o).distance for s in range(3)]
     found = invert(net, targets, begin, o)
     np.testing.assert_array_equal(found.distance, np.min(each, axis=0))
     np.testing.assert_array_equal(found.start, np.argmin(each, axis=0))
     distance = np.linalg.norm(net.representation(found.X) - targets, axis=1) / np.linalg.norm(targets, axis=1)
     np.testing.assert_allclose(found.distance, distance, rtol=1e-10)
+
+
+def test_an_image_that_is_close_enough_has_no_other_start():
+    net = small()
+    targets, begin = problem(net, 5, 2)
+    o = Inversion(n_steps=10, step=0.02, tolerance=1e-6)
+    first = invert(net, targets, begin[:1], o).distance
+    enough = float(np.median(first))
+    said, o = [], Inversion(n_steps=10, step=0.02, tolerance=1e-6, enough=enough)
+    both = invert(net, targets, begin, o, lambda *at: said.append(at))
+    np.testing.assert_array_equal(both.distance[first <= enough], first[first <= enough])
+    assert (both.start[first <= enough] == 0).all()
+    assert [left for _, step, left in said if step == 0] == [5, (first > enough).sum()]
+    assert (first > enough).sum() == 2
 
 
 @pytest.mark.parametrize("optimiser", ["gradient", "adam"])
