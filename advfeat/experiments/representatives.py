@@ -200,12 +200,13 @@ def invert_run(run: images.ImageRun, name: str, config: RepresentativesConfig, s
 
 def _kept(path: Path, net, selection, options, about, progress=None, force: bool = False) -> Representatives:
     """Representatives from the file `path`, or made now, with their parts kept beside it until all are done."""
+    parts = path.with_name(f"{path.name}-parts")
     if path.with_suffix(".npz").exists() and not force:
         found = Representatives.load(path)
         if not found.is_of(heading(net, selection, options, about)):
             raise store.CheckpointError(f"{path}.npz: holds other representatives, nothing was changed")
+        shutil.rmtree(parts, ignore_errors=True)  # of a process that was killed between the two
         return found
-    parts = path.with_name(f"{path.name}-parts")
     if force:
         shutil.rmtree(parts, ignore_errors=True)
     found = represent(net, selection, options, about, parts=store.make_folder(parts), progress=progress)

@@ -71,7 +71,10 @@ def test_stages_that_are_done_are_not_done_again(done, monkeypatch):
     experiment, evidence = done
     times = {path: path.stat().st_mtime_ns for path in experiment.path.rglob("*.npz")}
     monkeypatch.setattr(representatives, "represent", None)
+    left = experiment.path / "representatives" / f"{experiment.sets[0].name}-parts"
+    left.mkdir()  # of a process that was killed between the last part and its end
     again = experiment.run()
+    assert not left.exists()
     assert {path: path.stat().st_mtime_ns for path in experiment.path.rglob("*.npz")} == times
     assert document(experiment, again) == document(experiment, evidence)
 
