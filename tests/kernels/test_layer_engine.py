@@ -298,16 +298,3 @@ def test_memory_comes_back(monkeypatch):
     assert before > 0
     assert taken[before:] == []
 
-
-@pytest.mark.parametrize("n", [1, 64])
-def test_few_tiles_are_convolved_directly_in_training_mode_alone(n):
-    """As the plan says; an image's answer in evaluation mode is the same alone and among others."""
-    net, names = ResNet18(4, (1, 28, 28)), {}
-    X = np.random.default_rng(0).random((n, 1, 28, 28)).astype(np.float32)
-    for mode in ("train", "evaluate"):
-        passed = net.engine.forward(net.arrays(), X, mode)
-        names[mode] = [call[0].__name__ for call in passed.plan.steps.calls if call[0] is not None]
-    assert (names["train"].count("convolve_tiles") < names["evaluate"].count("convolve_tiles")) == (n == 1)
-    last = dict(net.plan(n))["layer4.1.conv2"]
-    assert last.startswith("Winograd")
-    assert ("in training mode direct" in last) == (n == 1)

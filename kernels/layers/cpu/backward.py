@@ -50,7 +50,6 @@ class Backward(Pass):
     def __init__(self, forward, inputs, parameters, **own):
         super().__init__(forward.engine, forward.arrays, forward.n, forward.dtype, **own)
         self.passed, self.inputs, self.parameters, self.last = forward, inputs, parameters, forward.last
-        self.batch = forward.batch
         self.needed = self.program.needed(inputs, parameters)
         self.slots: dict[int, list] = {}
         self.ended: set[int] = set()  # values whose ending is done
@@ -198,7 +197,7 @@ class Backward(Pass):
         shape, (view,) = image(self.program.shapes[v]), self.passed.read[number]
         g = self.single(self.slots.pop(v), shape)
         slopes = self.reading_of(g)
-        if self.engine.by_tiles(number, view.plain, self.batch):
+        if self.engine.by_tiles(number, view.plain):
             self.tiled(number, operation, view, slopes, shape)
             self.steps.release(g)
             return

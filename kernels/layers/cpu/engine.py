@@ -29,7 +29,6 @@ GROUP_BYTES = 2**20
 PLANS, PLAN_BYTES = 7, 2**28  # besides the newest, and of one, that are kept: to plan costs some milliseconds
 WIDE_BYTES = 2**22  # of lifted weights
 PIXELS, TILES = 64, 32  # of a chunk, at most
-FEW_TILES = 16  # of a batch in training mode, for which weights are not lifted
 
 
 def _remembered(method):
@@ -98,18 +97,15 @@ class CpuLayers:
         images = max(PIXELS // (h * w), 1)
         return Shape(n, H, W, h, w, C, Cb, Kb, kh, kw, stride, padding, int(plain), Q, rows, images, groups)
 
-    def by_tiles(self, number: int, plain: bool, batch: int | None = None) -> bool:
+    def by_tiles(self, number: int, plain: bool) -> bool:
         """Whether Winograd's products are fewer than a direct convolution's: for 3x3 windows at stride 1, not of the
-        images as they are given, and not of images of a pixel or four; nor in training mode, where a `batch` of images
-        has so few tiles that its weights are lifted for nothing.  In evaluation mode no answer hangs on the others.
-        """
+        images as they are given, and not of images of a pixel or four."""
         operation = self.program.operations[number]
         if plain or operation.kind != "convolution" or operation.options != {"stride": 1, "padding": 1}:
             return False
         _, H, W = image(self.program.shapes[number + 1])
         tiles = -(-H // 4) * -(-W // 4)
-        few = batch is not None and batch * tiles < FEW_TILES
-        return self.program.parameters[operation.arrays[0]][2] == 3 and 36 * tiles < 9 * H * W and not few
+        return self.program.parameters[operation.arrays[0]][2] == 3 and 36 * tiles < 9 * H * W
 
     @staticmethod
     def groups(size: int) -> int:
@@ -194,8 +190,7 @@ class CpuLayers:
                 s = self.tiling(number, n, L, itemsize, False)
                 wide = self.is_wide(s, itemsize)
                 chunk = "all tiles at once, panels of channels" if wide else f"{s.units} rows of {s.TW} tiles a chunk"
-                few = "" if self.by_tiles(number, plain, n) else "; in training mode direct, for there are few tiles"
-                rows.append((name, f"Winograd F(4x4, 3x3), {chunk}{few}"))
+                rows.append((name, f"Winograd F(4x4, 3x3), {chunk}"))
             elif operation.kind in ("batch_norm", "normalise"):
                 rows.append((name, "in what reads it"))
             elif operation.kind == "relu":

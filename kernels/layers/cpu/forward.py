@@ -29,7 +29,6 @@ class Forwards(Pass):
     def __init__(self, engine, arrays, n, dtype, mode, last, keep, **own):
         super().__init__(engine, arrays, n, dtype, **own)
         self.mode, self.keep, self.last = mode, keep, last
-        self.batch = n if mode == TRAIN else None
         self.read, self.coefficients, self.statistics, self.backs = {}, {}, {}, {}
         self.biases: list[tuple] = []  # with 0 behind the last channel, and as they are
         self.sums: dict[Buffer, tuple] = {}
@@ -139,7 +138,7 @@ class Forwards(Pass):
         return held.array, SUMS
 
     def convolution(self, number, operation, view):
-        if self.engine.by_tiles(number, view.plain, self.batch):
+        if self.engine.by_tiles(number, view.plain):
             return self.tiled(number, operation, view)
         s = self.engine.shape(number, self.n, self.L, self.dtype.itemsize, view.plain)
         K, h, w = image(self.program.shapes[number + 1])

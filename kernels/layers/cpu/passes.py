@@ -42,8 +42,6 @@ def image(shape) -> tuple[int, int, int]:
 class Pass:
     """What both ways share: steps, memory, shapes."""
 
-    batch: int | None = None  # how many images are there, in training mode
-
     def __init__(self, engine, arrays, n: int, dtype, memory=None, given=None):
         """`memory` and the prepared weights `given`: where they are not those of the engine and of this pass."""
         self.engine, self.program, self.arrays, self.n, self.dtype = engine, engine.program, arrays, n, np.dtype(dtype)
@@ -83,7 +81,7 @@ class Pass:
         for number in numbers:
             operation = self.program.operations[number]
             V, plain = self.arrays[operation.arrays[0]].reshape(-1), self.engine.is_plain(operation.inputs[0])
-            if self.engine.by_tiles(number, plain, self.batch):
+            if self.engine.by_tiles(number, plain):
                 s = self.engine.tiling(number, self.n, self.L, self.dtype.itemsize, turned)
                 if not self.engine.is_wide(s, self.dtype.itemsize):
                     U = self.memory.take(36 * (s.Cb * self.L * s.Kb + winograd.PAD) * self.L)
