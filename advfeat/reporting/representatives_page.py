@@ -140,9 +140,9 @@ def figure4(evidence: Evidence, start: str, paper: dict):
                         label = f"{name}, {TOLD[how]}"
                         ax.plot(held[0][0], np.mean([curve for _, curve in held], axis=0), line, color=colour,
                                 label=label)  # fmt: skip
-                if arm in paper:
-                    at = ax.get_xlim()[1] if ax.lines else 1
-                    ax.plot([at], [paper[arm][2 + column] / 100], "o", mfc="none", color=colour, clip_on=False)
+                if arm in paper and ax.lines:
+                    end = 1.03 * max(line.get_xdata()[-1] for line in ax.lines if len(line.get_xdata()) > 1)
+                    ax.plot([end], [paper[arm][2 + column] / 100], "o", mfc="none", color=colour)
             ax.set(title=f"{arm} training", xlabel="iteration", ylim=(0, 1.02))
         axes[0].set_ylabel("feature learning accuracy")
         axes[0].legend(loc="lower right", fontsize=8)
