@@ -182,10 +182,11 @@ class Evidence:
             return None
         hit, on = (np.stack([rows[pair][i] for pair in sorted(rows)]).astype(float) for i in (0, 1))
         times = self.drawn(hit.shape[1])
-        with np.errstate(invalid="ignore"):
-            draws = np.nanmean(((hit * on) @ times) / (on @ times), axis=0)
+        seen = on @ times  # (pairs, draws)
+        shares = np.divide((hit * on) @ times, seen, out=np.zeros_like(seen), where=seen > 0)
+        draws, some = shares.sum(axis=0), (seen > 0).sum(axis=0)
         each = (hit * on).sum(axis=1) / on.sum(axis=1)
-        return Share(sorted(rows), each, int(on.sum(axis=1).max()), draws[np.isfinite(draws)])
+        return Share(sorted(rows), each, int(on.sum(axis=1).max()), draws[some > 0] / some[some > 0])
 
     def drawn(self, n: int) -> np.ndarray:
         """How often each of n images is in a draw of n with replacement, (n, draws)."""
