@@ -13,6 +13,7 @@ from ..experiments.configuration import DTYPES, Figure3Config
 from ..kernels import BACKENDS
 from ..patches.network import read_weights
 from ..training import run_folder
+from ..training.loop import DivergenceError
 
 CONFIG_OPTIONS = ("config", "set", "seeds", "backend", "dtype", "weights")
 
@@ -22,9 +23,14 @@ class Failed(RuntimeError):
 
 
 # ------------------------------------------------------------------ options
-def add_config(parser, seeds: bool = True) -> None:
+def add_values(parser) -> None:
+    """--config and --set, which bring a configuration's values."""
     parser.add_argument("--config", metavar="FILE.toml", help="configuration file (keys as in --set)")
     parser.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change values")
+
+
+def add_config(parser, seeds: bool = True) -> None:
+    add_values(parser)
     if seeds:
         parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds, run as one batch (default 4)")
     parser.add_argument("--backend", choices=BACKENDS, help="engine (default numba)")
@@ -121,9 +127,12 @@ def reserve(args, needed: float, advice: str) -> None:
 
 @contextlib.contextmanager
 def continued(out):
-    """Ctrl-C in this context says how far the work was, where it says so, and where it continues."""
+    """Ctrl-C in this context says how far the work was, where it says so, and where it continues; a training that
+    diverges is a failure that says where its records are."""
     try:
         yield
+    except DivergenceError as error:
+        raise Failed(f"{error}; what was recorded is in {out}. Try a smaller lr.") from None
     except KeyboardInterrupt as stop:
         iteration = getattr(stop, "iteration", None)
         where = "" if iteration is None else f" at iteration {iteration}"

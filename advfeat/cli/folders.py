@@ -7,8 +7,7 @@ from pathlib import Path
 from ..core import store
 from ..experiments.configuration import Figure3Config
 from ..experiments.image_configuration import ImageConfig
-from ..experiments.representatives import KIND, load
-from ..experiments.representatives_configuration import RepresentativesConfig
+from ..experiments.representatives_configuration import KIND, RepresentativesConfig
 from ..training.configuration import TrainConfig
 from ..training.run_folder import read_checkpoint
 
@@ -85,6 +84,8 @@ def read(path) -> Folder:
 
 
 def _experiment(path, about) -> Folder:
+    from ..experiments.representatives import load  # takes half a second, which other commands need not wait for
+
     try:
         experiment, environment = load(path), dict(about["environment"])
     except (KeyError, TypeError, ValueError) as error:

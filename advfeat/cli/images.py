@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core import checks, store
-from ..training.loop import DivergenceError
 from . import common, representatives
 
 NETWORKS = ("best", "last")
@@ -16,8 +15,7 @@ def add_arguments(parser):
 
     train = parts.add_parser("train", help="a training, with report.html; the same command continues a stopped one")
     train.add_argument("--preset", metavar="NAME", help="a recipe (--preset list names them)")
-    train.add_argument("--config", metavar="FILE.toml", help="configuration file (keys as in --set)")
-    train.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change values")
+    common.add_values(train)
     train.add_argument("--seeds", type=int, nargs="+", metavar="S", help="train each of them, in OUT/seed-S")
     train.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that share the cores (default 1)")
     train.add_argument(
@@ -79,17 +77,12 @@ def _train(args) -> int:
     out = Path(args.out or f"advfeat-runs/images-{args.preset or store.digest_of_text(config.as_dict())[:10]}")
     options = {"start": start, "force": args.force}
     with common.continued(out):
-        try:
-            if args.seeds is None:
-                done = [_with_bar(args, config, out, options)]
-            elif args.jobs == 1:
-                done = [
-                    _with_bar(args, replace(config, seed=seed), out / f"seed-{seed}", options) for seed in args.seeds
-                ]
-            else:
-                done = images.run_seeds(config, out, args.seeds, args.jobs, **options)
-        except DivergenceError as error:
-            raise common.Failed(f"{error}; what was recorded is in {out}. Try a smaller lr.") from None
+        if args.seeds is None:
+            done = [_with_bar(args, config, out, options)]
+        elif args.jobs == 1:
+            done = [_with_bar(args, replace(config, seed=seed), out / f"seed-{seed}", options) for seed in args.seeds]
+        else:
+            done = images.run_seeds(config, out, args.seeds, args.jobs, **options)
         pages = [write_report(one) for one in done]
     results = {str(one.path): store.load_json(one.path / "result.json") for one in done}
     for one in done:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ..core import checks, store
+from ..images.representatives import STARTS
 from . import common
 
 NETWORKS = ("best", "last")
-STARTS = ("image", "noise")
 
 
 def add_parts(parts) -> None:
@@ -18,8 +18,7 @@ def add_parts(parts) -> None:
     reproduce.add_argument("--model", metavar="NAME", help="architecture, as --set network=NAME")
     reproduce.add_argument("--width", type=int, metavar="W", help="channels of the first stage")
     reproduce.add_argument("--seeds", type=int, metavar="S", help="networks of each kind (default 3)")
-    reproduce.add_argument("--config", metavar="FILE.toml", help="configuration file (keys as in --set)")
-    reproduce.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change values")
+    common.add_values(reproduce)
     reproduce.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/representatives-<hash>)")
     common.add_output(reproduce, force="remove the experiment that the folder holds, and begin anew")
     reproduce.set_defaults(command_of_images=_reproduce)
@@ -47,7 +46,6 @@ def add_parts(parts) -> None:
 def _reproduce(args) -> int:
     from ..experiments.representatives import Experiment
     from ..experiments.representatives_configuration import EXPERIMENTS, RepresentativesConfig
-    from ..training.loop import DivergenceError
 
     if args.preset == "list":
         rows = [[name, " ".join(common.pairs(values))] for name, values in EXPERIMENTS.items()]
@@ -61,11 +59,8 @@ def _reproduce(args) -> int:
     out = Path(args.out or f"advfeat-runs/representatives-{store.digest_of_text(config.as_dict())[:10]}")
     experiment = Experiment(config, out)
     with common.continued(out):
-        try:
-            with _Stages(args) as stages:
-                evidence = experiment.run(stages, force=args.force)
-        except DivergenceError as error:
-            raise common.Failed(f"{error}; what was recorded is in {out}. Try a smaller lr.") from None
+        with _Stages(args) as stages:
+            evidence = experiment.run(stages, force=args.force)
         return _show(args, experiment, evidence)
 
 

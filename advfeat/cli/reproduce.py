@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..core import store
 from ..core.lock import Lock
-from ..training.loop import DivergenceError
 from . import common
 
 
@@ -37,10 +36,7 @@ def run(args) -> int:
                     bars[name] = stack.enter_context(new)
                 bars[name].update(iteration - bars[name].n)
 
-            try:
-                done = experiment.run(config, out, weights=weights, progress=progress, force=args.force)
-            except DivergenceError as error:
-                raise common.Failed(f"{error}; what was recorded is in {out}. Try a smaller lr.") from None
+            done = experiment.run(config, out, weights=weights, progress=progress, force=args.force)
         theory = experiment.recursions(config, weights)
         save(figure3(done.histories, config, theory), out / "figure3")
         write_report(done, config, out / "figure3.png", out / "report.html", theory)

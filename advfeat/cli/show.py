@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.config import word
-from ..experiments.representatives import KIND
+from ..experiments.representatives_configuration import KIND
 from . import common, folders
 
 

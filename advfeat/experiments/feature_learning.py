@@ -14,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from ..core.rng import stream
-from ..images.representatives import Representatives
+from ..images.representatives import BOOTSTRAP, SHUFFLE, Representatives
 
 RELATIONS = ("itself", "kin", "stranger", "architecture")
 MEASURES = ("label", "start", "shuffled")  # the image's class, that of the start, that of another image drawn at random
@@ -151,7 +151,7 @@ class Evidence:
 
     def shuffled(self, found: Representatives) -> np.ndarray:
         """The labels in another order."""
-        return found.y[stream(self.seed, "representatives", 3).permutation(len(found.y))]
+        return found.y[stream(self.seed, "representatives", SHUFFLE).permutation(len(found.y))]
 
     def both_right(self, found: SetKey) -> np.ndarray:
         """The images of a set that the networks of both arms with the reference's seed classify correctly."""
@@ -190,7 +190,7 @@ class Evidence:
 
     def drawn(self, n: int) -> np.ndarray:
         """How often each of n images is in a draw of n with replacement, (n, draws)."""
-        rng = stream(self.seed, "representatives", 4)
+        rng = stream(self.seed, "representatives", BOOTSTRAP)
         return rng.multinomial(n, np.full(n, 1 / n), size=self.draws).T.astype(float)
 
     def references(self, arm: str, start: str, kind: str = "own", part: str = "test") -> list[Representatives]:

@@ -178,7 +178,7 @@ def tested(found: ImageRun) -> dict:
     c, data, out = found.config, found.config.test_samples(), {}
     attack = catalogue.attack("pgd_cross_entropy", n_steps=20)
     for name, net in found.nets.items():
-        right = formulas.margin(net.logits(data.X).astype(np.float64)[None], data.y[None])[0] > 0
+        right = net.right(data.X, data.y)
         stands = standing(net, data, right, attack, c)
         out[name] = {"iteration": found.iterations[name], "accuracy": float(right.mean()), "pgd": float(stands.mean()),
                      "n_test": len(data.y), "eps": c.eps, "norm": c.norm}  # fmt: skip

@@ -22,9 +22,8 @@ from ..images.representatives import Representatives, Sources, heading, rebuilt,
 from . import images
 from .feature_learning import Answers, Evidence, NetworkKey, SetKey
 from .image_configuration import ImageConfig
-from .representatives_configuration import ARMS, OF_REPRESENTATIVES, RepresentativesConfig
+from .representatives_configuration import ARMS, KIND, OF_REPRESENTATIVES, RepresentativesConfig
 
-KIND = "representatives"
 UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from ..core import checks
 from ..core.config import key
-from ..images.inversion import DECAYS, OPTIMISERS, Inversion
+from ..images.inversion import OPTIMISERS, SCHEDULES, Inversion
 from ..images.representatives import STARTS, Sources, select
 from .image_configuration import NETWORKS, ImageConfig
 
 ARMS = ("standard", "adversarial")
+KIND = "representatives"  # of a run folder
 KIN = 1000  # added to the seed: the order of a kin's batches
 #: Keys that no training hangs on: with others of these, an experiment keeps its networks.
 OF_REPRESENTATIVES = (
@@ -40,7 +41,7 @@ class RepresentativesConfig(ImageConfig):
     allow_seen_starts: bool = key(False, "whether starts may be images that the networks were trained on")
     optimiser_of_inversion: str = key("adam", "how images move", choices=OPTIMISERS)
     inversion_step: float = key(0.1, "length of a step of gradient, or Adam's rate", "pixel", above=0)
-    inversion_decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
+    inversion_decay: str = key("cosine", "how steps shrink along the way", choices=tuple(SCHEDULES))
     inversion_steps: int = key(300, "steps from a start, at most", low=1, high=checks.MOST_STEPS)
     n_starts: int = key(12, "starts that an image which is not close enough begins from in turn", low=1, high=1000)
     tolerance: float = key(0.02, "relative distance at which an image has converged and rests", above=0)

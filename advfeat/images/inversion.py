@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..attacks.gradient import SCHEDULES
 from ..core import ball, checks
 from ..core.config import Configuration, key
 from .network import Network
 
 OPTIMISERS = ("gradient", "adam")
-DECAYS = {"none": lambda t: 1.0, "linear": lambda t: 1.0 - t, "cosine": lambda t: (1 + np.cos(np.pi * t)) / 2}
 BETAS, TINY = (0.9, 0.999), 1e-8  # of Adam: Kingma & Ba 2015
 NOISE = 0.05  # a start of noise is 0.5 + NOISE U(0, 1)
 
@@ -32,7 +32,7 @@ class Inversion(Configuration):
 
     optimiser: str = key("adam", "how images move", choices=OPTIMISERS)
     step: float = key(0.1, "length of a step of gradient, or Adam's rate", "pixel", above=0)
-    decay: str = key("cosine", "how steps shrink along the way", choices=tuple(DECAYS))
+    decay: str = key("cosine", "how steps shrink along the way", choices=tuple(SCHEDULES))
     n_steps: int = key(300, "steps from a start, at most", low=1, high=checks.MOST_STEPS)
     tolerance: float = key(0.02, "distance at which an image has converged", above=0)
     enough: float = key(0.05, "distance at which an image needs no other start", above=0)
@@ -116,7 +116,7 @@ def _descend(net, targets, size, start, left, number, o: Inversion, found: Inver
 
 def moved(X, G, start, step: int, moments, o: Inversion, box):
     """A step from X along the gradient G, brought back into the ball and the box; Adam's `moments` change."""
-    rate = X.dtype.type(o.step * DECAYS[o.decay](step / o.n_steps))
+    rate = X.dtype.type(o.step * SCHEDULES[o.decay](step / o.n_steps))
     if o.optimiser == "adam":
         for held, beta, new in zip(moments, BETAS, (G, G * G)):
             held *= X.dtype.type(beta)

@@ -186,6 +186,11 @@ class Network(Model):
         """F (N, n_classes), of the network's dtype."""
         return self._value(self.check(X)[0][0], mode, self.program.logits)
 
+    def right(self, X, y) -> np.ndarray:
+        """Whether F_y is strictly the largest logit, (N,) bool."""
+        F = self.logits(X).astype(np.float64)
+        return formulas.margin(F[None], np.asarray(y)[None])[0] > 0
+
     def representation(self, X, mode: str = EVALUATE) -> np.ndarray:
         """g(X) (N, E): what enters the last linear layer, taken flat."""
         return self._value(self.check(X)[0][0], mode, self.program.representation).reshape(len(X), -1)

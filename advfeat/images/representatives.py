@@ -13,12 +13,11 @@ import numpy as np
 
 from ..core import checks, store
 from ..core.rng import stream
-from ..kernels import formulas
 from .inversion import NOISE, Inversion, invert, sizes
 from .network import Network
 
 STARTS = ("image", "noise")  # an image of another class, or grey with a little noise
-SELECT, DRAW, GREY = range(3)  # keys of the stream
+SELECT, DRAW, GREY, SHUFFLE, BOOTSTRAP = range(5)  # keys of the stream "representatives"
 OWN_ACCURACY, OWN_NEAREST, SPACING = 0.97, 0.95, 0.5  # what a gate asks for
 CHANCE = 0.2  # an accuracy up to which a reference, as an untrained one, has none that could be kept
 
@@ -194,17 +193,14 @@ def represent(net: Network, selection: Sources, options: Inversion, about: dict,
 def gate(net: Network, X, y, found, distance) -> Gate:
     """The :class:`Gate` of images `found` at these distances of the images X with labels y."""
 
-    def right(images):
-        F = net.logits(images).astype(np.float64)
-        return float((formulas.margin(F[None], y[None])[0] > 0).mean())
-
     g, own = (net.representation(images).astype(np.float64) for images in (X, found))
     size = sizes(g)
     between = _distances(own, g)
     same = (y[:, None] == y) & ~np.eye(len(y), dtype=bool)
     apart = np.where(same, _distances(g, g), np.inf).min(axis=1) / size
     spacing = float(np.median(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else 0.0
-    return Gate(right(X), right(found), float((between.argmin(axis=1) == np.arange(len(y))).mean()),
+    right, own_right = (float(net.right(images, y).mean()) for images in (X, found))
+    return Gate(right, own_right, float((between.argmin(axis=1) == np.arange(len(y))).mean()),
                 float(np.median(distance)), float(np.quantile(distance, 0.9)), spacing)  # fmt: skip
 
 

@@ -61,10 +61,10 @@ def cell_rows(found: dict, when: str = "last"):
                 held = {r["set"]: interval(r) for r in found["cells"] if (r["start"], r["relation"], r["learner"],
                         r["when"]) == (start, how, learner, when)}  # fmt: skip
                 if held:
-                    paper = found["paper"].get(learner)
-                    beside = "" if paper is None else f"{paper[2] / 100:.2f} / {paper[3] / 100:.2f}"
-                    rows.append([start, told, learner, *(held.get(name, "") for name in SETS.values()), beside])
-    return ["start", "learner is", "learner", "on D_NR", "on D_R", "the paper's"], rows
+                    paper = [f"{p[2] / 100:.2f} / {p[3] / 100:.2f}" for name, p in found["paper"].items()
+                             if name == learner]  # fmt: skip
+                    rows.append([start, told, learner, *(held.get(name, "") for name in SETS.values()), *paper])
+    return ["start", "learner is", "learner", "on D_NR", "on D_R", *["the paper's"] * bool(found["paper"])], rows
 
 
 def difference_rows(found: dict):
@@ -126,7 +126,7 @@ def figure4(evidence: Evidence, start: str, paper: dict):
     """Feature learning accuracy along the trainings (Figures 4 and 5): of strangers, every learner and their mean; of
     kin dashed; the paper's last values as marks."""
     with styled():
-        figure, axes = subplots(1, 2, figsize=(9, 3.6), sharey=True)
+        figure, axes = subplots(1, 2, figsize=(9, 3.8), sharey=True)
         for ax, arm in zip(axes, ARMS):
             for column, (reference, name) in enumerate(SETS.items()):
                 colour = COLOURS[reference]
@@ -145,7 +145,7 @@ def figure4(evidence: Evidence, start: str, paper: dict):
                     ax.plot([end], [paper[arm][2 + column] / 100], "o", mfc="none", color=colour)
             ax.set(title=f"{arm} training", xlabel="iteration", ylim=(0, 1.02))
         axes[0].set_ylabel("feature learning accuracy")
-        axes[0].legend(loc="lower right", fontsize=8)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
         return figure
 
 
