@@ -112,8 +112,8 @@ def _invert(args) -> int:
 
     with common.bar(args, desc="inversion", unit="step") as bar:
 
-        def progress(low, start, step, left):
-            bar.set_postfix_str(f"images {low} on, start {start}, {left} left", refresh=False)
+        def progress(start, step, left):
+            bar.set_postfix_str(f"start {start}, {left} left", refresh=False)
             bar.update()
 
         if args.again:

@@ -74,7 +74,7 @@ class Experiment:
             images.run(config, folder, progress=progress)
 
     def represent(self, one: SetKey, selection: Sources, progress=None) -> Representatives:
-        """The set from its file, or made now, part by part."""
+        """The set from its file, or made now, start by start."""
         path, about = self.path / "representatives" / one.name, {"network": one.reference.name}
         store.make_folder(path.parent)
         return _kept(path, self.net(one.reference), selection, self.config.inversion,
@@ -141,10 +141,9 @@ class Experiment:
         steps, starts = self.config.inversion_steps, self.config.n_starts
         for one in self.sets:
             chosen, what = selections[one.start, one.part], f"representatives {one.name}"
-            images_of_it = len(chosen.y)
 
-            def report(low, start, step, left, what=what, n=images_of_it):
-                tell(what, (low + min(100, n - low) * (start + step / steps) / starts) / n)
+            def report(start, step, left, what=what):
+                tell(what, (start + step / steps) / starts)
 
             sets[one.name] = one, self.represent(one, chosen, report)
         sources = {part: selections[start, part] for start, part in reversed(pairs)}

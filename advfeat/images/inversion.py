@@ -6,8 +6,9 @@ worked on by itself, in evaluation mode: what becomes of it hangs on no other im
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -51,14 +52,22 @@ class Inverted:
     steps: np.ndarray
 
 
-def invert(net: Network, targets, starts, options: Inversion | None = None,
-           progress: Callable[[int, int, int], None] | None = None) -> Inverted:  # fmt: skip
+def invert(net: Network, targets, starts, options: Inversion | None = None, progress=None) -> Inverted:
     """The images closest to `targets` (N, E) in the representation of `net` on the ways from `starts`
     (S, N, C, H, W), which are tried in turn until an image is close enough.
 
     `progress(start, step, images that are left)` is called after every step.  Raises ValueError for targets that are
     not finite or of another width, and for starts of other images than the network reads.
     """
+    *_, found = after_each_start(net, targets, starts, options, progress)
+    return found
+
+
+def after_each_start(net: Network, targets, starts, options: Inversion | None = None,
+                     progress: Callable[[int, int, int], None] | None = None,
+                     kept: Iterable[Inverted] = ()) -> Iterator[Inverted]:  # fmt: skip
+    """What :func:`invert` has found when it is done with a start, for every start, the same object in the end; `kept`
+    are those of the first starts, which are not worked on again."""
     o = Inversion() if options is None else options
     starts = np.stack([net.check(start)[0][0] for start in starts])
     _, n = starts.shape[:2]
@@ -70,12 +79,14 @@ def invert(net: Network, targets, starts, options: Inversion | None = None,
         raise ValueError(f"targets: {int((~np.isfinite(targets)).any(axis=1).sum())} of them are not finite")
     size = sizes(targets)
     found = Inverted(starts[0].copy(), np.full(n, np.inf), *np.zeros((2, n), np.int64))
-    for number, start in enumerate(starts):
+    for number, (start, known) in enumerate(zip_longest(starts, kept)):
         left = np.flatnonzero(found.distance > max(o.enough, o.tolerance))
         report = None if progress is None else lambda step, n, number=number: progress(number, step, n)
-        if len(left):
+        if known is not None:
+            found = known
+        elif len(left):
             _descend(net, targets, size, start, left, number, o, found, report)
-    return found
+        yield found
 
 
 def sizes(targets) -> np.ndarray:
@@ -110,7 +121,8 @@ def _descend(net, targets, size, start, left, number, o: Inversion, found: Inver
         going = distance > o.tolerance
         if step == o.n_steps or not going.any():
             return
-        left, X, G, moments = left[going], X[going], G[going], moments[:, going]
+        if not going.all():
+            left, X, G, moments = left[going], X[going], G[going], moments[:, going]
         X = moved(X, G, start[left], step, moments, o, net.box)
 
 
@@ -118,15 +130,16 @@ def moved(X, G, start, step: int, moments, o: Inversion, box):
     """A step from X along the gradient G, brought back into the ball and the box; Adam's `moments` change."""
     rate = X.dtype.type(o.step * SCHEDULES[o.decay](step / o.n_steps))
     if o.optimiser == "adam":
-        for held, beta, new in zip(moments, BETAS, (G, G * G)):
+        for held, beta, new in zip(moments, BETAS, (G.copy(), G * G)):
             held *= X.dtype.type(beta)
-            held += X.dtype.type(1 - beta) * new
+            held += np.multiply(new, X.dtype.type(1 - beta), out=new)
         first, second = (held / X.dtype.type(1 - beta ** (step + 1)) for held, beta in zip(moments, BETAS))
-        X = X - rate * first / (np.sqrt(second) + X.dtype.type(TINY))
+        np.add(np.sqrt(second, out=second), X.dtype.type(TINY), out=second)
+        X = X - np.divide(np.multiply(first, rate, out=first), second, out=first)
     else:
         X = X - rate * ball.steepest(G.reshape(1, len(G), 1, -1), "l2").reshape(G.shape)
     if o.radius is not None:
         delta = (X - start).reshape(1, len(X), 1, -1)
         X = start + ball.project(delta, np.full((1, len(X)), o.radius, X.dtype), "l2").reshape(X.shape)
-    return X if box is None else np.clip(X, *box)
+    return X if box is None else np.clip(X, *box, out=X)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class Network(Model):
         """Of all arrays by name: parameters, then running statistics."""
         return self.program.parameters | self.program.statistics
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
         """How many numbers training moves."""
         return sum(int(np.prod(shape)) for shape in self.program.parameters.values())

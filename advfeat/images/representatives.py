@@ -7,13 +7,14 @@ which anyone builds it again to the bit, and with what tells whether it is one: 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from itertools import takewhile, zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from ..core import checks, store
 from ..core.rng import stream
-from .inversion import NOISE, Inversion, invert, sizes
+from .inversion import NOISE, Inversion, Inverted, after_each_start, sizes
 from .network import Network
 
 STARTS = ("image", "noise")  # an image of another class, or grey with a little noise
@@ -159,35 +160,29 @@ def heading(net: Network, selection: Sources, options: Inversion, about: dict) -
                     "images": store.digest(s.X, s.y, s.source), "starts": store.digest(s.begin, s.start)}  # fmt: skip
 
 
-def represent(net: Network, selection: Sources, options: Inversion, about: dict, *, parts=None, size: int = 100,
+def represent(net: Network, selection: Sources, options: Inversion, about: dict, *, parts=None,
               progress=None) -> Representatives:  # fmt: skip
-    """The selection's representatives by `net`, `size` images at a time.
+    """The selection's representatives by `net`.
 
-    `parts`, a folder: each part is kept there when it is done, and what it holds is not done again.  `about` is what
+    `parts`, a folder: what every start has led to is kept there, and what it holds is not done again.  `about` is what
     the datasheet says of the data.
     """
-    s, held, head = selection, [], heading(net, selection, options, about)
+    s, head = selection, heading(net, selection, options, about)
     if s.X.shape[1:] != net.sample_shape:
         raise ValueError(f"images are {s.X.shape[1:]}: the reference reads {net.sample_shape}")
-    targets = net.representation(s.X).astype(np.float64)
-    for low in range(0, len(s.y), size):
-        some, file = slice(low, low + size), None if parts is None else Path(parts) / f"{low}.npz"
-        if file is not None and file.exists():
-            known, arrays = store.load_state(file)
-            if known != head | {"size": size}:
-                raise store.CheckpointError(f"{file}: is a part of other representatives, nothing was changed")
-        else:
-            report = None if progress is None else lambda *at, low=low: progress(low, *at)
-            found = invert(net, targets[some], s.begin[:, some], options, report)
-            arrays = {"X": found.X, "restart": found.start, "distance": found.distance, "steps": found.steps}
-            if file is not None:
-                store.save_state(file, head | {"size": size}, arrays)
-        held.append(arrays)
-    X, restart, distance, steps = (np.concatenate([one[name] for one in held])
-                                   for name in ("X", "restart", "distance", "steps"))  # fmt: skip
-    start, start_y = (a[restart, np.arange(len(s.y))] for a in (s.start, s.start_y))
-    head = head | {"gate": asdict(gate(net, s.X, s.y, X, distance)), "versions": store.environment()}
-    return Representatives(head, X, s.y, s.source, start, start_y, restart, distance, steps)
+    targets, kept = net.representation(s.X).astype(np.float64), []
+    files = [] if parts is None else [Path(parts) / f"{number}.npz" for number in range(len(s.begin))]
+    for file in takewhile(Path.exists, files):
+        known, arrays = store.load_state(file)
+        if known != head:
+            raise store.CheckpointError(f"{file}: is a part of other representatives, nothing was changed")
+        kept.append(Inverted(**arrays))
+    for file, found in zip_longest(files, after_each_start(net, targets, s.begin, options, progress, kept)):
+        if file is not None and not file.exists():
+            store.save_state(file, head, vars(found))
+    start, start_y = (a[found.start, np.arange(len(s.y))] for a in (s.start, s.start_y))
+    head = head | {"gate": asdict(gate(net, s.X, s.y, found.X, found.distance)), "versions": store.environment()}
+    return Representatives(head, found.X, s.y, s.source, start, start_y, found.start, found.distance, found.steps)
 
 
 def gate(net: Network, X, y, found, distance) -> Gate:

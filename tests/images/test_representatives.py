@@ -1,6 +1,7 @@
 """Which images are represented, from what; gates; and sets that anyone can build again to the bit."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_a_gate_is_what_it_says():
 @pytest.fixture
 def made(tmp_path):
     net, chosen = reference(), select(data(), 9, "image", 2)
-    found = represent(net, chosen, OPTIONS, {"data": "random"}, parts=tmp_path, size=4)
+    found = represent(net, chosen, OPTIONS, {"data": "random"}, parts=tmp_path)
     return net, chosen, found, tmp_path
 
 
@@ -137,23 +138,27 @@ def test_representatives_lie_closer_than_their_starts(made):
 
 
 def test_a_stopped_inversion_continues_to_the_same_bits(made, tmp_path):
-    net, chosen, found, _ = made
+    net, chosen, _, _ = made
+    about, options = {"data": "random"}, replace(OPTIONS, tolerance=1e-6, enough=1e-6)
+    found = represent(net, chosen, options, about)
+    assert set(found.restart) == {0, 1}
 
-    def stop(low, start, step, left):
-        if low == 4 and step == 3:
+    def stop(start, step, left):
+        if start == 1 and step == 3:
             raise KeyboardInterrupt
 
-    place = tmp_path / "again"
+    place, seen = tmp_path / "again", []
     place.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        represent(net, chosen, OPTIONS, {"data": "random"}, parts=place, size=4, progress=stop)
+        represent(net, chosen, options, about, parts=place, progress=stop)
     before = {path.name: path.stat().st_mtime_ns for path in place.iterdir()}
     assert list(before) == ["0.npz"]
-    again = represent(net, chosen, OPTIONS, {"data": "random"}, parts=place, size=4)
+    again = represent(net, chosen, options, about, parts=place, progress=lambda start, *_: seen.append(start))
+    assert set(seen) == {1}
     assert (place / "0.npz").stat().st_mtime_ns == before["0.npz"]
     assert again.datasheet() == found.datasheet()
     with pytest.raises(store.CheckpointError, match="is a part of other representatives"):
-        represent(reference(1), chosen, OPTIONS, {"data": "random"}, parts=place, size=4)
+        represent(reference(1), chosen, options, about, parts=place)
 
 
 def test_a_set_comes_back_from_its_file(made):

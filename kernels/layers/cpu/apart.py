@@ -59,7 +59,7 @@ class Apart:
         """The values of images X, and with `back` what C = coefficients(values float64 (1, n, k), slice of X) pulls
         back."""
         threads, n = patch_engine.get_num_threads(), len(X)
-        size = min(BLOCK, -(-n // threads))
+        size = -(-n // (threads * -(-n // (threads * BLOCK))))  # as many blocks for every thread
         blocks = [slice(lo, min(lo + size, n)) for lo in range(0, n, size)]
         values = np.empty((n, *self.engine.program.shapes[self.last]), self.dtype)
         dX = np.empty(X.shape, self.dtype) if self.back else None
