@@ -18,6 +18,7 @@ from . import attacks  # noqa: E402
 from .attacks import APGD, FGSM, PGD, AttackResult, OneStepAscent, Square, ThreatModel  # noqa: E402
 from .core._version import __version__ as __version__  # noqa: E402
 from .core.store import CheckpointError  # noqa: E402
+from .images.feature_attack import FeaturePGD  # noqa: E402
 from .patches.attacks import Aligned, FeatureSwap, Rescue, feature_swap, one_step_ascent  # noqa: E402
 from .patches.certify import certify, interval_margin, robust_radius  # noqa: E402
 from .patches.data import PatchData, PatchDistribution  # noqa: E402
@@ -29,7 +30,7 @@ from .training.configuration import TrainConfig  # noqa: E402
 from .training.loop import DivergenceError, TrainingInterrupted, TrainResult, train  # noqa: E402
 from .training.run_folder import load  # noqa: E402
 
-for _attack in (Aligned, FeatureSwap, Rescue, feature_swap, one_step_ascent, AttackSuite, SuiteResult):
+for _attack in (Aligned, FeaturePGD, FeatureSwap, Rescue, feature_swap, one_step_ascent, AttackSuite, SuiteResult):
     setattr(attacks, _attack.__name__, _attack)  # `advfeat.attacks` has all of them, whatever room they need
     attacks.__all__.append(_attack.__name__)
 
@@ -42,6 +43,7 @@ __all__ = [
     "AttackSuite",
     "CheckpointError",
     "DivergenceError",
+    "FeaturePGD",
     "FeatureSwap",
     "OneStepAscent",
     "PatchCNN",

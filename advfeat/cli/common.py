@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core import memory, store
 from ..core.config import word
+from ..core.distribute import WorkFailed
 from ..experiments.configuration import DTYPES, Figure3Config
 from ..kernels import BACKENDS
 from ..patches.network import read_weights
@@ -133,6 +134,8 @@ def continued(out):
         yield
     except DivergenceError as error:
         raise Failed(f"{error}; what was recorded is in {out}. Try a smaller lr.") from None
+    except WorkFailed as error:
+        raise Failed(f"{error}; what was done is kept in {out}") from None
     except KeyboardInterrupt as stop:
         iteration = getattr(stop, "iteration", None)
         where = "" if iteration is None else f" at iteration {iteration}"

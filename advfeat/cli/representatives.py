@@ -1,4 +1,4 @@
-"""The parts of `advfeat images` around representatives: reproduce, table, invert."""
+"""The parts of `advfeat images` around representatives: reproduce, table, table2, attack, invert."""
 
 from pathlib import Path
 
@@ -11,22 +11,42 @@ NETWORKS = ("best", "last")
 
 def add_parts(parts) -> None:
     reproduce = parts.add_parser(
-        "reproduce", help="Figures 1, 4, 5 and Table 1: trainings, representatives, feature learning accuracy"
+        "reproduce", help="Figures 1, 4, 5, Tables 1 and 2: trainings, representatives, feature learning accuracy"
     )
-    reproduce.add_argument("--preset", metavar="NAME", help="an experiment (--preset list names them; default digits)")
-    reproduce.add_argument("--data", metavar="NAME", help="image set, as --set dataset=NAME")
-    reproduce.add_argument("--model", metavar="NAME", help="architecture, as --set network=NAME")
-    reproduce.add_argument("--width", type=int, metavar="W", help="channels of the first stage")
-    reproduce.add_argument("--seeds", type=int, metavar="S", help="networks of each kind (default 3)")
-    common.add_values(reproduce)
-    reproduce.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/representatives-<hash>)")
-    common.add_output(reproduce, force="remove the experiment that the folder holds, and begin anew")
+    _add_experiment(reproduce)
     reproduce.set_defaults(command_of_images=_reproduce)
 
     table = parts.add_parser("table", help="the tables and pages of an experiment, from what its folder holds")
     table.add_argument("folder", metavar="FOLDER", help="of advfeat images reproduce")
     common.add_output(table)
     table.set_defaults(command_of_images=_table)
+
+    table2 = parts.add_parser("table2", help="Table 2 alone: classes turned into each other by features, no inversions")
+    _add_experiment(table2)
+    table2.set_defaults(command_of_images=_table2)
+
+    attack = parts.add_parser("attack", help="a class turned into another by the features of one training's network")
+    attack.add_argument("reference", metavar="REFERENCE", help="folder of advfeat images train: whose features")
+    attack.add_argument("--victims", metavar="RUN", nargs="+", default=[], help="trainings that are asked")
+    attack.add_argument("--source", metavar="CLASS", required=True, help="class of the images, by number or name")
+    attack.add_argument("--target", metavar="CLASS", required=True, help="class that they shall be taken for")
+    attack.add_argument("--eps", type=float, help="radius (default: the reference's)")
+    attack.add_argument("--network", choices=NETWORKS, default="last", help="which networks (default last)")
+    attack.add_argument("--steps", type=int, default=50, metavar="N", help="steps (default 50)")
+    attack.add_argument("--samples", type=int, metavar="N", help="test images of the class (default all)")
+    attack.add_argument("--out", metavar="DIR", help="folder (default REFERENCE/attack-<source>-<target>)")
+    common.add_output(attack, force="attack anew, whatever the folder holds")
+    attack.set_defaults(command_of_images=_attack)
+
+    study = parts.add_parser("study", help="what carries the order of D_NR and D_R: kinship, steps, factors")
+    study.add_argument("plan", metavar="PLAN.toml", help="the study, as examples/images/mnist-5k.toml")
+    study.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change the base")
+    study.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/study-<plan>)")
+    what = "folder of the cells' results (default: of the plan's name, beside it)"
+    study.add_argument("--results", metavar="DIR", help=what)
+    study.add_argument("--draw", action="store_true", help="only the page, of what is measured")
+    common.add_output(study)
+    study.set_defaults(command_of_images=_study)
 
     invert = parts.add_parser("invert", help="representatives by one network, with a datasheet; or the same once more")
     invert.add_argument("run", metavar="RUN", help="folder of advfeat images train; with --again, of an inversion")
@@ -42,26 +62,53 @@ def add_parts(parts) -> None:
     invert.set_defaults(command_of_images=_invert)
 
 
-# ------------------------------------------------------------------ reproduce, table
-def _reproduce(args) -> int:
+def _add_experiment(parser) -> None:
+    """The options that say which experiment it is, and where."""
+    parser.add_argument("--preset", metavar="NAME", help="an experiment (--preset list names them; default digits)")
+    parser.add_argument("--data", metavar="NAME", help="image set, as --set dataset=NAME")
+    parser.add_argument("--model", metavar="NAME", help="architecture, as --set network=NAME")
+    parser.add_argument("--width", type=int, metavar="W", help="channels of the first stage")
+    parser.add_argument("--seeds", type=int, metavar="S", help="networks of each kind (default 3)")
+    common.add_values(parser)
+    parser.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/representatives-<hash>)")
+    _add_workers(parser)
+    common.add_output(parser, force="remove the experiment that the folder holds, and begin anew")
+
+
+def _add_workers(parser) -> None:
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes that share the cores (default: a core each)")
+    where = "loky (processes), dask=tcp://HOST:PORT, or another backend of joblib"
+    parser.add_argument("--scheduler", default="loky", metavar="NAME", help=where)
+
+
+# ------------------------------------------------------------------ reproduce, table, table2
+def _experiment(args):
+    """The experiment that the options describe, or None where they ask for a list of presets, which is printed."""
     from ..experiments.representatives import Experiment
     from ..experiments.representatives_configuration import EXPERIMENTS, RepresentativesConfig
 
     if args.preset == "list":
         rows = [[name, " ".join(common.pairs(values))] for name, values in EXPERIMENTS.items()]
         common.show(args, EXPERIMENTS, (["preset", "values"], rows))
-        return 0
+        return None
     given = {"dataset": args.data, "network": args.model, "width": args.width, "n_seeds": args.seeds}
     preset = args.preset or next((name for name, one in EXPERIMENTS.items() if one["dataset"] == args.data), "digits")
     values = EXPERIMENTS[checks.choice("preset", preset, EXPERIMENTS)]
     config = RepresentativesConfig.build(args.config, [*common.pairs(values, args), *args.set], None, **given)
     config.of_training("adversarial", config.seed).untrained().reserve(config.batch_size)
     out = Path(args.out or f"advfeat-runs/representatives-{store.digest_of_text(config.as_dict())[:10]}")
-    experiment = Experiment(config, out)
-    with common.continued(out):
+    return Experiment(config, out)
+
+
+def _reproduce(args) -> int:
+    experiment = _experiment(args)
+    if experiment is None:
+        return 0
+    with common.continued(experiment.path):
         with _Stages(args) as stages:
-            evidence = experiment.run(stages, force=args.force)
-        return _show(args, experiment, evidence)
+            evidence = experiment.run(stages, args.force, args.jobs, args.scheduler)
+            attacks = experiment.attack(stages, False, args.jobs, args.scheduler)
+        return _show(args, experiment, evidence, attacks)
 
 
 def _table(args) -> int:
@@ -69,18 +116,72 @@ def _table(args) -> int:
 
     experiment = load(args.folder)
     with _Stages(args) as stages:
-        evidence = experiment.evidence(stages)
-    return _show(args, experiment, evidence)
+        evidence, attacks = experiment.evidence(stages), experiment.attacks(stages)
+    return _show(args, experiment, evidence, attacks)
 
 
-def _show(args, experiment, evidence) -> int:
-    from ..experiments.feature_table import document
+def _show(args, experiment, evidence, attacks) -> int:
+    from ..experiments import feature_attacks, feature_table
+    from ..reporting import feature_attack_page
     from ..reporting import representatives_page as page
 
-    found = document(experiment, evidence)
+    found = feature_table.document(experiment, evidence) | {"table2": feature_attacks.document(experiment, attacks)}
     report = page.write_report(experiment, evidence, found)
-    parts = [page.network_rows(found), page.cell_rows(found), page.difference_rows(found)]
+    parts = [page.network_rows(found), page.cell_rows(found), page.difference_rows(found),
+             feature_attack_page.table_rows(found["table2"])]  # fmt: skip
     common.show(args, found | {"folder": experiment.path, "report": report}, *parts, f"Report: {report}")
+    return 0
+
+
+def _table2(args) -> int:
+    from ..experiments import feature_attacks
+    from ..reporting import feature_attack_page as page
+
+    experiment = _experiment(args)
+    if experiment is None:
+        return 0
+    with common.continued(experiment.path), _Stages(args) as stages:
+        found = feature_attacks.document(experiment, experiment.attack(stages, args.force, args.jobs, args.scheduler))
+    report = page.write_report(experiment.config.dataset, found, experiment.path)
+    parts = [page.table_rows(found), *[page.equal_rows(found)] * bool(found["equal"])]
+    common.show(args, found | {"folder": experiment.path, "report": report}, *parts, f"Report: {report}")
+    return 0
+
+
+def _attack(args) -> int:
+    from ..experiments import images
+    from ..experiments.feature_attacks import attack_runs
+
+    reference = images.load(args.reference)
+    out = Path(args.out or reference.path / f"attack-{args.source}-{args.target}".replace("/", "-"))
+    victims = [images.load(run) for run in args.victims] or [reference]
+    eps = reference.config.eps if args.eps is None else args.eps
+    found = attack_runs(reference, victims, args.source, args.target, eps, out, network=args.network,
+                        n_steps=args.steps, most=args.samples, force=args.force)  # fmt: skip
+    rows = [[r["victim"], r["training"], f"{r['success']:.3f}",
+             "" if r["success_of_correct"] is None else f"{r['success_of_correct']:.3f}", f"{r['confusion']:.3f}",
+             f"{r['accuracy']:.3f}"] for r in found["victims"]]  # fmt: skip
+    head = ["victim", "training", "success", "of correct ones", "confusion", "accuracy"]
+    moved = f"{found['images']} images of {found['source']} towards {found['target']}: distance to the representation "
+    moved += f"aimed at {found['distance_before']:.3f} before, {found['distance']:.3f} after (medians)."
+    common.show(args, found | {"folder": out}, (head, rows), moved, f"Images: {out / 'crafted.npz'}")
+    return 0
+
+
+def _study(args) -> int:
+    from ..experiments.study import Study, StudyPlan
+    from ..reporting import study_page as page
+
+    plan, name = Path(args.plan), Path(args.plan).stem
+    results = Path(args.results or plan.with_suffix(""))
+    study = Study(StudyPlan.read(plan, args.set), Path(args.out or f"advfeat-runs/study-{name}"), results)
+    with common.continued(study.path):
+        if not args.draw:
+            with _Stages(args) as stages:
+                study.run(stages)
+        report, found = page.write_report(study, name)
+    common.show(args, found | {"folder": study.path, "report": report}, page.cell_rows(study),
+                page.claim_rows(found["contrasts"]), f"Report: {report}")  # fmt: skip
     return 0
 
 
@@ -112,7 +213,7 @@ def _invert(args) -> int:
 
     with common.bar(args, desc="inversion", unit="step") as bar:
 
-        def progress(start, step, left):
+        def progress(start, step, left, found):
             bar.set_postfix_str(f"start {start}, {left} left", refresh=False)
             bar.update()
 

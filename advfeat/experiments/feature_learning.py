@@ -24,7 +24,7 @@ COVERAGE = 0.95  # of intervals
 @dataclass(frozen=True)
 class NetworkKey:
     """Who a network is: how it was trained, the seed of its weights, and its kind: one of the two arms' own networks,
-    a kin of one, of the other architecture, or untrained."""
+    a kin of one, of the other architecture, untrained, or "eps-RADIUS" of an adversarial training at another radius."""
 
     arm: str
     seed: int
@@ -32,7 +32,7 @@ class NetworkKey:
 
     @property
     def name(self) -> str:
-        return f"{self.arm}-{self.seed}" + f"-{self.kind}" * (self.kind in ("kin", "other"))
+        return f"{self.arm}-{self.seed}" + f"-{self.kind}" * (self.kind != "own")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """NaN where there are too few seeds: two strangers are one pair of them, each way."""
-        left_out = self._left_out()
+        left_out = self.left_out()
         n = len(left_out)
         if n < 2:
             return np.nan, np.nan
@@ -99,7 +99,7 @@ class Share:
         half = np.sqrt(seeds**2 * over_seeds + images**2 * over_images)
         return float(max(self.value - half, self.lowest)), float(min(self.value + half, 1.0))
 
-    def _left_out(self) -> list[float]:
+    def left_out(self) -> list[float]:
         """The mean over the pairs without one seed, for every seed; of a role that one seed alone has, none goes."""
         learners, references = ({pair[role] for pair in self.pairs} for role in (0, 1))
         roles = [role for role, seeds in ((0, learners), (1, references)) if len(seeds) > 1]
@@ -133,6 +133,23 @@ def relation(learner: NetworkKey, reference: NetworkKey) -> str | None:
     if (learner.kind == "other") != (reference.kind == "other"):
         return "architecture"
     return "stranger" if learner.seed != reference.seed else None
+
+
+def mean_over_pairs(rows: dict, draws: int, seed: int) -> Share:
+    """The share of (learner's seed, reference's seed) -> whether each image is a hit, and whether it counts, (N,)."""
+    hit, on = (np.stack([rows[pair][i] for pair in sorted(rows)]).astype(float) for i in (0, 1))
+    times = drawn(hit.shape[1], draws, seed)
+    seen = on @ times  # (pairs, draws)
+    shares = np.divide((hit * on) @ times, seen, out=np.zeros_like(seen), where=seen > 0)
+    drawn_mean, some = shares.sum(axis=0), (seen > 0).sum(axis=0)
+    each = (hit * on).sum(axis=1) / on.sum(axis=1)
+    return Share(sorted(rows), each, int(on.sum(axis=1).max()), drawn_mean[some > 0] / some[some > 0])
+
+
+def drawn(n: int, draws: int, seed: int) -> np.ndarray:
+    """How often each of n images is in a draw of n with replacement, (n, draws)."""
+    rng = stream(seed, "representatives", BOOTSTRAP)
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws).T.astype(float)
 
 
 class Evidence:
@@ -178,20 +195,7 @@ class Evidence:
                     on = self.both_right(found) if only_right else np.ones(len(hit), bool)
                     if on.any():
                         rows[one.network.seed, found.reference.seed] = hit, on
-        if not rows:
-            return None
-        hit, on = (np.stack([rows[pair][i] for pair in sorted(rows)]).astype(float) for i in (0, 1))
-        times = self.drawn(hit.shape[1])
-        seen = on @ times  # (pairs, draws)
-        shares = np.divide((hit * on) @ times, seen, out=np.zeros_like(seen), where=seen > 0)
-        draws, some = shares.sum(axis=0), (seen > 0).sum(axis=0)
-        each = (hit * on).sum(axis=1) / on.sum(axis=1)
-        return Share(sorted(rows), each, int(on.sum(axis=1).max()), draws[some > 0] / some[some > 0])
-
-    def drawn(self, n: int) -> np.ndarray:
-        """How often each of n images is in a draw of n with replacement, (n, draws)."""
-        rng = stream(self.seed, "representatives", BOOTSTRAP)
-        return rng.multinomial(n, np.full(n, 1 / n), size=self.draws).T.astype(float)
+        return mean_over_pairs(rows, self.draws, self.seed) if rows else None
 
     def references(self, arm: str, start: str, kind: str = "own", part: str = "test") -> list[Representatives]:
         """All sets of references of an arm, or of the other architecture, from a start."""

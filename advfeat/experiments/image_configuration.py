@@ -57,6 +57,7 @@ class ImageConfig(Configuration):
     augmentation: str = key("none", "how images are moved and mirrored at random", choices=checks.AUGMENTATIONS)
     seed: int = key(0, "of the initial weights", low=0)
     order_seed: int | None = key(None, "of batches, augmentation and ascents; seed without it", low=0)
+    order_from: float = key(0.0, "epochs in the order of seed before that of order_seed", low=0)
     record_every: int = key(1, "epochs between two records, each with the weights and a checkpoint", low=1)
     pgd_steps: int = key(10, "steps of the attack on validation images", low=1, high=checks.MOST_STEPS)
     backend: str = key("numba", "engine", choices=BACKENDS)
@@ -109,7 +110,11 @@ class ImageConfig(Configuration):
             "lr", "momentum", "nesterov", "weight_decay", "decay_vectors", "optimiser", "schedule", "drops",
             "augmentation", "batch_size")}  # fmt: skip
         given |= {"n_iter": self.epochs * per_epoch, "record_every": self.record_every * per_epoch}
-        given["seed"] = self.seed if self.order_seed is None else self.order_seed
+        if self.order_seed is None or not self.order_from:
+            given["seed"] = self.seed if self.order_seed is None else self.order_seed
+        else:
+            given |= {"seed": self.seed, "later_seed": self.order_seed}
+            given["later_from"] = round(self.order_from * per_epoch)
         if self.training == "standard":
             return TrainConfig(**given)
         n_ascent = 1 if self.training == "fgsm" else self.n_ascent

@@ -20,9 +20,11 @@ from ..core.lock import Lock
 from ..images import exchange
 from ..images.representatives import Representatives, Sources, heading, rebuilt, represent
 from . import images
+from .feature_attacks import Attacked, attacked, attacked_images, class_pairs
 from .feature_learning import Answers, Evidence, NetworkKey, SetKey
 from .image_configuration import ImageConfig
-from .representatives_configuration import ARMS, KIND, OF_REPRESENTATIVES, RepresentativesConfig
+from .representatives_configuration import ARMS, FREE, KIND, OF_REPRESENTATIVES, RepresentativesConfig
+from .stages import alone, spread
 
 UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
 
@@ -40,6 +42,13 @@ class Experiment:
         """All that are trained: own ones, kin, those of the other architecture."""
         return [NetworkKey(arm, seed, kind) for kind in ("own", "kin", "other") for seed in self.config.seeds
                 for arm in ARMS]  # fmt: skip
+
+    @property
+    def attackers(self) -> list[NetworkKey]:
+        """References of Table 2: all own networks, and adversarial ones of other radii."""
+        own = [one for one in self.networks if one.kind == "own"]
+        return own + [NetworkKey("adversarial", seed, f"eps-{radius!r}") for radius in self.config.reference_eps
+                      for seed in self.config.seeds]  # fmt: skip
 
     @property
     def untrained(self) -> NetworkKey:
@@ -69,9 +78,12 @@ class Experiment:
 
     # -------------------------------------------------------------- stages
     def train(self, one: NetworkKey, progress=None) -> None:
-        config, folder = self.training(one), self.folder(one)
-        if not (folder / "result.json").exists() or images.load(folder).config != config:
-            images.run(config, folder, progress=progress)
+        if not self.is_trained(one):
+            images.run(self.training(one), self.folder(one), progress=progress)
+
+    def is_trained(self, one: NetworkKey) -> bool:
+        folder = self.folder(one)
+        return (folder / "result.json").exists() and images.load(folder).config == self.training(one)
 
     def represent(self, one: SetKey, selection: Sources, progress=None) -> Representatives:
         """The set from its file, or made now, start by start."""
@@ -114,17 +126,62 @@ class Experiment:
         return Answers(one, arrays["iteration"], *parts, about["best"], about["last"])
 
     # -------------------------------------------------------------- all of it
-    def run(self, progress: Callable[[str, float], None] | None = None, force: bool = False) -> Evidence:
-        """Every stage that is not done yet; progress(what, share of it) is called now and then."""
+    def run(self, progress: Callable[[str, float], None] | None = None, force: bool = False, jobs: int | None = 1,
+            scheduler: str = "loky") -> Evidence:  # fmt: skip
+        """Every stage that is not done yet; progress(what, share of it) is called now and then.  `jobs`, `scheduler`:
+        who does them, as of :func:`stages.spread`; what comes out does not hang on it."""
         tell = progress or (lambda what, share: None)
         with Lock(store.make_folder(self.path)):
             self._claim(force)
             for part in ("test", "train"):
                 self.config.selection(self.config.starts[0], part)  # refused before anything is trained
-            for one in self.networks:
+            self._train(self.networks, tell, jobs, scheduler)
+            self._represent(tell, jobs, scheduler)
+            return self._evidence(tell)
+
+    def attack(self, progress: Callable[[str, float], None] | None = None, force: bool = False, jobs: int | None = 1,
+               scheduler: str = "loky") -> list[Attacked]:  # fmt: skip
+        """Table 2's attacks by every reference on all networks that are trained, own ones in any case."""
+        tell = progress or (lambda what, share: None)
+        with Lock(store.make_folder(self.path)):
+            self._claim(force)
+            attacked_images(self.config.test_samples(), class_pairs(self.config.dataset, self.config.pairs))
+            own = [one for one in self.networks if one.kind == "own"]
+            self._train(list(dict.fromkeys([*own, *self.attackers])), tell, jobs, scheduler)
+            return self._attacks(tell)
+
+    def attacks(self, tell=lambda what, share: None) -> list[Attacked]:
+        """Table 2's attacks by the references that are trained; [] where own networks are not."""
+        with Lock(self.path):
+            return self._attacks(tell)
+
+    def _attacks(self, tell) -> list[Attacked]:
+        there, others = ([one for one in networks if (self.folder(one) / "result.json").exists()]
+                         for networks in (self.networks, self.attackers))  # fmt: skip
+        if any(one.kind == "own" and one not in there for one in self.networks):
+            return []
+        return [attacked(self, one, there, lambda share, one=one: tell(f"attacks by {one.name}", share))
+                for one in others]  # fmt: skip
+
+    def _train(self, networks: list[NetworkKey], tell, jobs: int | None, scheduler: str) -> None:
+        if alone(jobs, scheduler):
+            for one in networks:
                 what = f"training {one.name}"
                 self.train(one, lambda iteration, n, what=what: tell(what, iteration / n))
-            return self._evidence(tell)
+            return
+        left = sorted((one for one in networks if not self.is_trained(one)), key=lambda one: one.arm)  # long ones first
+        for done in spread(self.train, left, jobs, scheduler):
+            tell(f"{len(left)} trainings", done / len(left))
+
+    def _represent(self, tell, jobs: int | None, scheduler: str) -> None:
+        """All sets by workers; in this process they are made where they are needed."""
+        left = [one for one in self.sets if not (self.path / "representatives" / f"{one.name}.npz").exists()]
+        left.sort(key=lambda one: (one.reference.arm, one.start != "noise"))  # long ones first
+        for done in spread(self.represented, left, jobs, scheduler) if not alone(jobs, scheduler) else ():
+            tell(f"{len(left)} sets of representatives", done / len(left))
+
+    def represented(self, one: SetKey) -> None:
+        self.represent(one, self.config.selection(one.start, one.part))
 
     def evidence(self, tell=lambda what, share: None) -> Evidence:
         """What learners answer on representatives; FileNotFoundError where a training is not done."""
@@ -142,7 +199,7 @@ class Experiment:
         for one in self.sets:
             chosen, what = selections[one.start, one.part], f"representatives {one.name}"
 
-            def report(start, step, left, what=what):
+            def report(start, step, left, found, what=what):
                 tell(what, (start + step / steps) / starts)
 
             sets[one.name] = one, self.represent(one, chosen, report)
@@ -155,21 +212,23 @@ class Experiment:
 
     def _claim(self, force: bool) -> None:
         about, known = self.path / "config.json", {"config": self.config.as_dict(), "kind": KIND}
+        changed = []
         if about.exists():
             held = store.load_json(about)
             if held.get("kind") != KIND:
                 raise store.CheckpointError(f"{self.path}: holds a run of another kind, nothing was changed")
             changed = self.config.changes(held["config"])
-            if changed and not force:
-                what = ", ".join(changed)
+            bound = [line for line in changed if line.partition(" ")[0] not in FREE]
+            if bound and not force:
+                what = ", ".join(bound)
                 raise store.CheckpointError(f"{self.path}: holds another experiment, nothing was changed; {what}")
             if force:  # other representatives cost no training
-                others = {line.partition(" ")[0] for line in changed} - set(OF_REPRESENTATIVES)
-                for name in ("representatives", "answers", *["networks"] * (not changed or bool(others))):
+                others = {line.partition(" ")[0] for line in bound} - set(OF_REPRESENTATIVES)
+                for name in ("representatives", "answers", *["networks", "attacks"] * (not changed or bool(others))):
                     shutil.rmtree(self.path / name, ignore_errors=True)
         elif {path.name for path in self.path.iterdir()} - {".lock"}:
             raise store.CheckpointError(f"{self.path}: not empty and no experiment's folder, nothing was changed")
-        if not about.exists() or force:
+        if not about.exists() or force or changed:
             store.save_json(about, {"environment": store.environment(), **known})
 
 

@@ -17,8 +17,12 @@ KIN = 1000  # added to the seed: the order of a kin's batches
 OF_REPRESENTATIVES = (
     "reference", "n_images", "starts", "start_part", "allow_seen_starts", "optimiser_of_inversion", "inversion_step",
     "inversion_decay", "inversion_steps", "n_starts", "tolerance", "enough",
-    "radius", "straight_through", "bootstrap",
+    "radius", "straight_through",
 )  # fmt: skip
+
+
+#: Keys on which nothing hangs that is kept without saying of what it is: they may change at any time.
+FREE = ("pairs", "n_attacked", "attack_steps", "attack_scales", "reference_eps", "bootstrap")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,13 @@ class RepresentativesConfig(ImageConfig):
     enough: float = key(0.05, "relative distance at which an image needs no other start", above=0)
     radius: float | None = key(None, "of an l2 ball around the start, which images do not leave", "pixel", above=0)
     straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
+    pairs: tuple[str, ...] = key((), "classes that attacks turn into each other, as 4:9; the set's usual ones without",
+                                 many=True)  # fmt: skip
+    n_attacked: int | None = key(None, "images of a class that are attacked, all test images without it", low=1)
+    attack_steps: int = key(50, "steps of attacks on features", low=1, high=checks.MOST_STEPS)
+    attack_scales: tuple[float, ...] = key((0.5, 1.0, 1.5, 2.0), "radii of these attacks, over eps", above=0, many=True)
+    reference_eps: tuple[float, ...] = key((), "radii of further adversarial references of these attacks", above=0,
+                                           many=True)  # fmt: skip
     bootstrap: int = key(2000, "draws of an interval", low=100, high=10**6)
 
     def __post_init__(self):
@@ -67,18 +78,22 @@ class RepresentativesConfig(ImageConfig):
 
     def of_training(self, arm: str, seed: int, kind: str = "own") -> ImageConfig:
         """One of the trainings: of an arm, with the initial weights of `seed`; "kin" with another order of batches,
-        "other" of the other architecture."""
+        "kin-epoch" and "kin-half" from the second epoch or the second half on, "other" of the other architecture,
+        "eps-RADIUS" at another radius."""
         values = {name: getattr(self, name) for name in list(ImageConfig.keys())}
-        values |= {"seed": seed, "order_seed": seed + KIN if kind == "kin" else seed}
+        values |= {"seed": seed, "order_seed": seed + KIN * kind.startswith("kin")}
         if kind == "other":
             usual = "resnet18" if self.network == "convnet" else "convnet"
             values["network"] = self.other_network or usual
             wider = 4 if values["network"] == "convnet" else 1
             values["width"] = self.other_width or wider * self.width
+        if kind.startswith("eps-"):
+            values["eps"] = float(kind.removeprefix("eps-"))
         if arm == "standard":
             values |= {"training": "standard"}
         elif self.adversarial_epochs is not None:
             values |= {"epochs": self.adversarial_epochs}
+        values["order_from"] = {"kin-epoch": 1.0, "kin-half": values["epochs"] / 2}.get(kind, 0.0)
         return ImageConfig(**values)
 
     @property

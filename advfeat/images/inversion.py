@@ -56,15 +56,15 @@ def invert(net: Network, targets, starts, options: Inversion | None = None, prog
     """The images closest to `targets` (N, E) in the representation of `net` on the ways from `starts`
     (S, N, C, H, W), which are tried in turn until an image is close enough.
 
-    `progress(start, step, images that are left)` is called after every step.  Raises ValueError for targets that are
-    not finite or of another width, and for starts of other images than the network reads.
+    `progress(start, step, images that are left, what is found so far)` is called after every step.  Raises ValueError
+    for targets that are not finite or of another width, and for starts of other images than the network reads.
     """
     *_, found = after_each_start(net, targets, starts, options, progress)
     return found
 
 
 def after_each_start(net: Network, targets, starts, options: Inversion | None = None,
-                     progress: Callable[[int, int, int], None] | None = None,
+                     progress: Callable[[int, int, int, Inverted], None] | None = None,
                      kept: Iterable[Inverted] = ()) -> Iterator[Inverted]:  # fmt: skip
     """What :func:`invert` has found when it is done with a start, for every start, the same object in the end; `kept`
     are those of the first starts, which are not worked on again."""
@@ -81,12 +81,25 @@ def after_each_start(net: Network, targets, starts, options: Inversion | None = 
     found = Inverted(starts[0].copy(), np.full(n, np.inf), *np.zeros((2, n), np.int64))
     for number, (start, known) in enumerate(zip_longest(starts, kept)):
         left = np.flatnonzero(found.distance > max(o.enough, o.tolerance))
-        report = None if progress is None else lambda step, n, number=number: progress(number, step, n)
         if known is not None:
             found = known
         elif len(left):
-            _descend(net, targets, size, start, left, number, o, found, report)
+            _descend(net, targets, size, start, left, number, o, found, progress)
         yield found
+
+
+def readings(net: Network, targets, start, options: Inversion, steps: Iterable[int], progress=None):
+    """{step: Inverted}: what one descent from `start` (N, C, H, W) has found after so many of its steps."""
+    held, steps = {}, sorted(steps)
+
+    def read(number, step, left, found):
+        if step in steps:
+            held[step] = Inverted(*(a.copy() for a in vars(found).values()))
+        if progress is not None:
+            progress(number, step, left, found)
+
+    found = invert(net, targets, [start], options, read)
+    return {step: held.get(step, found) for step in steps}  # all images may have converged before
 
 
 def sizes(targets) -> np.ndarray:
@@ -95,29 +108,34 @@ def sizes(targets) -> np.ndarray:
     return np.where(size > 0, size, 1.0)
 
 
+def distance_and_gradient(net, X, targets, size, gradient: bool = True, straight_through: bool = False):
+    """Distances (N,) of images X to `targets` (N, E), in units of `size` (N,); and their gradients by X, or None."""
+    distance = np.empty(len(X))
+
+    def slopes(g, part):
+        """The distances, and their gradients by g."""
+        difference = g - targets[part]
+        length = np.linalg.norm(difference, axis=1)
+        distance[part] = length / size[part]
+        return difference / np.maximum(length * size[part], np.finfo(np.float64).tiny)[:, None]
+
+    if gradient:
+        return distance, net.representation_and_pull_back(X, slopes, straight_through)[1]
+    slopes(net.representation(X).astype(np.float64), slice(None))
+    return distance, None
+
+
 def _descend(net, targets, size, start, left, number, o: Inversion, found: Inverted, progress) -> None:
     """The images `left` from their start of this number; what is closer than before is kept in `found`."""
     X, moments = start[left], np.zeros((2, len(left), *start.shape[1:]), start.dtype)
     for step in range(o.n_steps + 1):
-        distance = np.empty(len(left))
-
-        def slopes(g, part, distance=distance, left=left):
-            """The distances, and their gradients by g."""
-            difference = g - targets[left[part]]
-            length = np.linalg.norm(difference, axis=1)
-            distance[part] = length / size[left[part]]
-            return difference / np.maximum(length * size[left[part]], np.finfo(np.float64).tiny)[:, None]
-
-        if step < o.n_steps:
-            _, G = net.representation_and_pull_back(X, slopes, o.straight_through)
-        else:
-            slopes(net.representation(X).astype(np.float64), slice(None))
+        distance, G = distance_and_gradient(net, X, targets[left], size[left], step < o.n_steps, o.straight_through)
         closer = distance < found.distance[left]
         rows = left[closer]
         found.X[rows], found.distance[rows] = X[closer], distance[closer]
         found.start[rows], found.steps[rows] = number, step
         if progress is not None:
-            progress(step, len(left))
+            progress(number, step, len(left), found)
         going = distance > o.tolerance
         if step == o.n_steps or not going.any():
             return

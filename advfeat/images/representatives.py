@@ -180,6 +180,11 @@ def represent(net: Network, selection: Sources, options: Inversion, about: dict,
     for file, found in zip_longest(files, after_each_start(net, targets, s.begin, options, progress, kept)):
         if file is not None and not file.exists():
             store.save_state(file, head, vars(found))
+    return with_gate(net, s, found, head)
+
+
+def with_gate(net: Network, s: Sources, found: Inverted, head: dict) -> Representatives:
+    """What was found of a selection, with what the reference says of it."""
     start, start_y = (a[found.start, np.arange(len(s.y))] for a in (s.start, s.start_y))
     head = head | {"gate": asdict(gate(net, s.X, s.y, found.X, found.distance)), "versions": store.environment()}
     return Representatives(head, found.X, s.y, s.source, start, start_y, found.start, found.distance, found.steps)

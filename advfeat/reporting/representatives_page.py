@@ -14,6 +14,7 @@ from ..experiments.feature_table import PLACES, SETS, WHEN
 from ..experiments.representatives import Experiment
 from ..experiments.representatives_configuration import ARMS
 from ..images.data import DATA_SETS
+from .feature_attack_page import section
 from .image_page import percent, picture_of, write_page
 from .page import table
 from .style import NON_ROBUST, ROBUST, save, styled, subplots
@@ -201,6 +202,8 @@ def write_report(experiment: Experiment, evidence: Evidence, found: dict) -> Pat
             "<h2>References and learners</h2>", picture_of(out / "transfer.png"),
             "<p class=note>Learners that did not begin with the reference's weights; hatched where representatives did "
             "not converge.</p>",
+            *(["<h2>Classes turned into each other by features (Table 2)</h2>", *section(found["table2"], out)]
+              if "table2" in found else ()),
             "<h2>Controls</h2>", table(*control_rows(found)),
             "<h2>Gates</h2>", table(*gate_rows(found)),
             "<details><summary>The best networks instead of the last</summary>", table(*cell_rows(found, "best")),

@@ -1,7 +1,6 @@
 """Sweeps: thousands of runs over any configuration field, stored as they finish, and the pictures drawn of them."""
 
-from .distribute import SweepFailed
-from .driver import Progress, SweepInterrupted, sweep
+from .driver import Progress, SweepFailed, SweepInterrupted, sweep
 from .spec import SweepSpec
 
 __all__ = ["Progress", "SweepFailed", "SweepInterrupted", "SweepSpec", "sweep"]

@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import checks, store
+from ..core.distribute import Failure, WorkFailed, by_dask, by_joblib, check_backend, connect, disconnect, here
 from ..training.loop import TrainingInterrupted
 from . import plan as planning
 from .archive import Archive, opened
 from .catalogue import DIGEST, TABLE
-from .distribute import Failure, SweepFailed, by_dask, by_joblib, check_backend, connect, disconnect, here
 from .spec import SweepSpec, runs_in_words
+from .work import work
 
 DRIVER, WORKER = 160e6, 190e6  # bytes of a process before its first batch: `python benchmarks/sweep_memory.py`
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+class SweepFailed(RuntimeError):
+    """A batch raised or workers died; what was done is kept."""
 
 
 class SweepInterrupted(KeyboardInterrupt):
@@ -110,7 +115,7 @@ def _sweep(planned, workers, archive, source, started, progress) -> Path:
         return table
     except (KeyboardInterrupt, TrainingInterrupted):
         raise SweepInterrupted(archive.folder, tick.done, tick.total) from None
-    except SweepFailed as error:
+    except (SweepFailed, WorkFailed) as error:
         kept = f"{tick.done} of {tick.total} runs are kept in {archive.folder}, and the same call continues"
         raise SweepFailed(f"{error}; {kept}") from None
 
@@ -198,11 +203,11 @@ class Workers:
                 yield i, batch
 
         if self.client is not None:
-            results = by_dask(tasks(), self.threads, self.client)
+            results = by_dask(work, tasks(), self.threads, self.client)
         elif self.local and self.jobs == 1:
-            results = here(tasks(), self.threads)
+            results = here(work, tasks(), self.threads)
         else:
-            results = by_joblib(tasks(), self.threads, self.scheduler, self.jobs)
+            results = by_joblib(work, tasks(), self.threads, self.scheduler, self.jobs)
         with closing(results):
             for i, found, took in results:
                 self.failed = self.failed or isinstance(found, Failure)

@@ -15,7 +15,7 @@ TRADES_START = 0.001  # standard deviation of the noise from which TRADES ascend
 
 
 class Adversary:
-    """The ascents of one training; `step` and `eps` (R,) are rate and radius of each run."""
+    """The ascents of one training; `step` and `eps` (R,) are each run's rate and radius, seeds(iteration) its seeds."""
 
     def __init__(self, config: TrainConfig, net, seeds):
         R = net.n_runs
@@ -53,7 +53,7 @@ class Adversary:
         if not (c.random_start or c.loss == "trades"):
             return None
         shape = as_patches(X[:1], net.patch_axis).shape[1:]
-        rngs = [stream(seed, "attacks", iteration) for seed in self.seeds]
+        rngs = [stream(seed, "attacks", iteration) for seed in self.seeds(iteration)]
         if c.loss == "trades":
             draw = [TRADES_START * rng.standard_normal(shape) for rng in rngs]
         else:

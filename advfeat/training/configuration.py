@@ -22,7 +22,8 @@ class TrainConfig(Configuration):
     objective : J, "neg_label_logit" (the paper's -F_y), "margin" or "cross_entropy".
     n_ascent, norm : ascent steps (the paper: 1; at most 10,000); "linf" or "l2", patch by patch.
     batch_size : None for full batch, else samples per step, in a new random order each epoch.
-    seed : of the minibatches' order.
+    seed : of the minibatches' order, of augmentation and of ascents' starts.
+    later_seed, later_from : another one, from this iteration on.
     record_every : iterations between records (default n_iter / 20); iteration 0 and n_iter are always recorded.
     checkpoint_every : records between checkpoints in a run folder.
     optimiser, momentum, nesterov, weight_decay, decay_vectors : of `training.optim`; in the paper SGD, with all at 0.
@@ -48,6 +49,8 @@ class TrainConfig(Configuration):
     norm: str = key("linf", "norm of the ascent's balls, patch by patch", choices=tuple(checks.NORMS))
     batch_size: int | None = key(None, "samples per step, all without it", low=1)
     seed: int = key(0, "seed of the minibatches' order", low=0, per_run=True)
+    later_seed: int | None = key(None, "another seed of the same, from the iteration later_from on", low=0)
+    later_from: int = key(0, "first iteration of later_seed", low=0, high=checks.MOST)
     record_every: int | None = key(None, "iterations between two records, n_iter / 20 without it", low=1)
     checkpoint_every: int = key(1, "records between two checkpoints in a run folder", low=1)
     momentum: float = key(0.0, "share of the last step that is kept, below 1", low=0)

@@ -92,7 +92,7 @@ class Trainer:
         lr = checks.per_run("lr", c.lr, R, above=0, dtype=net.dtype)
         self.optimiser = optim.of(c, lr, net.batched)
         self.seeds = checks.seeds(c.seed, R)
-        self.adversary = Adversary(c, net, self.seeds)
+        self.adversary = Adversary(c, net, self.seeds_at)
         for size in {N} if c.batch_size is None else {c.batch_size, N % c.batch_size or c.batch_size}:
             net.reserve(size)
         self.adversary.network(net)
@@ -101,7 +101,8 @@ class Trainer:
         if c.augmentation != "none" and len(net.sample_shape) != 3:
             raise ValueError(f"augmentation = {c.augmentation!r}: samples are {net.sample_shape}, and no images")
         # what engines' loops do not know
-        own = {"schedule", "warm_up", "ascent", "random_start", "crafting_mode", "eps_warm_up", "loss", "augmentation"}
+        own = {"schedule", "warm_up", "ascent", "random_start", "crafting_mode", "eps_warm_up", "loss", "augmentation",
+               "later_seed"}  # fmt: skip
         same = all(getattr(c, name) == c.keys()[name].default for name in own)
         self.fused = "train" in net.capabilities and self.optimiser.plain and same
         self.iteration, self.diverged_at = 0, np.full(R, np.nan)
@@ -201,8 +202,14 @@ class Trainer:
         if runs.any():
             self.net.put_zero(runs)
 
+    def seeds_at(self, iteration: int) -> list[int]:
+        """Of every run, the seed of all that is drawn for an iteration."""
+        c = self.config
+        later = c.later_seed is not None and iteration >= c.later_from
+        return [c.later_seed] * len(self.seeds) if later else self.seeds
+
     def whole(self, iteration):
-        X = [self.augmented(X, seed, iteration) for X, seed in zip(self.X, self.seeds)]
+        X = [self.augmented(X, seed, iteration) for X, seed in zip(self.X, self.seeds_at(iteration))]
         return (self.X if self.config.augmentation == "none" else np.stack(X)), self.y
 
     def minibatch(self, iteration):
@@ -211,7 +218,7 @@ class Trainer:
         epoch, b = divmod(iteration, per_epoch)
         X, y = [], []
         smallest = N - (per_epoch - 1) * size if b == per_epoch - 1 else size
-        for r, seed in enumerate(self.seeds):
+        for r, seed in enumerate(self.seeds_at(iteration)):
             chosen = stream(seed, "minibatches", epoch).permutation(N)[b * size : b * size + smallest]
             X.append(self.augmented(self.X[r % len(self.X)][chosen], seed, iteration))
             y.append(self.y[r % len(self.y)][chosen])

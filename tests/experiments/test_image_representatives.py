@@ -99,6 +99,24 @@ def test_stopped_in_any_stage_it_continues_to_the_same_bits(stage, done, tmp_pat
     assert not list(other.path.rglob("*-parts"))
 
 
+def test_by_two_workers_the_same_bits(done, tmp_path):
+    experiment, evidence = done
+    other, said = Experiment(tiny(), tmp_path / "spread"), []
+    found = other.run(lambda *at: said.append(at), jobs=2)
+    assert content(other.path) == content(experiment.path)
+    assert document(other, found) == document(experiment, evidence)
+    assert ("12 trainings", 1.0) in said
+    assert ("12 sets of representatives", 1.0) in said
+
+
+def test_a_stage_that_fails_in_a_worker_says_so_and_the_rest_is_kept(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["images", "table2", "--set", *PAIRS, "n_seeds=2", "lr=1e30", "--jobs", "2", "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "finite" in said  # the loss, or the samples that an ascent moves
+    assert f"what was done is kept in {out}" in said
+
+
 def test_other_recipes_cost_no_training(done, tmp_path):
     out = tmp_path / "out"
     Experiment(tiny(n_seeds=1, starts=("image",)), out).run()

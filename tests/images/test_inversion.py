@@ -109,8 +109,8 @@ def test_starts_are_tried_in_turn_until_an_image_has_converged():
     np.testing.assert_array_equal(found.X[0], X[0])
     assert (found.distance[2:] > 0.02).all()
     # every start begins with what has not converged: all, without the second image, without the first
-    assert [left for _, step, left in said if step == 0] == [4, 3, 2]
-    assert {number for number, _, _ in said} == {0, 1, 2}
+    assert [left for _, step, left, _ in said if step == 0] == [4, 3, 2]
+    assert {number for number, _, _, _ in said} == {0, 1, 2}
 
 
 def test_the_closest_point_of_all_starts_is_kept():
@@ -135,7 +135,7 @@ def test_an_image_that_is_close_enough_has_no_other_start():
     both = invert(net, targets, begin, o, lambda *at: said.append(at))
     np.testing.assert_array_equal(both.distance[first <= enough], first[first <= enough])
     assert (both.start[first <= enough] == 0).all()
-    assert [left for _, step, left in said if step == 0] == [5, (first > enough).sum()]
+    assert [left for _, step, left, _ in said if step == 0] == [5, (first > enough).sum()]
     assert (first > enough).sum() == 2
 
 

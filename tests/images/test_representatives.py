@@ -143,7 +143,7 @@ def test_a_stopped_inversion_continues_to_the_same_bits(made, tmp_path):
     found = represent(net, chosen, options, about)
     assert set(found.restart) == {0, 1}
 
-    def stop(start, step, left):
+    def stop(start, step, left, found):
         if start == 1 and step == 3:
             raise KeyboardInterrupt
 

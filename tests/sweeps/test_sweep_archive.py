@@ -16,7 +16,7 @@ from sweep_specs import write as write_toml
 
 from advfeat.cli import main
 from advfeat.core import store
-from advfeat.sweeps import archive, distribute, sweep
+from advfeat.sweeps import archive, driver, sweep
 
 ONE = {"jobs": 1, "largest_batch": 1}
 
@@ -30,8 +30,8 @@ def worked(monkeypatch):
         held.extend((run.config.alpha, run.seed) for run in batch.runs)
         return work(batch, threads)
 
-    work = distribute.work
-    monkeypatch.setattr(distribute, "work", counted)
+    work = driver.work
+    monkeypatch.setattr(driver, "work", counted)
     return held
 
 

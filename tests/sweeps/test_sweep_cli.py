@@ -6,7 +6,7 @@ import pytest
 from sweep_specs import spec, write
 
 from advfeat.cli import main
-from advfeat.sweeps import distribute
+from advfeat.sweeps import driver
 
 PLOT = '\n[[plot]]\nx = "strength_ratio"\ny = "robust_share"\nmetric = "robust_wins"\n'
 
@@ -23,8 +23,8 @@ def folder(tmp_path_factory):
 
 def test_a_sweep_says_its_plan_before_it_starts_and_leaves_everything(tmp_path, capsys, monkeypatch):
     path, said = write(tmp_path / "tiny.toml", spec()), []
-    work = distribute.work
-    monkeypatch.setattr(distribute, "work", lambda *args: said.append(capsys.readouterr().out) or work(*args))
+    work = driver.work
+    monkeypatch.setattr(driver, "work", lambda *args: said.append(capsys.readouterr().out) or work(*args))
     options = ["--out", str(tmp_path / "out"), "--jobs", "1", "--memory", "1GB", "--largest-batch", "2"]
     assert main(["sweep", str(path), *options]) == 0
     plan = said[0]
@@ -85,7 +85,7 @@ def test_a_failed_batch_is_one_line_and_status_1(tmp_path, capsys, monkeypatch):
     def broken(batch, threads):
         raise FloatingPointError("planted")
 
-    monkeypatch.setattr(distribute, "work", broken)
+    monkeypatch.setattr(driver, "work", broken)
     path = write(tmp_path / "tiny.toml", spec())
     assert main(["sweep", str(path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
     error = capsys.readouterr().err

@@ -12,8 +12,8 @@ import pytest
 from sweep_specs import finished, rows, slow, spec, start, until
 from sweep_specs import write as write_toml
 
-from advfeat.sweeps import distribute, sweep
-from advfeat.sweeps.distribute import SweepFailed
+from advfeat.core import distribute
+from advfeat.sweeps import SweepFailed, sweep
 
 OPTIONS = {"largest_batch": 1}
 
@@ -89,7 +89,7 @@ def test_a_batch_fails_there(cluster, tmp_path):
     class Unreadable(Exception):
         pass
 
-    def refuse(i, batch, threads):
+    def refuse(work, i, batch, threads):
         raise Unreadable("planted")
 
     attempt, distribute.attempt = distribute.attempt, refuse
@@ -155,7 +155,7 @@ def test_ctrl_c_never_strikes_inside_dask(during, monkeypatch):
 
     def work():
         distribute.connect("tcp://127.0.0.1:9")
-        list(distribute.by_dask(iter([(0, None)]), 1, client))
+        list(distribute.by_dask(None, iter([(0, None)]), 1, client))
         distribute.disconnect(client)
 
     with pytest.raises(KeyboardInterrupt):

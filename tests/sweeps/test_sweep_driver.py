@@ -14,10 +14,10 @@ from joblib.parallel import BACKENDS, ThreadingBackend
 from sweep_specs import ALPHA, finished, rows, slow, spec, start, until
 from sweep_specs import write as write_toml
 
-from advfeat.core import store
-from advfeat.sweeps import SweepInterrupted, distribute, sweep
+from advfeat.core import distribute, store
+from advfeat.sweeps import SweepFailed, SweepInterrupted, driver, sweep
 from advfeat.sweeps import plan as planning
-from advfeat.sweeps.distribute import SweepFailed
+from advfeat.sweeps.work import work
 
 pytestmark = pytest.mark.timeout(240)  # under the five minutes after which loky's idle workers end by themselves
 
@@ -106,7 +106,7 @@ def test_interrupted(tmp_path, jobs, group, scheduler):
 
 def test_results_that_nobody_takes_are_no_warning(recwarn):
     """joblib warns of them when it is stopped; batches without a plan fail at once, which is enough here."""
-    results = distribute.by_joblib(((i, None) for i in range(500)), 1, "threading", 2)
+    results = distribute.by_joblib(work, ((i, None) for i in range(500)), 1, "threading", 2)
     assert isinstance(next(results)[1], distribute.Failure)
     results.close()
     assert not recwarn.list
@@ -114,7 +114,7 @@ def test_results_that_nobody_takes_are_no_warning(recwarn):
 
 def test_interrupted_twice(tmp_path):
     """In the middle of a long batch the first stops between two iterations, and a second right after it is no harm."""
-    given, out = write_toml(tmp_path / "given.toml", slow(2, 2_000_000)), tmp_path / "out"
+    given, out = write_toml(tmp_path / "given.toml", slow(2, 40_000_000)), tmp_path / "out"
     driver = start("sweep", given, "--out", out, "--jobs", 2)
     until(lambda: (out / "sweep.json").exists())
     time.sleep(3)
@@ -149,13 +149,12 @@ def boom(batch, threads):
     """Fails for one point, as a worker sees it."""
     if ALPHA[2] in [run.config.alpha for run in batch.runs]:
         raise ZeroDivisionError("planted")
-    return distribute.honest(batch, threads)
+    return work(batch, threads)
 
 
 @pytest.fixture
 def planted(monkeypatch):
-    monkeypatch.setattr(distribute, "honest", distribute.work, raising=False)
-    monkeypatch.setattr(distribute, "work", boom)
+    monkeypatch.setattr(driver, "work", boom)
 
 
 @pytest.mark.parametrize("options", [ONE, {"jobs": 2, "scheduler": "threading", "largest_batch": 1}])
@@ -166,7 +165,7 @@ def test_a_batch_that_fails(tmp_path, planted, whole, options, monkeypatch):
     kept = finished(tmp_path)
     assert kept == 2 if options is ONE else 2 <= kept <= 4
     assert not (tmp_path / "results.parquet").exists()
-    monkeypatch.setattr(distribute, "work", distribute.honest)
+    monkeypatch.setattr(driver, "work", work)
     sweep(spec(), tmp_path, **ONE)
     assert rows(tmp_path).equals(whole)
 

@@ -62,16 +62,16 @@ def test_moved_samples_lie_in_a_ball_that_grows(norm, loss):
     data = digits()[0]
     X, y = data.X[None, :20], data.y[None, :20]
     config = TrainConfig(**OPTIONS | {"norm": norm, "loss": loss, "eps_warm_up": 4, "random_start": loss != "trades"})
-    adversary = Adversary(config, net, [0])
+    adversary = Adversary(config, net, lambda iteration: [0])
     for iteration, share in ((0, 0.2), (1, 0.4), (4, 1.0), (9, 1.0)):
         d = (adversary.moved(net, X, y, iteration) - X).reshape(20, -1).astype(float)
         size = np.abs(d).max(axis=1) if norm == "linf" else np.linalg.norm(d, axis=1)
         assert (size <= 0.05 * share * (1 + 1e-5) + 1e-6).all()
         assert size.max() > 0.04 * share
     again = adversary.moved(net, X, y, 9)
-    np.testing.assert_array_equal(again, Adversary(config, net, [0]).moved(net, X, y, 9))
+    np.testing.assert_array_equal(again, Adversary(config, net, lambda iteration: [0]).moved(net, X, y, 9))
     if loss == "cross_entropy":  # TRADES's noise is small, and steps of one length forget it
-        assert (again != Adversary(config, net, [1]).moved(net, X, y, 9)).any()
+        assert (again != Adversary(config, net, lambda iteration: [1]).moved(net, X, y, 9)).any()
 
 
 def test_augmentation_moves_and_mirrors():

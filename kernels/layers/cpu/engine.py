@@ -14,7 +14,7 @@ from ...cpu import engine as patch_engine
 from ...cpu.vectors import VECTOR_BYTES
 from ..formulas import running_statistics
 from ..program import Operation, Program
-from .apart import Apart
+from .apart import BLOCK, Apart
 from .backward import Backward
 from .direct import Shape
 from .forward import FLOPS, Forwards
@@ -235,13 +235,14 @@ class CpuLayers:
         """(values, dJ/dX or None) of images by themselves, in evaluation mode: every thread takes its own through the
         whole network.  The gradient is that of J with dJ/dF = coefficients(F (1, n, k) float64, slice of the images).
 
-        None where a layer is so wide that its weights are better read once for all images, or images are few.
+        None where a layer is so wide that its weights are better read once for all images, or images are few; by one
+        thread, where they are one block.
         """
         last, dtype = self.program.logits if last is None else last, X.dtype
         threads = patch_engine.get_num_threads()
         seconds = len(X) * self.macs(last) * dtype.itemsize / 2 / FLOPS
         few = seconds < 2 * HAND_OVER  # work that one thread does sooner than two that wait for Python's lock
-        if few or len(X) < 2 * threads or threads < 2 or self.has_wide(dtype.itemsize):
+        if few or len(X) <= (BLOCK if threads == 1 else 2 * threads - 1) or self.has_wide(dtype.itemsize):
             return None
         key = dtype, last, coefficients is not None
         with patch_engine._team:

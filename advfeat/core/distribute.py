@@ -1,7 +1,7 @@
-"""Hand batches to workers and yield what they find: in this process, by joblib's backends, by a dask scheduler.
+"""Hand work to workers and yield what they find: in this process, by joblib's backends, by a dask scheduler.
 
-Each takes (number, batch) one by one, only as many ahead as keep workers busy, and yields (number, results, seconds) as
-they finish; results are a `Failure` where a batch raised.
+Each takes work(batch, threads), which returns (results, seconds), and (number, batch) one by one, only as many ahead as
+keep workers busy; and yields (number, results, seconds) as they finish.  Results are a `Failure` where a batch raised.
 """
 
 import os
@@ -16,15 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-from .work import work
-
 CONNECT = 10  # seconds until a scheduler, or its first worker, counts as not there
 ALONE = 30  # seconds without any worker until a sweep gives up
 FETCH = 10  # seconds until a finished result counts as lost with its worker
 
 
-class SweepFailed(RuntimeError):
-    """A batch raised or workers died; what was done is kept."""
+class WorkFailed(RuntimeError):
+    """Work raised in a worker, or workers or their scheduler died."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +32,17 @@ class Failure:
     text: str
 
 
-def attempt(i, batch, threads):
+def attempt(work, i, batch, threads):
     try:
         return i, *work(batch, threads)
     except Exception as error:
         return i, Failure(f"{type(error).__name__}: {error}"), 0.0
 
 
-def here(tasks: Iterable, threads: int) -> Iterator:
+def here(work, tasks: Iterable, threads: int) -> Iterator:
     """One after the other in this process."""
     for i, batch in tasks:
-        yield attempt(i, batch, threads)
+        yield attempt(work, i, batch, threads)
 
 
 # ------------------------------------------------------------------ joblib
@@ -59,13 +57,13 @@ def check_backend(name: str) -> None:
         raise ValueError(f"scheduler = {name!r}: must be dask=tcp://HOST:PORT, or joblib's; {error}") from None
 
 
-def by_joblib(tasks: Iterable, threads: int, backend: str, jobs: int) -> Iterator:
+def by_joblib(work, tasks: Iterable, threads: int, backend: str, jobs: int) -> Iterator:
     """By any registered backend of joblib; one that returns no generator gets `4 jobs` batches at a time."""
     from joblib import Parallel, delayed, parallel_config
     from joblib.parallel import get_active_backend
 
     own = {"initializer": follow, "initargs": (os.getpid(),)} if backend in ("loky", "multiprocessing") else {}
-    calls = (delayed(attempt)(i, batch, threads) for i, batch in tasks)
+    calls = (delayed(attempt)(work, i, batch, threads) for i, batch in tasks)
     with parallel_config(backend=backend, n_jobs=jobs, **own):
         streams = get_active_backend()[0].supports_return_generator
         parallel = Parallel(return_as="generator_unordered" if streams else "list", batch_size=1)
@@ -84,7 +82,7 @@ def by_joblib(tasks: Iterable, threads: int, backend: str, jobs: int) -> Iterato
             for result in results:  # noqa: UP028 - `yield from` would close them before warnings are off
                 yield result
         except BrokenProcessPool:
-            raise SweepFailed(
+            raise WorkFailed(
                 "a worker process was killed, perhaps because memory ran out (fewer jobs or smaller batches need less)"
             ) from None
         finally:
@@ -178,7 +176,7 @@ def disconnect(client) -> None:
     client.close()
 
 
-def by_dask(tasks: Iterable, threads: int, client) -> Iterator:
+def by_dask(work, tasks: Iterable, threads: int, client) -> Iterator:
     """By the client itself: joblib's dask backend never returns once dask has given a task, or all workers, up."""
     waiting, tasks, seen = {}, iter(tasks), time.monotonic()
     while True:
@@ -186,16 +184,16 @@ def by_dask(tasks: Iterable, threads: int, client) -> Iterator:
             with _in_one_piece():
                 n = sum(client.nthreads().values())
                 for i, batch in islice(tasks, max(2 * n - len(waiting), not waiting)):
-                    waiting[client.submit(attempt, i, batch, threads, pure=False)] = i
+                    waiting[client.submit(attempt, work, i, batch, threads, pure=False)] = i
                 if not waiting:
                     return
                 found = _finished(client, waiting)
         except (OSError, CancelledError):
-            raise SweepFailed("the dask scheduler is gone") from None
+            raise WorkFailed("the dask scheduler is gone") from None
         yield from found
         seen = time.monotonic() if n else seen
         if time.monotonic() - seen > ALONE:
-            raise SweepFailed(f"no dask worker is left for {ALONE} s; start some")
+            raise WorkFailed(f"no dask worker is left for {ALONE} s; start some")
 
 
 def _finished(client, waiting) -> list:
