@@ -21,6 +21,7 @@ def add_arguments(parser):
     train.add_argument(
         "--start", metavar="RUN[@ITERATION]", help="begin with another run's weights, its last by default"
     )
+    train.add_argument("--plan", action="store_true", help="only say how long it will take here, and how much memory")
     train.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/images-<preset or hash>)")
     common.add_output(train, force="remove the training that the folder holds, and train anew")
     train.set_defaults(command_of_images=_train)
@@ -74,6 +75,8 @@ def _train(args) -> int:
     start = None if args.start is None else _start(args.start)
     net = config.untrained() if start is None else start
     net.reserve(config.batch_size)
+    if args.plan:
+        return _plan(args, config)
     out = Path(args.out or f"advfeat-runs/images-{args.preset or store.digest_of_text(config.as_dict())[:10]}")
     options = {"start": start, "force": args.force}
     with common.continued(out):
@@ -90,6 +93,21 @@ def _train(args) -> int:
             print(f"Warning: {line}", file=sys.stderr)
     document = {"runs": results, "reports": pages}
     common.show(args, document, outcome_rows(results), "Report: " + ", ".join(map(str, pages)))
+    return 0
+
+
+def _plan(args, config) -> int:
+    from ..core.memory import available
+    from ..experiments import forecast
+
+    f = forecast.of_training(config)
+    seeds = 1 if args.seeds is None else len(args.seeds)
+    rows = [[f"{f.steps:,} steps of {1000 * f.step:,.0f} ms", forecast.duration(f.training)],
+            ["records on validation images", forecast.duration(f.records)],
+            ["test of the best and the last network", forecast.duration(f.test)],
+            ["in all" + f", {seeds} seeds" * (seeds > 1), forecast.duration(seeds * f.seconds)],
+            ["memory, at the most", f"{f.memory / 1e6:,.0f} MB of {available() / 1e6:,.0f} MB that are free"]]
+    common.show(args, f.as_dict() | {"seeds": seeds}, (["part", "predicted on this machine"], rows))
     return 0
 
 

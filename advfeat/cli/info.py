@@ -1,8 +1,8 @@
 """Engines, devices, versions, threads; with --plan, what the engine would do for a configuration."""
 
-import os
 
 from ..core import store
+from ..core.distribute import usable_cores
 from . import common
 
 
@@ -34,7 +34,7 @@ def run(args) -> int:
         },
         "cupy": {"missing": missing, "device": None if missing else gpu_device.connect().name},
         "cpu": get_host_cpu_name(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "compiled_kernels": getattr(cpu_kernels.train.stats, "cache_path", None) or None,
         "environment": store.environment(),
     }  # fmt: skip

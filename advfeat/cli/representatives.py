@@ -7,6 +7,7 @@ from ..images.representatives import STARTS
 from . import common
 
 NETWORKS = ("best", "last")
+SMALL = "small"
 
 
 def add_parts(parts) -> None:
@@ -48,6 +49,14 @@ def add_parts(parts) -> None:
     common.add_output(study)
     study.set_defaults(command_of_images=_study)
 
+    phases = parts.add_parser("phases", help="the theory's two phases, on patches and along trainings on images")
+    phases.add_argument("folders", metavar="FOLDER", nargs="+", help="experiments of advfeat images reproduce")
+    phases.add_argument("--run", metavar="RUN", required=True, help="folder of advfeat reproduce, for the patches")
+    phases.add_argument("--start", choices=STARTS, default="image", help="start of the representatives (default image)")
+    phases.add_argument("--out", metavar="DIR", default="advfeat-runs/phases", help="folder of the page")
+    common.add_output(phases)
+    phases.set_defaults(command_of_images=_phases)
+
     invert = parts.add_parser("invert", help="representatives by one network, with a datasheet; or the same once more")
     invert.add_argument("run", metavar="RUN", help="folder of advfeat images train; with --again, of an inversion")
     invert.add_argument("--again", action="store_true", help="make them anew from the datasheet and compare every bit")
@@ -64,12 +73,14 @@ def add_parts(parts) -> None:
 
 def _add_experiment(parser) -> None:
     """The options that say which experiment it is, and where."""
-    parser.add_argument("--preset", metavar="NAME", help="an experiment (--preset list names them; default digits)")
+    what = "an experiment (--preset list names them; default digits), or small: the one of --data"
+    parser.add_argument("--preset", metavar="NAME", help=what)
     parser.add_argument("--data", metavar="NAME", help="image set, as --set dataset=NAME")
     parser.add_argument("--model", metavar="NAME", help="architecture, as --set network=NAME")
     parser.add_argument("--width", type=int, metavar="W", help="channels of the first stage")
     parser.add_argument("--seeds", type=int, metavar="S", help="networks of each kind (default 3)")
     common.add_values(parser)
+    parser.add_argument("--plan", action="store_true", help="only say how long it will take here, and how much memory")
     parser.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/representatives-<hash>)")
     _add_workers(parser)
     common.add_output(parser, force="remove the experiment that the folder holds, and begin anew")
@@ -83,21 +94,47 @@ def _add_workers(parser) -> None:
 
 # ------------------------------------------------------------------ reproduce, table, table2
 def _experiment(args):
-    """The experiment that the options describe, or None where they ask for a list of presets, which is printed."""
+    """The experiment that the options describe, or None where they ask for a list of presets or for a plan alone, which
+    is printed."""
     from ..experiments.representatives import Experiment
-    from ..experiments.representatives_configuration import EXPERIMENTS, RepresentativesConfig
+    from ..experiments.representatives_configuration import EXPERIMENTS, FREE, RepresentativesConfig
 
     if args.preset == "list":
         rows = [[name, " ".join(common.pairs(values))] for name, values in EXPERIMENTS.items()]
         common.show(args, EXPERIMENTS, (["preset", "values"], rows))
         return None
-    given = {"dataset": args.data, "network": args.model, "width": args.width, "n_seeds": args.seeds}
-    preset = args.preset or next((name for name, one in EXPERIMENTS.items() if one["dataset"] == args.data), "digits")
+    data = args.data and args.data.replace("-", "_")
+    given = {"dataset": data, "network": args.model, "width": args.width, "n_seeds": args.seeds}
+    of_data = next((name for name, one in EXPERIMENTS.items() if one["dataset"] == data), None)
+    preset = (of_data or "digits") if args.preset in (None, SMALL) else args.preset
+    if args.preset == SMALL and of_data is None:
+        raise ValueError(f"--preset {SMALL}: is the small experiment of an image set; name one with --data")
     values = EXPERIMENTS[checks.choice("preset", preset, EXPERIMENTS)]
     config = RepresentativesConfig.build(args.config, [*common.pairs(values, args), *args.set], None, **given)
     config.of_training("adversarial", config.seed).untrained().reserve(config.batch_size)
-    out = Path(args.out or f"advfeat-runs/representatives-{store.digest_of_text(config.as_dict())[:10]}")
+    of = {name: value for name, value in config.as_dict().items() if name not in FREE}
+    out = Path(args.out or f"advfeat-runs/representatives-{store.digest_of_text(of)[:10]}")
+    if args.plan:
+        return _plan(args, Experiment(config, out))
     return Experiment(config, out)
+
+
+def _plan(args, experiment) -> None:
+    from ..core.memory import available
+    from ..experiments import forecast
+
+    rows = forecast.of_experiment(experiment, args.command_of_images is _reproduce)
+    rows.append({"stage": "in all", "least": sum(r["least"] for r in rows), "most": sum(r["most"] for r in rows),
+                 "memory": max(r["memory"] for r in rows)})  # fmt: skip
+
+    def told(row):
+        least, most = (forecast.duration(row[name]) for name in ("least", "most"))
+        return least if least == most else f"{least} to {most}"
+
+    free = f"{available() / 1e6:,.0f} MB are free; each of several jobs takes as much."
+    table = ["stage", "predicted on this machine", "MB"], [
+        [row["stage"], told(row), f"{row['memory'] / 1e6:,.0f}"] for row in rows]  # fmt: skip
+    common.show(args, {"stages": rows, "memory_free": available()}, table, free)
 
 
 def _reproduce(args) -> int:
@@ -149,6 +186,7 @@ def _table2(args) -> int:
 
 
 def _attack(args) -> int:
+    from ..core.lock import Lock
     from ..experiments import images
     from ..experiments.feature_attacks import attack_runs
 
@@ -156,8 +194,9 @@ def _attack(args) -> int:
     out = Path(args.out or reference.path / f"attack-{args.source}-{args.target}".replace("/", "-"))
     victims = [images.load(run) for run in args.victims] or [reference]
     eps = reference.config.eps if args.eps is None else args.eps
-    found = attack_runs(reference, victims, args.source, args.target, eps, out, network=args.network,
-                        n_steps=args.steps, most=args.samples, force=args.force)  # fmt: skip
+    with Lock(store.make_folder(out)):
+        found = attack_runs(reference, victims, args.source, args.target, eps, out, network=args.network,
+                            n_steps=args.steps, most=args.samples, force=args.force)  # fmt: skip
     rows = [[r["victim"], r["training"], f"{r['success']:.3f}",
              "" if r["success_of_correct"] is None else f"{r['success_of_correct']:.3f}", f"{r['confusion']:.3f}",
              f"{r['accuracy']:.3f}"] for r in found["victims"]]  # fmt: skip
@@ -182,6 +221,27 @@ def _study(args) -> int:
         report, found = page.write_report(study, name)
     common.show(args, found | {"folder": study.path, "report": report}, page.cell_rows(study),
                 page.claim_rows(found["contrasts"]), f"Report: {report}")  # fmt: skip
+    return 0
+
+
+def _phases(args) -> int:
+    from ..experiments import phases
+    from ..experiments.representatives import load
+    from ..reporting import phases_page as page
+
+    run, config = common.open_run(args.run)
+    found = {}
+    for folder in args.folders:
+        experiment = load(folder)
+        if args.start not in experiment.config.starts or experiment.config.n_seeds < 2:
+            raise ValueError(f"{folder}: has no representatives of other seeds from --start {args.start}")
+        with _Stages(args) as stages:
+            evidence = experiment.evidence(stages)
+        title = f"{experiment.config.dataset}, eps = {experiment.config.eps:g}"
+        title += f", {Path(folder).name}" * (title in found)
+        found[title] = phases.rows(experiment, evidence, args.start)
+    report = page.write_report((run.histories, config), found, args.out)
+    common.show(args, found | {"report": report}, page.phase_rows(found), f"Report: {report}")
     return 0
 
 

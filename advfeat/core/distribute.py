@@ -5,6 +5,7 @@ keep workers busy; and yields (number, results, seconds) as they finish.  Result
 """
 
 import os
+import re
 import signal
 import threading
 import time
@@ -30,6 +31,20 @@ class Failure:
     """What a batch raised, in words: not every exception travels between processes."""
 
     text: str
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def scheduler_parts(scheduler: str) -> tuple[str, str]:
+    """(name, address) of "loky", another backend of joblib or "dask=tcp://HOST:PORT"; ValueError for anything else."""
+    text = str(scheduler)
+    if ("=" in text or text in ("dask", "None")) and not re.fullmatch(r"dask=\w+://\S+", text):
+        raise ValueError(f"scheduler = {scheduler!r}: must be dask=tcp://HOST:PORT, or a joblib backend's name")
+    name, _, address = text.partition("=")
+    return name, address
 
 
 def attempt(work, i, batch, threads):
@@ -62,6 +77,8 @@ def by_joblib(work, tasks: Iterable, threads: int, backend: str, jobs: int) -> I
     from joblib import Parallel, delayed, parallel_config
     from joblib.parallel import get_active_backend
 
+    # loky replaces workers that hold more memory than at first, and says so as if it were a fault
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     own = {"initializer": follow, "initargs": (os.getpid(),)} if backend in ("loky", "multiprocessing") else {}
     calls = (delayed(attempt)(work, i, batch, threads) for i, batch in tasks)
     with parallel_config(backend=backend, n_jobs=jobs, **own):

@@ -2,13 +2,12 @@
 
 NRF-PGD aims at features of a normally trained reference, RF-PGD at those of an adversarially trained one
 (`images.feature_attack`).  An attack succeeds where the victim says the target class.  Its victims are told apart as
-learners are (`feature_learning.relation`): the reference itself, which is a white-box attack; kin; strangers.
+learners are (`feature_learning.relation`); the reference itself is one that a white box attacks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -17,34 +16,13 @@ from ..core import checks, store
 from ..images.data import DATA_SETS
 from ..images.feature_attack import FeaturePGD
 from . import images
-from .feature_learning import NetworkKey, Share, mean_over_pairs, relation
+from .feature_learning import RELATIONS, NetworkKey, Share, mean_over_pairs, relation
+from .representatives_configuration import class_pairs
 
 #: Success on a standard learner in %, of NRF-PGD and RF-PGD; on adversarial learners the paper calls both low.
 PAPER = {"cifar10": {("cat", "dog"): (71.41, 9.60), ("dog", "cat"): (80.36, 15.16),
                      ("airplane", "automobile"): (54.08, 0.34), ("automobile", "airplane"): (76.74, 0.40)}}  # fmt: skip
-PAIRS = {
-    **dict.fromkeys(("digits", "mnist_5k", "mnist", "svhn"), ("4:9", "3:5")),
-    "fashion_mnist": ("6:0", "2:4"),  # shirt and T-shirt, pullover and coat
-    "cifar10": ("cat:dog", "airplane:automobile"),
-}
-HOW = ("itself", "kin", "stranger")  # who a victim can be to the reference
 ATTACKS = {"standard": "NRF-PGD", "adversarial": "RF-PGD"}  # by the reference's arm
-
-
-def class_pairs(dataset: str, given=()) -> list[tuple[int, int]]:
-    """Ordered pairs of classes, both ways, from texts as "4:9" or "cat:dog"; the data set's usual ones without any.
-    ValueError for a class that the set lacks, or for a pair of one class."""
-    classes, found = DATA_SETS[dataset].classes, []
-    for text in given or PAIRS[dataset]:
-        names = [name.strip() for name in text.split(":")]
-        numbers = [classes.index(name) if name in classes else int(name) if name.isdigit() else -1 for name in names]
-        if len(numbers) != 2 or not all(0 <= number < len(classes) for number in numbers):
-            rule = f"must be two classes of {dataset}, as 0:1 or {classes[0]}:{classes[1]}"
-            raise ValueError(f"pairs: {text!r} {rule}; they are {', '.join(classes)}")
-        if numbers[0] == numbers[1]:
-            raise ValueError(f"pairs: {text!r} is one class twice; source and target must differ")
-        found += [pair for pair in permutations(numbers) if pair not in found]
-    return found
 
 
 def attacked_images(data, pairs, most: int | None = None):
@@ -68,7 +46,7 @@ class Attacked:
 
     Attributes
     ----------
-    scales : (F,) radii over the configuration's
+    scales, radii : (F,) over the configuration's radius, and as they are: of l_inf at most 1
     y, target, pair : (M,) labels, targets, numbers of the pair
     before : (M,) distance of the clean image, and distance : (F, M) that was reached, over |g(x')|
     clean, guesses : by victim, what it says of the clean (M,) and of the moved images (F, M)
@@ -76,6 +54,7 @@ class Attacked:
 
     reference: NetworkKey
     scales: np.ndarray
+    radii: np.ndarray
     y: np.ndarray
     target: np.ndarray
     pair: np.ndarray
@@ -84,10 +63,9 @@ class Attacked:
     clean: dict[NetworkKey, np.ndarray]
     guesses: dict[NetworkKey, np.ndarray]
 
-    @property
-    def left(self) -> np.ndarray:
-        """The share (F,) of the distance that is left, the mean over images."""
-        return (self.distance / np.where(self.before > 0, self.before, 1)).mean(axis=1)
+    def left(self, on=...) -> np.ndarray:
+        """The share (F,) of the distance that is left, the mean over the images `on`."""
+        return (self.distance / np.where(self.before > 0, self.before, 1))[:, on].mean(axis=1)
 
     def success(self, victim: NetworkKey) -> np.ndarray:
         """The share (F,) of images that a victim takes for the target class."""
@@ -102,6 +80,7 @@ def attacked(experiment, reference: NetworkKey, victims, progress=None) -> Attac
     """One reference's attacks on `victims`, from the experiment's folder or made now."""
     c, net = experiment.config, experiment.net(reference)
     nets = {one: images.load(experiment.folder(one)).nets["last"] for one in victims}
+    nets |= {reference: net} if reference in nets else {}  # itself, whichever checkpoint that is
     data, pairs = c.test_samples(), class_pairs(c.dataset, c.pairs)
     chosen, target, pair = attacked_images(data, pairs, c.n_attacked)
     scales = np.array(sorted({1.0, *c.attack_scales}))
@@ -109,7 +88,7 @@ def attacked(experiment, reference: NetworkKey, victims, progress=None) -> Attac
     X, y = data.X[chosen], data.y[chosen]
     head = {"reference": net.fingerprint(), "victims": {one.name: held.fingerprint() for one, held in nets.items()},
             "pairs": [list(one) for one in pairs], "eps": radii, "norm": c.norm, "steps": c.attack_steps,
-            "images": store.digest(X, y), "seed": c.seed}  # fmt: skip
+            "images": store.digest(X, y), "aims": store.digest(data.X, data.y), "seed": c.seed}  # fmt: skip
     head = {"attack": store.digest_of_text(head)}
     file = experiment.path / "attacks" / f"{reference.name}.npz"
     held = store.load_state(file) if file.exists() else ({}, {})
@@ -130,7 +109,8 @@ def attacked(experiment, reference: NetworkKey, victims, progress=None) -> Attac
         store.make_folder(file.parent)
         store.save_state(file, head, arrays)
     clean, guesses = ({one: arrays[f"{kind}/{one.name}"] for one in victims} for kind in ("clean", "guesses"))
-    return Attacked(reference, scales, y, target, pair, arrays["before"], arrays["distance"], clean, guesses)
+    return Attacked(reference, scales, np.array(radii), y, target, pair, arrays["before"], arrays["distance"], clean,
+                    guesses)  # fmt: skip
 
 
 def said(net, X) -> np.ndarray:
@@ -153,7 +133,7 @@ def share(found: list[Attacked], arm: str, kind: str, how: str, victim: str, sca
         some = one.of(pair)
         at = int(np.argmin(np.abs(one.scales - scale)))
         for who, guesses in one.guesses.items():
-            if who.arm != victim or who.kind not in ("own", "kin") or relation(who, one.reference) != how:
+            if who.arm != victim or relation(who, one.reference) != how:
                 continue
             clean = one.clean[who][some]
             hit = (clean if of == "clean" else guesses[at, some]) == one.target[some]
@@ -190,15 +170,15 @@ def document(experiment, found: list[Attacked]) -> dict:
             **{of: None if one is None else one.as_dict() | {"std": over_seeds(one)} for of, one in held.items()},
             "before": float(np.mean([one.before[on] for one in some])),
             "distance": float(np.mean([one.distance[at, on] for one in some])),
-            "left": float(np.mean([one.left[at] for one in some])),
+            "left": float(np.mean([one.left(on)[at] for one in some])),
         }  # fmt: skip
 
-    every = [(arm, kind, how, victim) for arm, kind in kinds for how in HOW for victim in ATTACKS]
+    every = [(arm, kind, how, victim) for arm, kind in kinds for how in RELATIONS for victim in ATTACKS]
     table = [row(*one, 1.0, pair) for pair in range(len(pairs)) for one in every]
     curves = [row(*one, scale) for one in every for scale in scales]
     table, curves = ([one for one in rows if one is not None] for rows in (table, curves))
-    return {"eps": c.eps, "norm": c.norm, "steps": c.attack_steps, "scales": scales, "table": table, "curves": curves,
-            "equal": equal_distance(found),
+    return {"eps": c.eps, "norm": c.norm, "steps": c.attack_steps, "scales": scales, "radii": found[0].radii.tolist(),
+            "table": table, "curves": curves, "equal": equal_distance(found),
             "paper": [[*pair, *both] for pair, both in PAPER.get(c.dataset, {}).items()]}  # fmt: skip
 
 
@@ -214,22 +194,23 @@ def equal_distance(found: list[Attacked]) -> list[dict]:
         each, lefts = {}, []
         for reference, robust in own.items():
             plain = own[NetworkKey("standard", reference.seed)]
-            left = np.array([1.0, *plain.left])
-            if reference.arm != "adversarial" or robust.left[at] < left.min():
+            left = np.array([1.0, *plain.left()])
+            if reference.arm != "adversarial" or robust.left()[at] < left.min():
                 continue
-            lefts.append(robust.left[at])
+            lefts.append(robust.left()[at])
             for who in robust.guesses:
                 if (who.arm, who.kind, relation(who, reference)) == ("standard", "own", "stranger"):
                     curve = np.array([(plain.clean[who] == plain.target).mean(), *plain.success(who)])
                     order = np.argsort(left)
-                    matched = np.interp(robust.left[at], left[order], curve[order])
+                    matched = np.interp(robust.left()[at], left[order], curve[order])
                     each[who.seed, reference.seed] = robust.success(who)[at], matched
         if each:
             pairs = sorted(each)
             robust, plain = (Share(pairs, np.array([each[pair][i] for pair in pairs]), len(found[0].y), np.zeros(1))
                              for i in (0, 1))  # fmt: skip
-            rows.append({"scale": float(scale), "left": float(np.mean(lefts)), "RF-PGD": robust.as_dict(),
-                         "NRF-PGD": plain.as_dict(), "difference": plain.minus(robust).as_dict()})  # fmt: skip
+            rows.append({"scale": float(scale), "left": float(np.mean(lefts)), "references": len(lefts),
+                         "RF-PGD": robust.as_dict(), "NRF-PGD": plain.as_dict(),
+                         "difference": plain.minus(robust).as_dict()})  # fmt: skip
     return rows
 
 
@@ -245,12 +226,15 @@ def attack_runs(reference: images.ImageRun, victims: list[images.ImageRun], sour
     for one in victims:
         if one.config.dataset != c.dataset:
             raise ValueError(f"{one.path}: was trained on {one.config.dataset}, the reference on {c.dataset}")
-    eps = checks.number("eps", eps, above=0)
+    eps, most = checks.number("eps", eps, above=0), None if most is None else checks.integer("samples", most, 1)
+    if c.norm == "linf" and eps > 1:
+        raise ValueError(f"eps = {eps!r}: must be <= 1, the width of the box in which images lie")
     (pair, _), data = class_pairs(c.dataset, [f"{source}:{target}"]), c.test_samples()
     chosen, targets, _ = attacked_images(data, [pair], most)
     net, out = reference.nets[checks.choice("network", network, images.CHECKPOINTS)], store.make_folder(out)
     identity = {"reference": net.fingerprint(), "pair": list(pair), "eps": eps, "norm": c.norm, "n_steps": n_steps,
-                "images": store.digest(data.X[chosen]), "victims": [str(one.path) for one in victims],
+                "images": store.digest(data.X[chosen]), "aims": store.digest(data.X, data.y), "network": network,
+                "seed": c.seed, "victims": [str(one.path) for one in victims],
                 "weights": [one.nets[network].fingerprint() for one in victims]}  # fmt: skip
     identity = {"attack": store.digest_of_text(identity)}
     file = Path(out) / "result.json"

@@ -89,7 +89,7 @@ class Share:
     @property
     def interval(self) -> tuple[float, float]:
         """NaN where there are too few seeds: two strangers are one pair of them, each way."""
-        left_out = self.left_out()
+        left_out = list(self.left_out().values())
         n = len(left_out)
         if n < 2:
             return np.nan, np.nan
@@ -99,16 +99,16 @@ class Share:
         half = np.sqrt(seeds**2 * over_seeds + images**2 * over_images)
         return float(max(self.value - half, self.lowest)), float(min(self.value + half, 1.0))
 
-    def left_out(self) -> list[float]:
-        """The mean over the pairs without one seed, for every seed; of a role that one seed alone has, none goes."""
+    def left_out(self) -> dict[int, float]:
+        """The mean over the pairs without one seed, by seed; of a role that one seed alone has, none goes."""
         learners, references = ({pair[role] for pair in self.pairs} for role in (0, 1))
         roles = [role for role, seeds in ((0, learners), (1, references)) if len(seeds) > 1]
-        found = []
+        found = {}
         for seed in sorted({pair[role] for pair in self.pairs for role in roles}):
             kept = [share for pair, share in zip(self.pairs, self.each) if all(pair[role] != seed for role in roles)]
             if not kept:
-                return []
-            found.append(np.mean(kept))
+                return {}
+            found[seed] = float(np.mean(kept))
         return found
 
     def minus(self, other: Share) -> Share:

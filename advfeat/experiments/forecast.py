@@ -16,8 +16,8 @@ from ..core.data import Samples
 from ..core.memory import available
 from ..images.data import DATA_SETS
 from ..training.loop import Trainer
-from .feature_attacks import class_pairs
 from .image_configuration import ImageConfig
+from .representatives_configuration import class_pairs
 
 SECONDS = 1.0  # that one measurement shall take
 REPEATS = 3
@@ -109,9 +109,14 @@ def rates(config: ImageConfig) -> Rates:
         crafted = net if options.crafting_mode == "evaluate" else net.in_mode("train")
         ascent = back if crafted is net else some(lambda n: crafted.pull_back(X[:n], C[:n]), 2)
         whole += (options.n_ascent - 1) * ascent * batch
-    held = 3 * net.n_parameters * net.dtype.itemsize  # weights, gradients, momentum
+    return Rates(whole, forward, back, memory_of(config, net))
+
+
+def memory_of(config: ImageConfig, net=None) -> int:
+    """Bytes that a training takes at the most: weights, gradients and momentum, a pass, images."""
+    net = config.untrained() if net is None else net
     images = sum(counts(config)) * int(np.prod(net.sample_shape)) * (net.dtype.itemsize + 1)
-    return Rates(whole, forward, back, net.memory(batch) + held + images)
+    return net.memory(config.batch_size) + 3 * net.n_parameters * net.dtype.itemsize + images
 
 
 def of_training(config: ImageConfig, held: Rates | None = None) -> Forecast:
@@ -128,33 +133,31 @@ def of_training(config: ImageConfig, held: Rates | None = None) -> Forecast:
 def of_experiment(experiment, representatives: bool = True) -> list[dict]:
     """Rows of stages with their seconds, the least and the most: of inversions the least is that all images converge in
     a tenth of the steps from their first start, the most that none ever does."""
-    c, rows, held = experiment.config, [], {}
+    c, alike = experiment.config, {}
     trained = experiment.networks if representatives else [one for one in experiment.networks if one.kind == "own"]
     for one in dict.fromkeys([*trained, *experiment.attackers]):
-        kind = one.arm, "own" if one.kind.startswith("kin") else one.kind
-        if kind not in held:
-            config = experiment.training(one)
-            held[kind] = rates(config)
-            held[kind] = held[kind], of_training(config, held[kind])
-    for kind, (_, forecast) in held.items():
-        n = sum((one.arm, "own" if one.kind.startswith("kin") else one.kind) == kind
-                for one in dict.fromkeys([*trained, *experiment.attackers]))  # fmt: skip
-        rows.append({"stage": f"{n} trainings, {kind[0]}" + f" {kind[1]}" * (kind[1] != "own"),
-                     "least": n * forecast.seconds, "most": n * forecast.seconds, "memory": forecast.memory})
-    r = held["standard", "own"][0]
-    test = counts(c)[2]
+        kind = "" if one.kind in ("own", "kin") else f" {one.kind}"
+        alike.setdefault(f"{one.arm}{kind}", []).append(experiment.training(one))
+    held = {name: rates(configs[0]) for name, configs in alike.items()}
+    rows = []
+
+    def add(stage, least, most, memory):
+        rows.append({"stage": stage, "least": least, "most": most, "memory": memory})
+
+    for name, configs in alike.items():
+        one = of_training(configs[0], held[name])
+        add(f"{len(configs)} {name} trainings", len(configs) * one.seconds, len(configs) * one.seconds, one.memory)
+    r, test = held["standard"], counts(c)[2]
     if representatives:
-        n = min(500, test // 2) if c.n_images is None else c.n_images
-        steps = n * r.back * len(experiment.sets)
-        rows.append({"stage": f"{len(experiment.sets)} sets of representatives", "memory": r.memory,
-                     "least": steps * c.inversion_steps / 10, "most": steps * c.inversion_steps * c.n_starts})
-        records = of_training(experiment.training(trained[0]), r)
-        asked = len(trained) * (1 + c.epochs // c.record_every) * (len(experiment.sets) + 2) * n * r.forward
-        rows.append({"stage": "answers at all record points", "least": asked, "most": asked, "memory": records.memory})
+        n, sets = min(500, test // 2) if c.n_images is None else c.n_images, len(experiment.sets)
+        steps = sets * n * r.back * c.inversion_steps
+        add(f"{sets} sets of representatives", steps / 10, steps * c.n_starts, r.memory)
+        asked = len(trained) * (1 + -(-c.epochs // c.record_every)) * (sets + 2) * n * r.forward
+        add("answers at all record points", asked, asked, r.memory)
     each = test / len(DATA_SETS[c.dataset].classes)
     each = min(each, c.n_attacked or each) * len(class_pairs(c.dataset, c.pairs)) * len({1.0, *c.attack_scales})
     attacks = len(experiment.attackers) * each * (c.attack_steps * r.back + len(trained) * r.forward)
-    rows.append({"stage": "attacks on features", "least": attacks, "most": attacks, "memory": r.memory})
+    add("attacks on features", attacks, attacks, r.memory)
     return rows
 
 

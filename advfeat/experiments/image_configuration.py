@@ -58,7 +58,7 @@ class ImageConfig(Configuration):
     seed: int = key(0, "of the initial weights", low=0)
     order_seed: int | None = key(None, "of batches, augmentation and ascents; seed without it", low=0)
     order_from: float = key(0.0, "epochs in the order of seed before that of order_seed", low=0)
-    record_every: int = key(1, "epochs between two records, each with the weights and a checkpoint", low=1)
+    record_every: float = key(1.0, "epochs between two records, each with the weights and a checkpoint", above=0)
     pgd_steps: int = key(10, "steps of the attack on validation images", low=1, high=checks.MOST_STEPS)
     backend: str = key("numba", "engine", choices=BACKENDS)
     dtype: str = key("float32", "precision", choices=("float32", "float64"))
@@ -69,6 +69,8 @@ class ImageConfig(Configuration):
             raise ValueError(f"eps = {self.eps!r}: must be <= 1, the width of the box in which images lie")
         if self.validation > 0.5:
             raise ValueError(f"validation = {self.validation!r}: must be <= 0.5")
+        if self.order_from and self.order_seed is None:
+            raise ValueError(f"order_from = {self.order_from!r}: only with order_seed, whose order begins there")
         if self.optimiser == "adam" and self.momentum:
             object.__setattr__(self, "momentum", 0.0)
         if self.network == "wide_resnet" and self.depth % 6 != 4:
@@ -109,12 +111,10 @@ class ImageConfig(Configuration):
         given = {name: getattr(self, name) for name in (
             "lr", "momentum", "nesterov", "weight_decay", "decay_vectors", "optimiser", "schedule", "drops",
             "augmentation", "batch_size")}  # fmt: skip
-        given |= {"n_iter": self.epochs * per_epoch, "record_every": self.record_every * per_epoch}
-        if self.order_seed is None or not self.order_from:
-            given["seed"] = self.seed if self.order_seed is None else self.order_seed
-        else:
-            given |= {"seed": self.seed, "later_seed": self.order_seed}
-            given["later_from"] = round(self.order_from * per_epoch)
+        given |= {"n_iter": self.epochs * per_epoch, "record_every": max(round(self.record_every * per_epoch), 1)}
+        given["seed"] = self.seed if self.order_seed is None or self.order_from else self.order_seed
+        if self.order_from:
+            given |= {"later_seed": self.order_seed, "later_from": round(self.order_from * per_epoch)}
         if self.training == "standard":
             return TrainConfig(**given)
         n_ascent = 1 if self.training == "fgsm" else self.n_ascent

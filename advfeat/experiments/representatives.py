@@ -16,16 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from ..core import checks, store
+from ..core.distribute import usable_cores
 from ..core.lock import Lock
+from ..core.memory import available, require
 from ..images import exchange
 from ..images.representatives import Representatives, Sources, heading, rebuilt, represent
 from . import images
-from .feature_attacks import Attacked, attacked, attacked_images, class_pairs
+from .feature_attacks import Attacked, attacked, attacked_images
 from .feature_learning import Answers, Evidence, NetworkKey, SetKey
+from .forecast import memory_of
 from .image_configuration import ImageConfig
-from .representatives_configuration import ARMS, FREE, KIND, OF_REPRESENTATIVES, RepresentativesConfig
+from .representatives_configuration import ARMS, FREE, KIND, OF_REPRESENTATIVES, RepresentativesConfig, class_pairs
 from .stages import alone, spread
 
+PROCESS_BYTES = 250_000_000  # of a worker before its first stage
 UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
 
 
@@ -133,8 +137,10 @@ class Experiment:
         tell = progress or (lambda what, share: None)
         with Lock(store.make_folder(self.path)):
             self._claim(force)
+            self._check()
             for part in ("test", "train"):
-                self.config.selection(self.config.starts[0], part)  # refused before anything is trained
+                self.config.selection(self.config.starts[0], part)
+            jobs = self._affordable(jobs, scheduler)
             self._train(self.networks, tell, jobs, scheduler)
             self._represent(tell, jobs, scheduler)
             return self._evidence(tell)
@@ -145,10 +151,26 @@ class Experiment:
         tell = progress or (lambda what, share: None)
         with Lock(store.make_folder(self.path)):
             self._claim(force)
-            attacked_images(self.config.test_samples(), class_pairs(self.config.dataset, self.config.pairs))
+            self._check()
             own = [one for one in self.networks if one.kind == "own"]
-            self._train(list(dict.fromkeys([*own, *self.attackers])), tell, jobs, scheduler)
+            wanted = list(dict.fromkeys([*own, *self.attackers]))
+            self._train(wanted, tell, self._affordable(jobs, scheduler), scheduler)
             return self._attacks(tell)
+
+    def _check(self) -> None:
+        """Errors for data that do not fit, before anything is trained."""
+        self.config.samples()
+        attacked_images(self.config.test_samples(), class_pairs(self.config.dataset, self.config.pairs))
+
+    def _affordable(self, jobs: int | None, scheduler: str) -> int | None:
+        """So many jobs as the memory of this machine allows; MemoryError where fewer were asked for."""
+        if scheduler != "loky" or jobs == 1:
+            return jobs
+        need = PROCESS_BYTES + memory_of(self.training(NetworkKey("adversarial", self.config.seed)))
+        if jobs is None:
+            return max(1, min(usable_cores(), int(available() // need)))
+        require(jobs * need, f"{jobs} trainings at once", "give fewer --jobs")
+        return jobs
 
     def attacks(self, tell=lambda what, share: None) -> list[Attacked]:
         """Table 2's attacks by the references that are trained; [] where own networks are not."""
@@ -224,7 +246,7 @@ class Experiment:
                 raise store.CheckpointError(f"{self.path}: holds another experiment, nothing was changed; {what}")
             if force:  # other representatives cost no training
                 others = {line.partition(" ")[0] for line in bound} - set(OF_REPRESENTATIVES)
-                for name in ("representatives", "answers", *["networks", "attacks"] * (not changed or bool(others))):
+                for name in ("representatives", "answers", *["networks", "attacks"] * (not bound or bool(others))):
                     shutil.rmtree(self.path / name, ignore_errors=True)
         elif {path.name for path in self.path.iterdir()} - {".lock"}:
             raise store.CheckpointError(f"{self.path}: not empty and no experiment's folder, nothing was changed")
@@ -266,9 +288,10 @@ def _kept(path: Path, net, selection, options, about, progress=None, force: bool
         return found
     if force:
         shutil.rmtree(parts, ignore_errors=True)
-    found = represent(net, selection, options, about, parts=store.make_folder(parts), progress=progress)
-    found.save(path)
-    shutil.rmtree(parts)
+    with Lock(store.make_folder(parts)):
+        found = represent(net, selection, options, about, parts=parts, progress=progress)
+        found.save(path)
+    shutil.rmtree(parts, ignore_errors=True)
     return found
 
 

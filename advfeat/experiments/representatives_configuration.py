@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 
 from ..core import checks
 from ..core.config import key
+from ..images.data import DATA_SETS
 from ..images.inversion import OPTIMISERS, SCHEDULES, Inversion
 from ..images.representatives import STARTS, Sources, select
 from .image_configuration import NETWORKS, ImageConfig
@@ -23,6 +25,13 @@ OF_REPRESENTATIVES = (
 
 #: Keys on which nothing hangs that is kept without saying of what it is: they may change at any time.
 FREE = ("pairs", "n_attacked", "attack_steps", "attack_scales", "reference_eps", "bootstrap")
+
+
+PAIRS = {
+    **dict.fromkeys(("digits", "mnist_5k", "mnist", "svhn"), ("4:9", "3:5")),
+    "fashion_mnist": ("6:0", "2:4"),  # shirt and T-shirt, pullover and coat
+    "cifar10": ("cat:dog", "airplane:automobile"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,9 @@ class RepresentativesConfig(ImageConfig):
         if self.other_network == self.network:
             raise ValueError(f"other_network = {self.other_network!r}: is the network itself; choose another")
         self.of_training("adversarial", self.seed, "other")
+        class_pairs(self.dataset, self.pairs)
+        for radius in self.reference_eps:
+            self.of_training("adversarial", self.seed, f"eps-{radius!r}")
         if not self.starts or len(set(self.starts)) < len(self.starts):
             raise ValueError(f"starts = {self.starts!r}: must be one or both of {', '.join(STARTS)}, each once")
 
@@ -93,7 +105,7 @@ class RepresentativesConfig(ImageConfig):
             values |= {"training": "standard"}
         elif self.adversarial_epochs is not None:
             values |= {"epochs": self.adversarial_epochs}
-        values["order_from"] = {"kin-epoch": 1.0, "kin-half": values["epochs"] / 2}.get(kind, 0.0)
+        values["order_from"] = {"kin-epoch": 1.0, "kin-half": float(values["epochs"] // 2)}.get(kind, 0.0)
         return ImageConfig(**values)
 
     @property
@@ -117,6 +129,22 @@ class RepresentativesConfig(ImageConfig):
         keys = ("dataset", "n_train", "n_test", "validation", "n_images", "start_part", "allow_seen_starts", "n_starts",
                 "seed", "dtype")  # fmt: skip
         return {"start": start, "part": part, "selection": {name: getattr(self, name) for name in keys}}
+
+
+def class_pairs(dataset: str, given=()) -> list[tuple[int, int]]:
+    """Ordered pairs of classes, both ways, from texts as "4:9" or "cat:dog"; the data set's usual ones without any.
+    ValueError for a class that the set lacks, or for a pair of one class."""
+    classes, found = DATA_SETS[dataset].classes, []
+    for text in given or PAIRS[dataset]:
+        names = [name.strip() for name in text.split(":")]
+        numbers = [classes.index(name) if name in classes else int(name) if name.isdigit() else -1 for name in names]
+        if len(numbers) != 2 or not all(0 <= number < len(classes) for number in numbers):
+            rule = f"must be two classes of {dataset}, as 0:1 or {classes[0]}:{classes[1]}"
+            raise ValueError(f"pairs: {text!r} {rule}; they are {', '.join(classes)}")
+        if numbers[0] == numbers[1]:
+            raise ValueError(f"pairs: {text!r} is one class twice; source and target must differ")
+        found += [pair for pair in permutations(numbers) if pair not in found]
+    return found
 
 
 #: By name: values of a `RepresentativesConfig`; `--set` changes any of them.

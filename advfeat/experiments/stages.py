@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+
+import numba
 
 from ..core import checks, distribute
 from ..kernels.cpu.engine import get_num_threads, set_num_threads
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def alone(jobs: int | None, scheduler: str) -> bool:
     """Whether this process does the work itself, on all cores."""
-    return scheduler == "loky" and (usable_cores() if jobs is None else jobs) == 1
+    return scheduler == "loky" and (distribute.usable_cores() if jobs is None else jobs) == 1
 
 
 def spread(work: Callable, stages: Sequence, jobs: int | None = None, scheduler: str = "loky") -> Iterator[int]:
@@ -27,9 +24,11 @@ def spread(work: Callable, stages: Sequence, jobs: int | None = None, scheduler:
     files), or any other backend of joblib.  Raises WorkFailed where a stage raises in a worker or workers die; what
     other stages have kept until then stays.
     """
-    cores = usable_cores()
+    name, address = distribute.scheduler_parts(scheduler)
+    cores = distribute.usable_cores()
     jobs = min(cores if jobs is None else checks.integer("jobs", jobs, 1), len(stages))
-    name, _, address = scheduler.partition("=")
+    if not stages:
+        return
     if name == "loky" and jobs <= 1:
         for number, stage in enumerate(stages):
             work(stage)
@@ -57,7 +56,7 @@ def stage_done(given, threads: int):
     """One stage in a worker, on so many threads."""
     work, stage = given
     before = get_num_threads()
-    set_num_threads(threads)
+    set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     try:
         work(stage)
     finally:

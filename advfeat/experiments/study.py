@@ -30,6 +30,7 @@ from .representatives_configuration import ARMS, RepresentativesConfig
 KINSHIP = {"itself": "own", "kin-epoch": "kin-epoch", "kin-half": "kin-half", "kin": "kin", "stranger": "own"}
 OF_FACTORS = ("itself", "kin", "stranger")
 PART = "part"  # the factor that is no key: which images are represented
+FIXED = ("seed", "n_seeds", "starts", "order_seed", "order_from", "folder", "bootstrap")  # keys that are no factors
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,11 @@ class StudyPlan:
         starts = tuple(checks.choice("starts", one, STARTS) for one in cross.get("starts", ()))
         steps = tuple(checks.integer("steps", one, 1, checks.MOST_STEPS) for one in cross.get("steps", (300,)))
         plan = cls(base, kinship, starts, steps, factors)
+        if base.n_seeds < 2:
+            raise ValueError(f"n_seeds = {base.n_seeds}: a study asks strangers, which need 2 at least")
         for name, values in factors.items():
+            if name in FIXED:
+                raise ValueError(f"factors: {name} is none, it says of all cells the same")
             if not isinstance(values, list) or not values:
                 raise ValueError(f"factors: {name} = {values!r}: must be a list of values")
         list(plan.cells)  # refused before anything is trained
@@ -129,8 +134,13 @@ class Study:
     def run(self, progress: Callable[[str, float], None] | None = None) -> None:
         """Every cell that has no result yet; what is done is not done again."""
         tell = progress or (lambda what, share: None)
-        with Lock(store.make_folder(self.path)):
-            store.make_folder(self.results)
+        with Lock(store.make_folder(self.path)), Lock(store.make_folder(self.results)):
+            for cell in self.plan.cells:
+                if self.file(cell).exists() and self.result(cell) is None:
+                    raise store.CheckpointError(f"{self.file(cell)}: is of another study, nothing was changed")
+            for recipe in self.plan.recipes:
+                recipe.config.samples()  # refused before anything is trained
+                recipe.config.selection(recipe.start, recipe.part)
             for recipe in self.plan.recipes:
                 cells = [cell for cell in self.plan.cells if cell.recipe == recipe and self.result(cell) is None]
                 if cells:
@@ -214,7 +224,8 @@ class _Work:
         seeds, kind = self.config.seeds, KINSHIP[cell.kinship]
         pairs = [(learner, seed) for learner in seeds for seed in seeds
                  if (learner == seed) != (cell.kinship == "stranger")]  # fmt: skip
-        nets = {seed: self.net(NetworkKey("standard", seed, kind)) for seed in {learner for learner, _ in pairs}}
+        checkpoint = self.config.reference if cell.kinship == "itself" else "last"
+        nets = {seed: self.net(NetworkKey("standard", seed, kind), checkpoint) for seed in {one for one, _ in pairs}}
         said = {}
         for learner, seed in pairs:
             for arm in ARMS:
@@ -237,7 +248,7 @@ class _Work:
 
 
 def _told(share: Share) -> dict:
-    return share.as_dict() | {"over_images": float(np.std(share.draws)), "left_out": list(map(float, share.left_out()))}
+    return share.as_dict() | {"over_images": float(np.std(share.draws)), "left_out": share.left_out()}
 
 
 # ------------------------------------------------------------------ claims
@@ -245,10 +256,11 @@ def contrast(one: dict, other: dict) -> dict:
     """The difference of two cells' differences with its interval: over seeds by the jackknife, a seed left out of both,
     and over images as if both had images of their own, which makes it wider."""
     value = one["difference"]["value"] - other["difference"]["value"]
-    left_out = np.subtract(one["difference"]["left_out"], other["difference"]["left_out"])
-    n = len(left_out)
-    if n < 2:
+    mine, theirs = (cell["difference"]["left_out"] for cell in (one, other))  # by the seed that is left out
+    n = len(mine)
+    if n < 2 or mine.keys() != theirs.keys():
         return {"value": value, "low": None, "high": None}
+    left_out = [mine[seed] - theirs[seed] for seed in mine]
     images = sum(cell["difference"]["over_images"] ** 2 for cell in (one, other))
     t, z = special.stdtrit(n - 1, (1 + COVERAGE) / 2), special.ndtri((1 + COVERAGE) / 2)
     half = float(np.sqrt(t**2 * (n - 1) * np.var(left_out) + z**2 * images))

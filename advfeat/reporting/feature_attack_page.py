@@ -11,7 +11,7 @@ from .page import table
 from .style import NON_ROBUST, ROBUST, save, styled, subplots
 
 COLOURS = {"standard": NON_ROBUST, "adversarial": ROBUST}
-TOLD = {"itself": "the reference itself", "kin": "kin", "stranger": "strangers"}
+TOLD = {"itself": "the reference itself", "kin": "kin", "stranger": "strangers", "architecture": "other architecture"}
 NOTE = ("An attack moves an image's representation by a reference towards that of an image of the target class, and "
         "never asks the network that it is for. It succeeds where that network says the target class. NRF-PGD: the "
         "reference was trained normally; RF-PGD: adversarially. After ± the standard deviation over victims' seeds, "
@@ -39,7 +39,7 @@ def table_rows(found: dict):
     rows = []
     for r in found["table"]:
         theirs = paper.get(tuple(r["pair"]), ())
-        own = r["kind"] == "own" and r["learner"] == "standard"
+        own = r["kind"] == "own" and r["learner"] == "standard" and r["relation"] in ("kin", "stranger")
         said = f"{theirs[list(ATTACKS).index(r['reference'])]:.1f}" if theirs and own else ""
         rows.append([" to ".join(r["pair"]), label(r), TOLD[r["relation"]], r["learner"], percent(r["all"]),
                      percent(r["correct"]), percent(r["clean"]), f"{r['before']:.2f}, {r['distance']:.2f}",
@@ -49,15 +49,16 @@ def table_rows(found: dict):
 
 
 def equal_rows(found: dict):
-    """Both attacks where as large a share of the distance is left."""
+    """Both attacks where as large a share of the distance is left; references that came closer are not among them."""
     rows = []
     for r in found["equal"]:
         low, high, value = (r["difference"][name] for name in ("low", "high", "value"))
         inside = "" if low is None else f" ({100 * low:.0f} to {100 * high:.0f})"
         both = (f"{100 * r[name]['value']:.1f}" for name in ("RF-PGD", "NRF-PGD"))
-        radius = f"{r['scale'] * found['eps']:.3g}"
-        rows.append([radius, f"{100 * r['left']:.0f} %", *both, f"{100 * value:+.1f}{inside}"])
-    return ["radius of RF-PGD", "distance left", "RF-PGD success %", "NRF-PGD at as much", "difference"], rows
+        radius = f"{found['radii'][found['scales'].index(r['scale'])]:.3g}"
+        rows.append([radius, r["references"], f"{100 * r['left']:.0f} %", *both, f"{100 * value:+.1f}{inside}"])
+    return ["radius of RF-PGD", "references", "distance left", "RF-PGD success %", "NRF-PGD at as much",
+            "difference"], rows  # fmt: skip
 
 
 def figure(found: dict):
@@ -79,7 +80,7 @@ def figure(found: dict):
                          "alpha": 1.0 if kind == "own" else 0.6,
                          "label": f"{label(rows[0])}, {TOLD[how]}"}  # fmt: skip
                 success = [r["all"]["value"] for r in rows]
-                for ax, x in ((axes[0, column], [r["scale"] * found["eps"] for r in rows]),
+                for ax, x in ((axes[0, column], [found["radii"][found["scales"].index(r["scale"])] for r in rows]),
                               (axes[1, column], [r["left"] for r in rows])):  # fmt: skip
                     ax.plot(x, success, **style)
                     low = [r["all"]["value"] if r["all"]["low"] is None else r["all"]["low"] for r in rows]
@@ -101,7 +102,8 @@ def section(found: dict, folder: Path) -> list[str]:
     save(figure(found), folder / "table2")
     parts = [f"<p class=note>{NOTE}</p>", table(*table_rows(found)), picture_of(folder / "table2.png")]
     if found["equal"]:
-        parts += ["<h3>At equal distance, standard strangers</h3>", table(*equal_rows(found))]
+        title = "At equal distance, standard strangers, intervals over seeds alone"
+        parts += [f"<h3>{title}</h3>", table(*equal_rows(found))]
     return parts
 
 

@@ -44,9 +44,9 @@ def figure3(histories: dict[str, History], config: Figure3Config, theory: dict |
             h, (top, middle, bottom) = histories[name], axes[:, column]
             time = h["iteration"]
             top.set_title(f"{name.capitalize()} training", fontweight="bold", pad=16)
-            for key, color, label in (("A", ROBUST, "robust, $u$"), ("B", NON_ROBUST, "non-robust, $v$")):
-                _band(top, time, normalized(h[key], h["norm"]), color, label)
-                _band(middle, time, q_sum(h[key], config.q), color, label)
+            correlations_of(top, histories, config, name)
+            for key, color in (("A", ROBUST), ("B", NON_ROBUST)):
+                _band(middle, time, q_sum(h[key], config.q), color, None)
             for n, key in enumerate("AB" if theory else ""):
                 found, label = theory[name], None if n else "exact recursion, no noise"
                 _theory(top, time, normalized(getattr(found, key), found.norm), found.exact, label)
@@ -72,13 +72,22 @@ def figure3(histories: dict[str, History], config: Figure3Config, theory: dict |
                     color=NON_ROBUST,
                     fontsize=8,
                 )
-                _mark_phases(axes[:, column], h, config)
+                _mark_phases(axes[1:, column], h, config)
         axes[0, 0].set_ylabel("normalised correlation")
         axes[1, 0].set_ylabel("feature strength in the logit")
         axes[2, 0].set_ylabel(rf"accuracy, $\epsilon_{{test}}$ = {config.eps_test:g} ({_norm(config)})")
         axes[0, 0].legend(loc="center right")
         axes[2, 0].legend(loc="center right", fontsize=8)
         return figure
+
+
+def correlations_of(axis, histories: dict[str, History], config: Figure3Config, name: str) -> None:
+    """A training's normalised correlations with both features; the theory's phases, of adversarial training."""
+    h = histories[name]
+    for key, color, label in (("A", ROBUST, "robust, $u$"), ("B", NON_ROBUST, "non-robust, $v$")):
+        _band(axis, h["iteration"], normalized(h[key], h["norm"]), color, label)
+    if name == "adversarial":
+        _mark_phases([axis], h, config, named=True)
 
 
 def _certified(axis, history):
@@ -96,7 +105,7 @@ def _norm(config):
     return r"$\ell_\infty$" if config.norm == "linf" else r"$\ell_2$ per patch"
 
 
-def _mark_phases(axes, history, config):
+def _mark_phases(axes, history, config, named: bool = False):
     """Phase II begins, at the median over seeds and classes, when an ascent step halves a non-robust patch."""
     begins = phase_two(history, config)
     if np.isnan(begins).all():
@@ -105,7 +114,7 @@ def _mark_phases(axes, history, config):
     for axis in axes:
         axis.axvspan(0, begin, color="0.5", alpha=0.12, lw=0)
         axis.axvline(begin, color="0.45", lw=0.9, ls=(0, (2, 2)))
-    for x, side, text in ((begin, "right", "Phase I "), (begin, "left", " Phase II")):
+    for x, side, text in () if not named else ((begin, "right", "Phase I "), (begin, "left", " Phase II")):
         axes[0].text(x, 1.02, text, transform=axes[0].get_xaxis_transform(), ha=side, va="bottom", color="0.35")
 
 

@@ -14,14 +14,13 @@ from ..experiments.feature_table import PLACES, SETS, WHEN
 from ..experiments.representatives import Experiment
 from ..experiments.representatives_configuration import ARMS
 from ..images.data import DATA_SETS
-from .feature_attack_page import section
+from .feature_attack_page import TOLD, section
 from .image_page import percent, picture_of, write_page
 from .page import table
 from .style import NON_ROBUST, ROBUST, save, styled, subplots
 
 COLUMNS = 10  # of Figure 1
 COLOURS = {"standard": NON_ROBUST, "adversarial": ROBUST}  # of D_NR and D_R
-TOLD = {"itself": "the reference itself", "kin": "kin", "stranger": "strangers", "architecture": "other architecture"}
 SMOKE = ("Digits of 8 x 8 pixels are a smoke test: on them adversarial training hardly suppresses D_NR, and nothing "
          "said here carries over to images.")  # fmt: skip
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ..core import store
 from ..experiments.study import KINSHIP, Study, contrasts
+from .feature_attack_page import TOLD
 from .image_page import picture_of, write_page
 from .page import table
 from .style import save, styled, subplots
 
 COLOURS = dict(zip(KINSHIP, ("#222222", "#7b3294", "#0571b0", "#1b9e77", "#e66101")))
-TOLD = {"itself": "the reference itself", "kin-epoch": "kin from the second epoch on",
-        "kin-half": "kin from the second half on", "kin": "kin", "stranger": "strangers"}  # fmt: skip
+TOLD = TOLD | {"kin-epoch": "kin from the second epoch on", "kin-half": "kin from the second half on"}
 MARKS = {"image": "o", "noise": "s"}
 NOTE = ("Feature learning accuracy of standard learners on D_NR less that on D_R, both references of one seed; the "
         "paper's order is above 0. Intervals of 95 % are over seeds and images. Hollow: at least one reference did not "

@@ -1,7 +1,6 @@
 """Run a sweep: plan, hand batches to workers, store each as it comes back, make the table."""
 
 import math
-import os
 import re
 import time
 from collections.abc import Callable
@@ -10,7 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import checks, store
-from ..core.distribute import Failure, WorkFailed, by_dask, by_joblib, check_backend, connect, disconnect, here
+from ..core.distribute import (
+    Failure,
+    WorkFailed,
+    by_dask,
+    by_joblib,
+    check_backend,
+    connect,
+    disconnect,
+    here,
+    scheduler_parts,
+    usable_cores,
+)
 from ..training.loop import TrainingInterrupted
 from . import plan as planning
 from .archive import Archive, opened
@@ -157,14 +167,10 @@ class Workers:
     """Who does the work: `jobs` workers of `scheduler`, each with `budget` bytes for a batch and `threads` threads."""
 
     def __init__(self, scheduler: str, jobs: int | None, memory: float):
-        text = str(scheduler)
-        if ("=" in text or text in ("dask", "None")) and not re.fullmatch(r"dask=\w+://\S+", text):
-            raise ValueError(f"scheduler = {scheduler!r}: must be dask=tcp://HOST:PORT, or a joblib backend's name")
+        self.scheduler, address = scheduler_parts(scheduler)
         if jobs is not None:
             checks.integer("jobs", jobs, 1)
-        self.scheduler, _, address = text.partition("=")
-        self.client, self.failed = None, False
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.client, self.failed, cores = None, False, usable_cores()
         self.local = self.scheduler == "loky"
         if not self.local:
             self.jobs, self.threads, self.budget = jobs or cores, 1, memory - WORKER
@@ -184,7 +190,7 @@ class Workers:
             self.client = connect(address)
             self.jobs = sum(self.client.nthreads().values())
         elif not self.local:
-            check_backend(text)
+            check_backend(self.scheduler)
 
     def __enter__(self):
         return self

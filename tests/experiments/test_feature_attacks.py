@@ -11,9 +11,10 @@ from advfeat.cli import main
 from advfeat.core import store
 from advfeat.core.data import Samples
 from advfeat.experiments import feature_attacks, images
-from advfeat.experiments.feature_attacks import Attacked, attacked_images, class_pairs, document, equal_distance
+from advfeat.experiments.feature_attacks import Attacked, attacked_images, document, equal_distance
 from advfeat.experiments.feature_learning import NetworkKey
 from advfeat.experiments.representatives import Experiment
+from advfeat.experiments.representatives_configuration import class_pairs
 from advfeat.reporting import feature_attack_page as page
 
 SMALL = {"n_seeds": 3, "attack_steps": 4, "attack_scales": (0.5, 2.0), "n_test": 120}
@@ -63,7 +64,7 @@ def test_references_and_victims(done):
     for one in found:
         assert one.scales.tolist() == [0.5, 1.0, 2.0]
         assert (one.distance <= one.before).all()
-        assert one.left.max() < 1
+        assert one.left().max() < 1
 
 
 def test_shares_are_those_counted_by_hand(done):
@@ -105,6 +106,16 @@ def test_what_a_network_says_of_crafted_images_is_what_the_attack_shows_it(done)
     np.testing.assert_array_equal(crafted.distance, one.distance[1])
 
 
+def test_the_reference_itself_is_the_checkpoint_whose_features_were_taken(tmp_path):
+    config = tiny(n_seeds=1, attack_steps=2, attack_scales=(1.0,), epochs=3, reference="best", lr=0.4)
+    experiment = Experiment(config, tmp_path / "best")
+    for one in experiment.attack():
+        run = images.load(experiment.folder(one.reference))
+        data = experiment.config.test_samples()
+        numbers, _, _ = attacked_images(data, class_pairs("digits"))
+        np.testing.assert_array_equal(one.clean[one.reference], run.nets["best"].logits(data.X[numbers]).argmax(axis=1))
+
+
 def test_relations_are_not_mixed(done):
     experiment, found = done
     rows = document(experiment, found)["table"]
@@ -119,7 +130,7 @@ def made_up(arm, seed, left, success, n=100):
     y, target = np.zeros(n, int), np.ones(n, int)
     guesses = np.stack([np.arange(n) < share * n for share in success]).astype(np.uint8)
     who = [NetworkKey("standard", other) for other in range(3) if other != seed]
-    return Attacked(NetworkKey(arm, seed), np.array([0.5, 1.0]), y, target, y, np.ones(n),
+    return Attacked(NetworkKey(arm, seed), np.array([0.5, 1.0]), np.array([0.1, 0.2]), y, target, y, np.ones(n),
                     np.repeat(np.array(left)[:, None], n, axis=1), dict.fromkeys(who, y), dict.fromkeys(who, guesses))
 
 
@@ -132,6 +143,7 @@ def test_success_at_equal_distance_is_read_off_the_other_attacks_curve():
     assert row["NRF-PGD"]["value"] == pytest.approx(0.2)  # half the way from nothing to 0.4
     assert row["difference"]["value"] == pytest.approx(0.1)
     assert row["difference"]["low"] == pytest.approx(0.1)
+    assert row["references"] == 3
 
 
 # ------------------------------------------------------------------ stages
@@ -163,8 +175,9 @@ def test_other_attacks_need_no_force_and_no_training(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (out.path / "networks").rglob("*.npz")} == times
     assert (set(found[0].y), len(found[0].y), found[0].scales.tolist()) == ({1, 7}, 4, [1.0])
     assert store.load_json(out.path / "config.json")["config"]["pairs"] == ["1:7"]
-    with pytest.raises(ValueError, match="one class twice"):
-        Experiment(replace(out.config, pairs=("1:1",)), out.path).attack()
+    for changes, message in (({"pairs": ("1:1",)}, "one class twice"), ({"reference_eps": (1.5,)}, "must be <= 1")):
+        with pytest.raises(ValueError, match=message):
+            replace(out.config, **changes)
 
 
 def test_without_networks_there_are_no_attacks(tmp_path):
@@ -209,7 +222,9 @@ def test_commands(tmp_path, capsys):
     assert main([*arguments, "--target", "5"]) == 0
     assert "distance to the representation" in capsys.readouterr().out
     refused = ((["--target", "3"], "one class twice"), (["--target", "ten"], "must be two classes"),
-               (["--target", "5", "--eps", "0"], "eps = 0"), (["--target", "4"], "holds another attack"))  # fmt: skip
+               (["--target", "5", "--eps", "0"], "eps = 0"), (["--target", "5", "--eps", "2"], "must be <= 1"),
+               (["--target", "5", "--samples", "-5"], "samples = -5"),
+               (["--target", "4"], "holds another attack"))  # fmt: skip
     for rest, message in refused:
         assert main([*arguments, *rest]) == 2
         assert message in capsys.readouterr().err

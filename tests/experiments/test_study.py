@@ -10,6 +10,7 @@ from advfeat.cli import main
 from advfeat.core import store
 from advfeat.experiments import images, study
 from advfeat.experiments.feature_learning import Share
+from advfeat.experiments.image_configuration import ImageConfig
 from advfeat.experiments.study import Study, StudyPlan, contrast, contrasts
 from advfeat.images import ConvNet
 from advfeat.images.inversion import Inversion, invert, readings
@@ -47,6 +48,11 @@ def done(tmp_path_factory):
 
 
 # ------------------------------------------------------------------ kin that share a beginning
+def test_order_from_needs_another_order():
+    with pytest.raises(ValueError, match=r"order_from = 2.0: only with order_seed"):
+        ImageConfig(order_from=2.0)
+
+
 def test_kin_share_the_epochs_that_they_should(tmp_path):
     config = tiny(epochs=4)
     weights = {}
@@ -110,10 +116,28 @@ def test_results_are_enough_and_nothing_is_done_twice(done, tmp_path, monkeypatc
     again = Study(done.plan, tmp_path / "elsewhere", done.results)
     again.run()
     assert contrasts(again) == contrasts(done)
-    cell = next(done.plan.cells)
-    other = StudyPlan.read(plan_file(tmp_path, bootstrap=150))
-    assert Study(other, tmp_path, done.results).result(cell) is not None  # the cell asks by its own recipe
-    assert Study(other, tmp_path, done.results).result(next(other.cells)) is None
+
+
+def test_results_of_another_study_are_left_alone(done, tmp_path):
+    other = Study(StudyPlan.read(plan_file(tmp_path, bootstrap=150)), tmp_path / "work", done.results)
+    assert other.result(next(other.plan.cells)) is None
+    before = {path: path.read_bytes() for path in done.results.glob("*.json")}
+    with pytest.raises(store.CheckpointError, match="is of another study, nothing was changed"):
+        other.run()
+    assert {path: path.read_bytes() for path in done.results.glob("*.json")} == before
+    assert not (tmp_path / "work" / "networks").exists()
+
+
+def test_the_reference_itself_is_the_checkpoint_that_is_the_reference(tmp_path):
+    plan = StudyPlan.read(plan_file(tmp_path, "[base]\n{base}\n", reference="best", epochs=3, n_seeds=2))
+    one = Study(plan, tmp_path / "work", tmp_path / "results")
+    one.run()
+    work = study._Work(one, next(plan.recipes), lambda what, share: None)
+    found = one.result(next(cell for cell in plan.cells if cell.kinship == "itself"))
+    for seed in (0, 1):
+        held = work.sets["standard", seed][None]
+        best = work.net(study.NetworkKey("standard", seed), "best")
+        assert found["D_NR"]["each"][seed] == pytest.approx((best.logits(held.X).argmax(axis=1) == held.y).mean())
 
 
 def test_stopped_it_continues_to_the_same_results(done, tmp_path):
@@ -148,6 +172,7 @@ def test_a_contrast_has_the_interval_of_paired_seeds():
     half = 3.182446 * paired.std(ddof=1) / 2  # Student's t of 3 degrees
     assert found["value"] == pytest.approx(paired.mean())
     assert (found["low"], found["high"]) == (pytest.approx(paired.mean() - half), pytest.approx(paired.mean() + half))
+    assert contrast(one, cell([0.5, 0.7, 0.3]))["low"] is None  # of other seeds
     wider = contrast(cell([0.5, 0.7, 0.3, 0.9], 0.3), cell([0.1, 0.4, -0.1, 0.2], 0.4))
     assert wider["high"] - wider["value"] == pytest.approx(np.hypot(half, 1.959964 * 0.5))
 
@@ -197,6 +222,8 @@ def test_command(done, tmp_path, capsys):
     ("[base]\n{base}\n[cross]\nsteps = [0]\n", "steps = 0: must be an integer >= 1"),
     ("[base]\n{base}\n[cross]\nstart = ['image']\n", "cross = 'start': unknown"),
     ("[base]\n{base}\n[factors]\nwidht = [4]\n", "widht: unknown configuration key"),
+    ("[base]\n{base}\n[factors]\nstarts = [['noise']]\n", "starts is none"),
+    ("[base]\n{base}\n[factors]\nseed = [7]\n", "seed is none"),
     ("[base]\n{base}\n[factors]\nwidth = 4\n", "must be a list of values"),
     ("[base]\n{base}\n[factors]\nwidth = [0]\n", "width = 0: must be an integer >= 1"),
     ("[base]\n{base}\n[factors]\npart = ['all']\n", "part = 'all': unknown"),
@@ -204,3 +231,8 @@ def test_command(done, tmp_path, capsys):
 def test_bad_plans(text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         StudyPlan.read(plan_file(tmp_path, text))
+
+
+def test_one_seed_has_no_strangers(tmp_path):
+    with pytest.raises(ValueError, match="n_seeds = 1: a study asks strangers"):
+        StudyPlan.read(plan_file(tmp_path, n_seeds=1))
