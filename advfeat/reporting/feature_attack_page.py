@@ -10,6 +10,7 @@ from .image_page import picture_of, write_page
 from .page import table
 from .style import NON_ROBUST, ROBUST, save, styled, subplots
 
+LINES = {"stranger": "-", "kin": "--", "itself": ":"}
 COLOURS = {"standard": NON_ROBUST, "adversarial": ROBUST}
 TOLD = {"itself": "the reference itself", "kin": "kin", "stranger": "strangers", "architecture": "other architecture"}
 NOTE = ("An attack moves an image's representation by a reference towards that of an image of the target class, and "
@@ -69,13 +70,13 @@ def figure(found: dict):
         for column, arm in enumerate(arms):
             groups = {}
             for r in found["curves"]:
-                if r["learner"] == arm and r["relation"] in ("stranger", "itself"):
+                if r["learner"] == arm and r["relation"] in LINES:
                     groups.setdefault((r["relation"], r["reference"], r["kind"]), []).append(r)
             for (how, reference, kind), rows in groups.items():
-                if kind != "own" and how == "itself":
+                if kind != "own" and how != "stranger":
                     continue
                 others = sorted({r["kind"] for r in found["curves"] if r["kind"] != "own"})
-                style = {"color": COLOURS[reference], "ls": "-" if how == "stranger" else ":",
+                style = {"color": COLOURS[reference], "ls": LINES[how],
                          "marker": "o" if kind == "own" else "^sDv"[others.index(kind) % 4], "ms": 4,
                          "alpha": 1.0 if kind == "own" else 0.6,
                          "label": f"{label(rows[0])}, {TOLD[how]}"}  # fmt: skip
@@ -93,7 +94,7 @@ def figure(found: dict):
         for ax in axes[:, 0]:
             ax.set_ylabel("success")
         handles = {name: h for ax in axes.flat for h, name in zip(*ax.get_legend_handles_labels())}
-        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8)
+        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
         return fig
 
 
