@@ -165,7 +165,7 @@ def _show(args, experiment, evidence, attacks) -> int:
     found = feature_table.document(experiment, evidence) | {"table2": feature_attacks.document(experiment, attacks)}
     report = page.write_report(experiment, evidence, found)
     parts = [page.network_rows(found), page.cell_rows(found), page.difference_rows(found),
-             feature_attack_page.table_rows(found["table2"])]  # fmt: skip
+             feature_attack_page.table_rows(found["table2"], pairs=False)]  # fmt: skip
     common.show(args, found | {"folder": experiment.path, "report": report}, *parts, f"Report: {report}")
     return 0
 

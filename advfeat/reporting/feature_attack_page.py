@@ -34,15 +34,15 @@ def percent(found: dict | None) -> str:
     return f"{100 * found['value']:.1f}{spread}{low_high}"
 
 
-def table_rows(found: dict):
-    """Every pair of classes at the trainings' radius, with the paper's numbers where it has some."""
+def table_rows(found: dict, pairs: bool = True):
+    """Every pair of classes, or all as one, at the trainings' radius; with the paper's numbers where it has some."""
     paper = {(source, target): values for source, target, *values in found["paper"]}
     rows = []
-    for r in found["table"]:
-        theirs = paper.get(tuple(r["pair"]), ())
+    for r in found["table"] if pairs else [r for r in found["curves"] if r["scale"] == 1]:
+        theirs = paper.get(tuple(r["pair"] or ()), ())
         own = r["kind"] == "own" and r["learner"] == "standard" and r["relation"] in ("kin", "stranger")
         said = f"{theirs[list(ATTACKS).index(r['reference'])]:.1f}" if theirs and own else ""
-        rows.append([" to ".join(r["pair"]), label(r), TOLD[r["relation"]], r["learner"], percent(r["all"]),
+        rows.append([" to ".join(r["pair"] or ["all"]), label(r), TOLD[r["relation"]], r["learner"], percent(r["all"]),
                      percent(r["correct"]), percent(r["clean"]), f"{r['before']:.2f}, {r['distance']:.2f}",
                      *[said] * bool(paper)])  # fmt: skip
     return ["classes", "attack", "victim is", "victim", "success %", "of correct ones", "confusion %",
@@ -101,7 +101,8 @@ def figure(found: dict):
 def section(found: dict, folder: Path) -> list[str]:
     """The page's part, its picture saved in the folder."""
     save(figure(found), folder / "table2")
-    parts = [f"<p class=note>{NOTE}</p>", table(*table_rows(found)), picture_of(folder / "table2.png")]
+    parts = [f"<p class=note>{NOTE}</p>", table(*table_rows(found, pairs=False)), picture_of(folder / "table2.png"),
+             "<details><summary>Pair by pair</summary>", table(*table_rows(found)), "</details>"]  # fmt: skip
     if found["equal"]:
         title = "At equal distance, standard strangers, intervals over seeds alone"
         parts += [f"<h3>{title}</h3>", table(*equal_rows(found))]
