@@ -152,6 +152,7 @@ EXPERIMENTS = {
     "digits": {"dataset": "digits", "width": 4, "epochs": 15, "adversarial_epochs": 30, "record_every": 3},
     "mnist-5k": {"dataset": "mnist_5k", "width": 8, "epochs": 12, "adversarial_epochs": 15},
     "fashion": {"dataset": "fashion_mnist", "n_train": 20_000, "n_test": 2_000, "eps": 0.1, "epochs": 10},
+    "mnist": {"dataset": "mnist", "width": 64, "epochs": 20, "eps": 0.3, "eps_warm_up": 5.0, "batch_size": 128},
     "cifar10": {"dataset": "cifar10", "network": "wide_resnet", "width": 10, "depth": 34, "epochs": 110, "lr": 0.1,
                 "batch_size": 128, "schedule": "step", "drops": (0.91, 0.955), "augmentation": "crop_flip",
                 "eps": 8 / 255, "n_ascent": 10, "step": 0.25, "normalise": True},

@@ -68,15 +68,19 @@ from advfeat.experiments.representatives import Experiment
 from advfeat.experiments.representatives_configuration import RepresentativesConfig
 config = RepresentativesConfig(dataset="digits", network="convnet", depth=2, width=3, epochs=3, batch_size=40, lr=0.05,
                                n_train=300, n_test=60, n_ascent=1, pgd_steps=2, n_seeds=2, n_images=20,
-                               inversion_steps=60, n_starts=2, bootstrap=100)
+                               inversion_steps=60, n_starts=2, bootstrap=100, attack_steps=60)
+jobs = int(sys.argv[4])
 begun = {}
 def progress(what, share):
-    stage = what.split()[0]
+    stage = what.split()[0] if jobs == 1 else "any"
     if stage not in begun:
         begun[stage] = time.perf_counter()
         if stage == sys.argv[2]:
             threading.Timer(float(sys.argv[3]), os.kill, (os.getpid(), signal.SIGKILL)).start()
-Experiment(config, Path(sys.argv[1])).run(progress)
+if jobs > 1:
+    progress("any", 0.0)
+Experiment(config, Path(sys.argv[1])).run(progress, jobs=jobs)
+Experiment(config, Path(sys.argv[1])).attack(progress, jobs=jobs)
 ends = [*list(begun.values())[1:], time.perf_counter()]
 print(*(end - begin for begin, end in zip(begun.values(), ends)))
 os._exit(0)
@@ -173,9 +177,10 @@ def test_a_killed_command_continues_to_the_same_files(name, trial, undisturbed, 
 def experiment(tmp_path_factory):
     """An undisturbed experiment's content, and how long its stages took."""
     out = tmp_path_factory.mktemp("experiment") / "out"
-    done = subprocess.run([sys.executable, "-c", STAGES, out, "none", "0"], capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-c", STAGES, out, "none", "0", "1"], capture_output=True, text=True,
                           env=environment(), check=True)  # fmt: skip
-    return content(out), dict(zip(("training", "representatives", "answers"), map(float, done.stdout.split())))
+    stages = ("training", "representatives", "answers", "attacks")
+    return content(out), dict(zip(stages, map(float, done.stdout.split())))
 
 
 @pytest.mark.parametrize("trial", range(10))
@@ -184,12 +189,25 @@ def test_an_experiment_killed_in_each_stage_continues_to_the_same_files(trial, e
     rng, killed = np.random.default_rng(trial), 0
     for stage in seconds:
         wait = rng.uniform(0, 0.9) * seconds[stage]
-        done = subprocess.run([sys.executable, "-c", STAGES, tmp_path / "out", stage, str(wait)], capture_output=True,
-                              env=environment(), check=False)  # fmt: skip
+        done = subprocess.run([sys.executable, "-c", STAGES, tmp_path / "out", stage, str(wait), "1"],
+                              capture_output=True, env=environment(), check=False)  # fmt: skip
         assert done.returncode in (0, -signal.SIGKILL)
         killed += done.returncode != 0
     assert killed >= 2
-    finish([sys.executable, "-c", STAGES, str(tmp_path / "out"), "none", "0"])
+    finish([sys.executable, "-c", STAGES, str(tmp_path / "out"), "none", "0", "1"])
+    assert content(tmp_path / "out") == wanted
+
+
+@pytest.mark.parametrize("trial", range(10))
+def test_an_experiment_by_two_workers_killed_at_any_moment_continues_to_the_same_files(trial, experiment, tmp_path):
+    wanted, seconds = experiment
+    rng = np.random.default_rng(trial)
+    for _ in range(3):
+        wait = str(rng.uniform(0, 0.6) * sum(seconds.values()))
+        subprocess.run([sys.executable, "-c", STAGES, tmp_path / "out", "any", wait, "2"], capture_output=True,
+                       env=environment(), check=False)  # fmt: skip
+        time.sleep(2)  # workers end soon after the one that they worked for, and hold their folders until then
+    finish([sys.executable, "-c", STAGES, str(tmp_path / "out"), "none", "0", "2"])
     assert content(tmp_path / "out") == wanted
 
 
