@@ -269,7 +269,7 @@ def contrast(one: dict, other: dict) -> dict:
 
 def contrasts(study: Study) -> list[dict]:
     """Claims, each a contrast: kinship against strangers and steps against the most, start by start; noise against
-    images; each factor's value against the default, for kin and strangers."""
+    images; the default against one descent; each factor's value against the default."""
     found = {cell.name: study.result(cell) for cell in study.plan.cells}
     most, rows = max(study.plan.steps), []
 
@@ -291,6 +291,9 @@ def contrasts(study: Study) -> list[dict]:
     for kinship in study.plan.kinship if set(STARTS) <= set(study.plan.starts) else ():
         add("noise over image", f"{kinship}, {most} steps", f"cross-noise-{kinship}-{most}",
             f"cross-image-{kinship}-{most}")  # fmt: skip
+    for kinship in OF_FACTORS:
+        start = study.plan.base.starts[0]
+        add("default over one descent", f"{start}, {kinship}", f"default-{kinship}", f"cross-{start}-{kinship}-{most}")
     for recipe in study.plan.recipes:
         for kinship in OF_FACTORS:
             if not recipe.steps and recipe.factor != "default":

@@ -6,6 +6,8 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from matplotlib.ticker import NullFormatter
+
 from ..core import store
 from ..experiments.study import KINSHIP, Study, contrasts
 from .feature_attack_page import TOLD
@@ -15,6 +17,7 @@ from .style import save, styled, subplots
 
 COLOURS = dict(zip(KINSHIP, ("#222222", "#7b3294", "#0571b0", "#1b9e77", "#e66101")))
 TOLD = TOLD | {"kin-epoch": "kin from the second epoch on", "kin-half": "kin from the second half on"}
+TICKS = [digit * 10**power for power in range(-4, 1) for digit in (1, 2, 3, 5, 7)]
 MARKS = {"image": "o", "noise": "s"}
 NOTE = ("Feature learning accuracy of standard learners on D_NR less that on D_R, both references of one seed; the "
         "paper's order is above 0. Intervals of 95 % are over seeds and images. Hollow: at least one reference did not "
@@ -57,7 +60,7 @@ def claim_rows(rows: list[dict]):
 def figure(study: Study):
     """The difference against the median distance of D_R, the cross on the left, the factors on the right."""
     with styled():
-        fig, axes = subplots(1, 2, figsize=(11, 4.6), sharey=True)
+        fig, axes = subplots(1, 2, figsize=(11, 4.6), sharex=True, sharey=True)
         missing = [0, 0]
         for cell in study.plan.cells:
             found, crossed = study.result(cell), bool(cell.recipe.steps)
@@ -66,7 +69,8 @@ def figure(study: Study):
                 ax.plot(0.02 + 0.015 * missing[int(not crossed)], 0.02, "x", color=colour, ms=5, transform=ax.transAxes)
                 missing[int(not crossed)] += 1
                 continue
-            x, row = found["D_R"]["median"], found["difference"]
+            aside = 1 + 0.015 * (list(KINSHIP).index(cell.kinship) - 2)  # so that kinships do not hide each other
+            x, row = found["D_R"]["median"] * aside, found["difference"]
             passed = all(found["D_NR"]["passed"] + found["D_R"]["passed"])
             mark = MARKS[cell.recipe.start]
             if row["low"] is not None:
@@ -79,9 +83,12 @@ def figure(study: Study):
         for ax, title in zip(axes, ("one descent, read on its way", "the default and one factor at a time")):
             ax.axhline(0, color="0.4", lw=0.8)
             ax.set(title=title, xlabel="distance of D_R, median")
-            if len(ax.lines) > 1 + missing[int(ax is axes[1])]:  # a logarithm needs something to show
-                ax.set_xscale("log")
-                ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        if len(axes[0].lines) + len(axes[1].lines) > 2 + sum(missing):  # a logarithm needs something to show
+            axes[0].set_xscale("log")
+            low, high = axes[0].get_xlim()
+            axes[0].set_xticks([tick for tick in TICKS if low <= tick <= high])
+            axes[0].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes[0].xaxis.set_minor_formatter(NullFormatter())
         axes[0].set_ylabel("accuracy on D_NR less that on D_R")
         for kinship in study.plan.kinship:
             axes[0].plot([], [], "o", color=COLOURS[kinship], label=TOLD[kinship])

@@ -179,13 +179,14 @@ def test_a_contrast_has_the_interval_of_paired_seeds():
 
 def test_claims_name_what_they_compare(done):
     rows = contrasts(done)
-    assert len(rows) == 2 * (3 + 4) + 4 + 2 * 3
+    assert len(rows) == 2 * (3 + 4) + 4 + 3 + 2 * 3
     by_name = {(row["claim"], row["where"]): row for row in rows}
     cells = {cell.name: done.result(cell)["difference"]["value"] for cell in done.plan.cells}
     for claim, where, one, other in (
         ("kin over stranger", "image, 8 steps", "cross-image-kin-8", "cross-image-stranger-8"),
         ("3 over 8 steps", "noise, itself", "cross-noise-itself-3", "cross-noise-itself-8"),
         ("noise over image", "kin, 8 steps", "cross-noise-kin-8", "cross-image-kin-8"),
+        ("default over one descent", "image, kin", "default-kin", "cross-image-kin-8"),
         ("radius 0.5 over default", "stranger", "radius-0.5-stranger", "default-stranger"),
     ):
         assert by_name[claim, where]["value"] == pytest.approx(cells[one] - cells[other])
