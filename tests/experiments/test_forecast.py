@@ -28,13 +28,15 @@ def test_image_counts_are_those_of_the_files():
 
 
 def test_a_trainings_parts_follow_from_the_rates():
-    rates = forecast.Rates(step=2.0, forward=0.01, back=0.1, memory=7)
+    rates = forecast.Rates(step=2.0, forward=0.01, back=0.1, keep=0.5, memory=7)
     one = config(n_train=300, n_test=50, batch_size=90, epochs=4, record_every=2, pgd_steps=4)
     f = forecast.of_training(one, rates)
     assert (f.steps, f.training, f.memory) == (12, 24.0, 7)
-    assert f.records == pytest.approx(3 * (0.01 * (270 + 60) + 0.1 * 30 * 5))
-    assert f.test == pytest.approx(2 * 50 * (0.02 + 2.0))
+    assert f.records == pytest.approx(3 * (0.01 * (270 + 60) + 0.1 * 30 * (0.4 * 4 + 1) + 0.5))
+    assert f.test == pytest.approx(2 * 50 * (0.02 + 0.4 * 2.0))
     assert f.seconds == f.training + f.records + f.test
+    robust = forecast.of_training(replace(one, training="pgd"), rates)  # whose images stand to the last step
+    assert robust.records == pytest.approx(3 * (0.01 * (270 + 60) + 0.1 * 30 * 5 + 0.5))
 
 
 def test_a_step_is_a_training_with_one_ascent_step_and_the_other_ascent_steps(monkeypatch):
@@ -49,7 +51,7 @@ def test_a_step_is_a_training_with_one_ascent_step_and_the_other_ascent_steps(mo
     monkeypatch.setattr(forecast, "timed", timed)
     plain = forecast.rates(config(batch_size=20))
     # two images take 1, 2 and 3 seconds: a batch would take more than three of them, and is not timed
-    assert (plain.step, plain.forward, plain.back) == (10.0, 1.0, 1.5)
+    assert (plain.step, plain.forward, plain.back, plain.keep) == (10.0, 1.0, 1.5, 12.0)
     calls.clear()
     assert forecast.rates(config(batch_size=20, training="pgd", n_ascent=30)).step == 10.0 + 29 * 1.5 * 20
     calls.clear()
@@ -67,7 +69,7 @@ def test_a_batch_is_timed_where_that_is_quick(monkeypatch):
 
     monkeypatch.setattr(forecast, "timed", timed)
     found = forecast.rates(config(batch_size=20))
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert found.step == pytest.approx(0.02)
     assert found.back == pytest.approx(0.02 / 20)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from advfeat.kernels.cpu.layout import lines
 from advfeat.kernels.layers import get_engine
-from advfeat.kernels.layers.cpu import entries, team
+from advfeat.kernels.layers.cpu import engine, entries, team
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_networks import distance_of_kinks, shift_off_kinks
@@ -298,3 +298,27 @@ def test_memory_comes_back(monkeypatch):
     assert before > 0
     assert taken[before:] == []
 
+
+def test_kept_plans_are_bounded_in_number_and_memory_and_answer_the_same(monkeypatch):
+    net = ConvNet(4, (1, 8, 8), stages=2, rng=0)
+    X = np.random.default_rng(0).random((30, 1, 8, 8)).astype(np.float32)
+    wanted = net.logits(X)
+
+    def ask():
+        for n in (*range(1, 31), 3, 29):
+            np.testing.assert_array_equal(net.logits(X[:n]), wanted[:n])
+        return [plan.size for plan in net.engine.plans.values()]
+
+    everything = ask()
+    assert len(everything) == 30  # none is planned twice
+    plans = dict(net.engine.plans)
+    ask()
+    assert all(net.engine.plans[key] is plan for key, plan in plans.items())
+    monkeypatch.setattr(engine, "PLANS_BYTES", sum(everything) // 4)
+    net.engine.plans.clear()
+    some = ask()
+    assert 0 < len(some) < 30
+    assert sum(some) <= sum(everything) // 4
+    monkeypatch.setattr(engine, "PLANS", 5)
+    net.engine.plans.clear()
+    assert len(ask()) == 5

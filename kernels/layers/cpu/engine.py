@@ -26,7 +26,8 @@ from .winograd import Tiling
 CHUNK_BYTES = 2**20  # columns and products of a chunk: an L2
 GROUPS = 4  # of chunks with weight gradients of their own, at most
 GROUP_BYTES = 2**20
-PLANS, PLAN_BYTES = 7, 2**28  # besides the newest, and of one, that are kept: to plan costs some milliseconds
+PLANS, PLAN_BYTES = 100, 2**28  # that are kept, and of one that is: to plan costs some milliseconds
+PLANS_BYTES = 2**31  # of all that are kept
 WIDE_BYTES = 2**22  # of lifted weights
 PIXELS, TILES = 64, 32  # of a chunk, at most
 
@@ -213,11 +214,14 @@ class CpuLayers:
             plan = self.plans.get(key)
             if plan is None or not plan.is_for(arrays):
                 # a plan that is kept has memory of its own: what it writes again, no other holds meanwhile
-                kept = self.memory(len(X), X.dtype.itemsize, keep) <= PLAN_BYTES
+                kept = (size := self.memory(len(X), X.dtype.itemsize, keep)) <= PLAN_BYTES
                 memory = Memory(X.dtype) if kept else None
                 plan = Forwards(self, dict(arrays), len(X), X.dtype, mode, last, keep, memory=memory)
                 if kept:
-                    self.plans = dict([*self.plans.items()][-PLANS:]) | {key: plan}
+                    plan.size = size
+                    self.plans = {other: one for other, one in self.plans.items() if other != key} | {key: plan}
+                    while len(self.plans) > PLANS or sum(one.size for one in self.plans.values()) > PLANS_BYTES:
+                        del self.plans[next(iter(self.plans))]  # the oldest
             return plan.run_on(X)
 
     def backward(self, arrays, passed, G, inputs=True, parameters=True):
