@@ -26,7 +26,8 @@ def figure(patches, found: dict[str, list[dict]]):
         fig, axes = subplots(2, 1 + len(found), figsize=(3.6 * (1 + len(found)) + 0.6, 5.6), squeeze=False)
         for line, arm in zip(axes, ("standard", "adversarial")):
             correlations_of(line[0], *patches, arm)
-            line[0].set(title=f"patches, {arm} training", xlabel="iteration")
+            line[0].set_title(f"patches, {arm} training", pad=16 if arm == "adversarial" else None)
+            line[0].set_xlabel("iteration")
             for ax, (title, rows) in zip(line[1:], found.items()):
                 mine = [row for row in rows if row["arm"] == arm]
                 for name, colour in (("D_NR", NON_ROBUST), ("D_R", ROBUST), ("accuracy", ACCURACY), ("robust", "0.6")):
