@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from ..core.lock import Lock
 from ..images import Network, exchange
 from ..images.data import DATA_SETS
 from ..kernels import formulas
-from ..kernels.cpu.engine import get_num_threads, set_num_threads
 from ..robustness import catalogue
 from ..robustness.evaluate import Evaluation
 from ..robustness.transcript import IMAGE_SUITE, STANDS, Transcript, attack_images, verify, zero_gradients
 from ..training import History, Measurement, run_folder
 from ..training.loop import train
 from .image_configuration import ImageConfig
+from .stages import spread
 
 COLLAPSE = 0.8  # share of validation images of one predicted class from which labels have collapsed
 FORGOTTEN = 0.5  # share of the best robust validation accuracy below which robustness is lost
@@ -131,20 +132,14 @@ def run(
 def run_seeds(config: ImageConfig, out: str | Path, seeds: Sequence[int], jobs: int = 1, **options) -> list[ImageRun]:
     """The training of every seed, in OUT/seed-SEED, by so many processes that share the cores; `options` of `run`, a
     progress only with one process."""
-    from joblib import Parallel, delayed  # takes 100 ms, which who trains one seed need not wait for
-
-    jobs = min(checks.integer("jobs", jobs, 1), len(seeds))
     each = [(replace(config, seed=seed), Path(out) / f"seed-{seed}") for seed in dict.fromkeys(seeds)]
-    if jobs == 1:
-        return [run(one, folder, **options) for one, folder in each]
-    threads = max(get_num_threads() // jobs, 1)
-    Parallel(n_jobs=jobs)(delayed(_run_alone)(one, folder, threads, options) for one, folder in each)
+    for _ in spread(partial(_run, options), each, jobs):
+        pass
     return [load(folder) for _, folder in each]
 
 
-def _run_alone(config, folder, threads, options) -> None:
-    set_num_threads(threads)
-    run(config, folder, **options)
+def _run(options: dict, given: tuple) -> None:
+    run(*given, **options)
 
 
 def arm(config: ImageConfig) -> str:
