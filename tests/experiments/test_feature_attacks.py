@@ -11,7 +11,7 @@ from advfeat.cli import main
 from advfeat.core import store
 from advfeat.core.data import Samples
 from advfeat.experiments import feature_attacks, images
-from advfeat.experiments.feature_attacks import Attacked, attacked_images, document, equal_distance
+from advfeat.experiments.feature_attacks import Attacked, attacked_images, document, equal_distance, share
 from advfeat.experiments.feature_learning import NetworkKey
 from advfeat.experiments.representatives import Experiment
 from advfeat.experiments.representatives_configuration import class_pairs
@@ -72,7 +72,7 @@ def test_shares_are_those_counted_by_hand(done):
     rows = document(experiment, found)["table"]
     row = next(r for r in rows if r["pair"] == ["4", "9"] and r["kind"] == "own"
                and (r["reference"], r["relation"], r["learner"]) == ("standard", "stranger", "standard"))  # fmt: skip
-    of_all, of_correct, confusion = [], [], []
+    of_all, confusion = [], []
     for one in found:
         for who, guesses in one.guesses.items():
             if one.reference.arm == who.arm == "standard" and who.seed != one.reference.seed:
@@ -82,13 +82,9 @@ def test_shares_are_those_counted_by_hand(done):
                 hit, clean = guesses[1, mine] == 9, one.clean[who][mine]
                 of_all.append(hit.mean())
                 confusion.append((clean == 9).mean())
-                if (clean == 4).any():
-                    of_correct.append(hit[clean == 4].mean())
     assert len(of_all) == 6
     assert row["all"]["value"] == pytest.approx(np.mean(of_all))
     assert row["clean"]["value"] == pytest.approx(np.mean(confusion))
-    if of_correct:
-        assert row["correct"]["value"] == pytest.approx(np.mean(of_correct))
     means = [np.mean([share for (victim, _), share in zip(row["all"]["pairs"], row["all"]["each"]) if victim == seed])
              for seed in range(3)]  # fmt: skip
     assert row["all"]["std"] == pytest.approx(np.std(means, ddof=1))
@@ -134,6 +130,18 @@ def made_up(arm, seed, left, success, n=100):
                     np.repeat(np.array(left)[:, None], n, axis=1), dict.fromkeys(who, y), dict.fromkeys(who, guesses))
 
 
+def test_of_correct_images_only_those_count_that_the_victim_knows():
+    one = made_up("standard", 0, [0.6, 0.2], [0.4, 0.8])  # of 100 images of class 0 the first 40 and 80 are fooled
+    clean = np.where(np.arange(100) < 60, 0, 2)  # of which it knows the first 60
+    clean[:5] = 1  # and takes the first five for the target as they are
+    one.clean.update(dict.fromkeys(one.clean, clean))
+    values = {of: share([one], "standard", "own", "stranger", "standard", 1.0, 100, 0, of=of).value
+              for of in ("all", "correct", "clean")}  # fmt: skip
+    assert values == pytest.approx({"all": 0.8, "correct": 1.0, "clean": 0.05})
+    half = share([one], "standard", "own", "stranger", "standard", 0.5, 100, 0, of="correct")
+    assert half.value == pytest.approx(35 / 55)
+
+
 def test_success_at_equal_distance_is_read_off_the_other_attacks_curve():
     found = [made_up("standard", seed, [0.6, 0.2], [0.4, 0.8]) for seed in range(3)]
     found += [made_up("adversarial", seed, [0.8, 0.1], [0.1, 0.3]) for seed in range(3)]
@@ -174,6 +182,7 @@ def test_other_attacks_need_no_force_and_no_training(tmp_path):
     found = Experiment(replace(out.config, pairs=("1:7",), attack_scales=(1.0,), n_attacked=2), out.path).attack()
     assert {path: path.stat().st_mtime_ns for path in (out.path / "networks").rglob("*.npz")} == times
     assert (set(found[0].y), len(found[0].y), found[0].scales.tolist()) == ({1, 7}, 4, [1.0])
+    assert found[0].distance.shape == found[0].guesses[NetworkKey("adversarial", 0)].shape == (1, 4)
     assert store.load_json(out.path / "config.json")["config"]["pairs"] == ["1:7"]
     for changes, message in (({"pairs": ("1:1",)}, "one class twice"), ({"reference_eps": (1.5,)}, "must be <= 1")):
         with pytest.raises(ValueError, match=message):

@@ -129,11 +129,13 @@ def test_results_of_another_study_are_left_alone(done, tmp_path):
 
 
 def test_the_reference_itself_is_the_checkpoint_that_is_the_reference(tmp_path):
-    plan = StudyPlan.read(plan_file(tmp_path, "[base]\n{base}\n", reference="best", epochs=3, n_seeds=2))
+    plan = StudyPlan.read(plan_file(tmp_path, "[base]\n{base}\n", reference="best", epochs=6, lr=0.6, n_seeds=2))
     one = Study(plan, tmp_path / "work", tmp_path / "results")
     one.run()
     work = study._Work(one, next(plan.recipes), lambda what, share: None)
     found = one.result(next(cell for cell in plan.cells if cell.kinship == "itself"))
+    last = [work.net(study.NetworkKey("standard", seed)).fingerprint() for seed in (0, 1)]
+    assert last != [work.net(study.NetworkKey("standard", seed), "best").fingerprint() for seed in (0, 1)]
     for seed in (0, 1):
         held = work.sets["standard", seed][None]
         best = work.net(study.NetworkKey("standard", seed), "best")

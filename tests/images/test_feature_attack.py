@@ -45,6 +45,15 @@ def test_crafted_images_lie_in_ball_and_box_and_closer_than_before(norm, attack)
     assert (found.distance < 0.9 * found.before).sum() > 6
 
 
+def test_of_all_points_on_the_way_the_closest_is_taken(attack):
+    """Steps of twice the radius to and fro end anywhere."""
+    X, y = samples()
+    wild = [replace(attack, step=2.0, schedule="constant", n_steps=n).craft(X, (y + 1) % 3, 0.3).distance
+            for n in range(1, 9)]  # fmt: skip
+    assert (np.diff(wild, axis=0) <= 0).all()
+    assert (np.diff(wild, axis=0) == 0).any()
+
+
 @pytest.mark.parametrize(("schedule", "within"), [("constant", 0.2 * 0.05), ("cosine", 1e-3)])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_it_reaches_the_nearest_point_where_that_is_known(norm, schedule, within):

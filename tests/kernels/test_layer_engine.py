@@ -319,6 +319,7 @@ def test_kept_plans_are_bounded_in_number_and_memory_and_answer_the_same(monkeyp
     some = ask()
     assert 0 < len(some) < 30
     assert sum(some) <= sum(everything) // 4
+    monkeypatch.setattr(engine, "PLANS_BYTES", 2**31)
     monkeypatch.setattr(engine, "PLANS", 5)
     net.engine.plans.clear()
     assert len(ask()) == 5

@@ -12,6 +12,7 @@ from advfeat.images.data import augmented, digits
 from advfeat.images.exchange import names
 from advfeat.training.adversary import Adversary, trades
 from advfeat.training.configuration import TrainConfig
+from advfeat.training.loop import Trainer
 
 OPTIONS = {"lr": 0.05, "n_iter": 4, "adversarial": True, "ascent": "steepest", "objective": "cross_entropy",
            "ascent_lr": 0.02, "eps": 0.05, "n_ascent": 3}  # fmt: skip
@@ -121,3 +122,11 @@ def test_what_other_models_cannot_do():
         af.train(net, data, TrainConfig(**OPTIONS | {"loss": "trades"}))
     with pytest.raises(ValueError, match=r"augmentation = 'crop': samples are .*, and no images"):
         af.train(net, data, TrainConfig(lr=0.1, n_iter=2, augmentation="crop"))
+
+
+def test_another_seed_from_an_iteration_on():
+    X, y = np.zeros((6, 1, 8, 8), np.float32), np.arange(6) % 3
+    net = ConvNet(2, (1, 8, 8), 3, stages=1)
+    trainer = Trainer(net, (X, y), TrainConfig(lr=0.1, n_iter=9, batch_size=2, seed=5, later_seed=7, later_from=4))
+    assert [trainer.seeds_at(i) for i in (0, 3, 4, 8)] == [[5], [5], [7], [7]]
+    assert Trainer(net, (X, y), TrainConfig(lr=0.1, n_iter=9, seed=5)).seeds_at(8) == [5]
