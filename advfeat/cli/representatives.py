@@ -8,6 +8,7 @@ from . import common
 
 NETWORKS = ("best", "last")
 SMALL = "small"
+FORECAST = "only say how long it will take here, and how much memory"
 
 
 def add_parts(parts) -> None:
@@ -46,6 +47,8 @@ def add_parts(parts) -> None:
     what = "folder of the cells' results (default: of the plan's name, beside it)"
     study.add_argument("--results", metavar="DIR", help=what)
     study.add_argument("--draw", action="store_true", help="only the page, of what is measured")
+    study.add_argument("--plan", dest="forecast", action="store_true", help=FORECAST)
+    _add_workers(study)
     common.add_output(study)
     study.set_defaults(command_of_images=_study)
 
@@ -80,7 +83,7 @@ def _add_experiment(parser) -> None:
     parser.add_argument("--width", type=int, metavar="W", help="channels of the first stage")
     parser.add_argument("--seeds", type=int, metavar="S", help="networks of each kind (default 3)")
     common.add_values(parser)
-    parser.add_argument("--plan", action="store_true", help="only say how long it will take here, and how much memory")
+    parser.add_argument("--plan", action="store_true", help=FORECAST)
     parser.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/representatives-<hash>)")
     _add_workers(parser)
     common.add_output(parser, force="remove the experiment that the folder holds, and begin anew")
@@ -96,6 +99,7 @@ def _add_workers(parser) -> None:
 def _experiment(args):
     """The experiment that the options describe, or None where they ask for a list of presets or for a plan alone, which
     is printed."""
+    from ..experiments import forecast
     from ..experiments.representatives import Experiment
     from ..experiments.representatives_configuration import EXPERIMENTS, FREE, RepresentativesConfig
 
@@ -115,20 +119,22 @@ def _experiment(args):
     of = {name: value for name, value in config.as_dict().items() if name not in FREE}
     out = Path(args.out or f"advfeat-runs/representatives-{store.digest_of_text(of)[:10]}")
     if args.plan:
-        return _plan(args, Experiment(config, out))
+        experiment = Experiment(config, out)
+        _show_plan(args, forecast.of_experiment(experiment, args.command_of_images is _reproduce))
+        return None
     return Experiment(config, out)
 
 
-def _plan(args, experiment) -> None:
+def _show_plan(args, rows: list[dict]) -> None:
+    """Stages with what they will take, and all of them together."""
     from ..core.memory import available
-    from ..experiments import forecast
+    from ..experiments.forecast import duration, row
 
-    rows = forecast.of_experiment(experiment, args.command_of_images is _reproduce)
-    rows.append({"stage": "in all", "least": sum(r["least"] for r in rows), "most": sum(r["most"] for r in rows),
-                 "memory": max(r["memory"] for r in rows)})  # fmt: skip
+    least, most = (sum(r[name] for r in rows) for name in ("least", "most"))
+    rows = [*rows, row("in all", least, most, max((r["memory"] for r in rows), default=0))]
 
     def told(row):
-        least, most = (forecast.duration(row[name]) for name in ("least", "most"))
+        least, most = (duration(row[name]) for name in ("least", "most"))
         return least if least == most else f"{least} to {most}"
 
     free = f"{available() / 1e6:,.0f} MB are free; each of several jobs takes as much."
@@ -208,16 +214,20 @@ def _attack(args) -> int:
 
 
 def _study(args) -> int:
+    from ..experiments import forecast
     from ..experiments.study import Study, StudyPlan
     from ..reporting import study_page as page
 
     plan, name = Path(args.plan), Path(args.plan).stem
     results = Path(args.results or plan.with_suffix(""))
     study = Study(StudyPlan.read(plan, args.set), Path(args.out or f"advfeat-runs/study-{name}"), results)
+    if args.forecast:
+        _show_plan(args, forecast.of_study(study))
+        return 0
     with common.continued(study.path):
         if not args.draw:
             with _Stages(args) as stages:
-                study.run(stages)
+                study.run(stages, args.jobs, args.scheduler)
         report, found = page.write_report(study, name)
     common.show(args, found | {"folder": study.path, "report": report}, page.cell_rows(study),
                 page.claim_rows(found["contrasts"]), f"Report: {report}")  # fmt: skip

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core.data import Samples
-from ..core.memory import available
+from ..core.distribute import usable_cores
+from ..core.memory import available, require
 from ..images import exchange
 from ..images.data import DATA_SETS
 from ..training.loop import Trainer
@@ -24,6 +25,7 @@ from .representatives_configuration import class_pairs
 
 SECONDS = 1.0  # that one measurement shall take
 REPEATS = 3
+PROCESS_BYTES = 250_000_000  # of a worker before its first stage
 STANDARD = 0.4  # of an attack's steps that images of a normally trained network stand, about
 SIZES = {"digits": (1_437, 360), "mnist_5k": (4_000, 1_000), "mnist": (60_000, 10_000), "svhn": (73_257, 26_032),
          "fashion_mnist": (60_000, 10_000), "cifar10": (50_000, 10_000)}  # fmt: skip
@@ -127,6 +129,17 @@ def memory_of(config: ImageConfig, net=None) -> int:
     return net.memory(config.batch_size) + 3 * net.n_parameters * net.dtype.itemsize + images
 
 
+def affordable(config: ImageConfig, jobs: int | None, scheduler: str = "loky") -> int | None:
+    """So many trainings at once as this machine's memory allows; MemoryError where fewer were asked for."""
+    if scheduler != "loky" or jobs == 1:
+        return jobs
+    need = PROCESS_BYTES + memory_of(config)
+    if jobs is None:
+        return max(1, min(usable_cores(), int(available() // need)))
+    require(jobs * need, f"{jobs} trainings at once", "give fewer --jobs")
+    return jobs
+
+
 def of_training(config: ImageConfig, held: Rates | None = None) -> Forecast:
     """One training, with its records on validation images and its test."""
     r = rates(config) if held is None else held
@@ -139,9 +152,24 @@ def of_training(config: ImageConfig, held: Rates | None = None) -> Forecast:
                     2 * test * (2 * r.forward + stands * 20 * r.back), r.memory)  # fmt: skip
 
 
+def row(stage: str, least: float, most: float, memory: int) -> dict:
+    return {"stage": stage, "least": least, "most": most, "memory": memory}
+
+
+def inversions(config, n_sets: int, n: int, held: Rates, n_starts: int) -> tuple[float, float]:
+    """Seconds, the least and the most: that all images converge in a tenth of the steps from their first start, and
+    that none ever does."""
+    steps = n_sets * n * held.back * config.inversion_steps
+    return steps / 10, steps * n_starts
+
+
+def represented(config) -> int:
+    """Images that a set of representatives stands for."""
+    return min(500, counts(config)[2] // 2) if config.n_images is None else config.n_images
+
+
 def of_experiment(experiment, representatives: bool = True) -> list[dict]:
-    """Rows of stages with their seconds, the least and the most: of inversions the least is that all images converge in
-    a tenth of the steps from their first start, the most that none ever does."""
+    """Rows of stages with their seconds, the least and the most."""
     c, alike = experiment.config, {}
     trained = experiment.networks if representatives else [one for one in experiment.networks if one.kind == "own"]
     for one in dict.fromkeys([*trained, *experiment.attackers]):
@@ -149,24 +177,44 @@ def of_experiment(experiment, representatives: bool = True) -> list[dict]:
         alike.setdefault(f"{one.arm}{kind}", []).append(experiment.training(one))
     held = {name: rates(configs[0]) for name, configs in alike.items()}
     rows = []
-
-    def add(stage, least, most, memory):
-        rows.append({"stage": stage, "least": least, "most": most, "memory": memory})
-
     for name, configs in alike.items():
         one = of_training(configs[0], held[name])
-        add(f"{len(configs)} {name} trainings", len(configs) * one.seconds, len(configs) * one.seconds, one.memory)
+        seconds = len(configs) * one.seconds
+        rows.append(row(f"{len(configs)} {name} trainings", seconds, seconds, one.memory))
     r, test = held["standard"], counts(c)[2]
     if representatives:
-        n, sets = min(500, test // 2) if c.n_images is None else c.n_images, len(experiment.sets)
-        steps = sets * n * r.back * c.inversion_steps
-        add(f"{sets} sets of representatives", steps / 10, steps * c.n_starts, r.memory)
+        n, sets = represented(c), len(experiment.sets)
+        made = inversions(c, sets, n, r, c.n_starts)
+        rows.append(row(f"{sets} sets of representatives", *made, r.memory))
         asked = len(trained) * (1 + -(-c.epochs // c.record_every)) * (sets + 2) * n * r.forward
-        add("answers at all record points", asked, asked, r.memory)
+        rows.append(row("answers at all record points", asked, asked, r.memory))
     each = test / len(DATA_SETS[c.dataset].classes)
     each = min(each, c.n_attacked or each) * len(class_pairs(c.dataset, c.pairs)) * len({1.0, *c.attack_scales})
     attacks = len(experiment.attackers) * each * (c.attack_steps * r.back + len(trained) * r.forward)
-    add("attacks on features", attacks, attacks, r.memory)
+    return [*rows, row("attacks on features", attacks, attacks, r.memory)]
+
+
+def of_study(study) -> list[dict]:
+    """Rows of the recipes that have cells without a result, with their seconds, the least and the most; a training that
+    several recipes need stands with the first of them."""
+    held: dict[ImageConfig, Rates] = {}
+    rows, promised = [], set()
+
+    def rates_of(config: ImageConfig) -> Rates:
+        alike = replace(config, seed=0, order_seed=None, order_from=0.0, eps=1.0)
+        return held.setdefault(alike, held.get(alike) or rates(alike))
+
+    for work in study.left():
+        c, trainings = work.config, 0.0
+        left = [one for one in work.networks if not work.is_trained(one) and work.folder(one) not in promised]
+        for one in left:
+            promised.add(work.folder(one))
+            trainings += of_training(work.training(one), rates_of(work.training(one))).seconds
+        r = max((rates_of(work.training(one)) for one in work.references), key=lambda one: one.memory)
+        sets = [one for one in work.references if not all(file.exists() for file in work.files(one).values())]
+        made = inversions(c, len(sets), represented(c), r, 1 if work.recipe.steps else c.n_starts)
+        what = f"{work.recipe.name}: {len(left)} trainings, {len(sets)} sets of representatives"
+        rows.append(row(what, *(trainings + one for one in made), r.memory))
     return rows
 
 

@@ -16,20 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from ..core import checks, store
-from ..core.distribute import usable_cores
 from ..core.lock import Lock
-from ..core.memory import available, require
 from ..images import exchange
 from ..images.representatives import Representatives, Sources, heading, rebuilt, represent
 from . import images
 from .feature_attacks import Attacked, attacked, attacked_images
 from .feature_learning import Answers, Evidence, NetworkKey, SetKey
-from .forecast import memory_of
+from .forecast import affordable
 from .image_configuration import ImageConfig
 from .representatives_configuration import ARMS, FREE, KIND, OF_REPRESENTATIVES, RepresentativesConfig, class_pairs
 from .stages import alone, spread
 
-PROCESS_BYTES = 250_000_000  # of a worker before its first stage
 UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
 
 
@@ -140,7 +137,7 @@ class Experiment:
             self._check()
             for part in ("test", "train"):
                 self.config.selection(self.config.starts[0], part)
-            jobs = self._affordable(jobs, scheduler)
+            jobs = affordable(self.training(NetworkKey("adversarial", self.config.seed)), jobs, scheduler)
             self._train(self.networks, tell, jobs, scheduler)
             self._represent(tell, jobs, scheduler)
             return self._evidence(tell)
@@ -154,23 +151,14 @@ class Experiment:
             self._check()
             own = [one for one in self.networks if one.kind == "own"]
             wanted = list(dict.fromkeys([*own, *self.attackers]))
-            self._train(wanted, tell, self._affordable(jobs, scheduler), scheduler)
+            jobs = affordable(self.training(NetworkKey("adversarial", self.config.seed)), jobs, scheduler)
+            self._train(wanted, tell, jobs, scheduler)
             return self._attacks(tell)
 
     def _check(self) -> None:
         """Errors for data that do not fit, before anything is trained."""
         self.config.samples()
         attacked_images(self.config.test_samples(), class_pairs(self.config.dataset, self.config.pairs))
-
-    def _affordable(self, jobs: int | None, scheduler: str) -> int | None:
-        """So many jobs as the memory of this machine allows; MemoryError where fewer were asked for."""
-        if scheduler != "loky" or jobs == 1:
-            return jobs
-        need = PROCESS_BYTES + memory_of(self.training(NetworkKey("adversarial", self.config.seed)))
-        if jobs is None:
-            return max(1, min(usable_cores(), int(available() // need)))
-        require(jobs * need, f"{jobs} trainings at once", "give fewer --jobs")
-        return jobs
 
     def attacks(self, tell=lambda what, share: None) -> list[Attacked]:
         """Table 2's attacks by the references that are trained; [] where own networks are not."""

@@ -23,7 +23,10 @@ from ..images.inversion import readings
 from ..images.representatives import STARTS, Representatives, Sources, heading, represent, with_gate
 from . import images
 from .feature_learning import COVERAGE, NetworkKey, Share, mean_over_pairs
+from .forecast import affordable
+from .image_configuration import ImageConfig
 from .representatives_configuration import ARMS, RepresentativesConfig
+from .stages import alone, spread
 
 #: Who a learner is to both references of a seed: the standard reference itself; with its initial weights and another
 #: order of batches, from the start, the second half or the second epoch on; with other initial weights.
@@ -131,8 +134,10 @@ class Study:
     path: Path
     results: Path
 
-    def run(self, progress: Callable[[str, float], None] | None = None) -> None:
-        """Every cell that has no result yet; what is done is not done again."""
+    def run(self, progress: Callable[[str, float], None] | None = None, jobs: int | None = 1,
+            scheduler: str = "loky") -> None:  # fmt: skip
+        """Every cell that has no result yet; what is done is not done again.  `jobs`, `scheduler`: who trains and
+        inverts, as of :func:`stages.spread`; results do not hang on it."""
         tell = progress or (lambda what, share: None)
         with Lock(store.make_folder(self.path)), Lock(store.make_folder(self.results)):
             for cell in self.plan.cells:
@@ -141,12 +146,17 @@ class Study:
             for recipe in self.plan.recipes:
                 recipe.config.samples()  # refused before anything is trained
                 recipe.config.selection(recipe.start, recipe.part)
-            for recipe in self.plan.recipes:
-                cells = [cell for cell in self.plan.cells if cell.recipe == recipe and self.result(cell) is None]
-                if cells:
-                    work = _Work(self, recipe, tell)
-                    for cell in cells:
-                        store.save_json(self.file(cell), {"of": self.identity(cell), "found": work.of(cell)})
+            for work in self.left(tell):
+                if not alone(jobs, scheduler):
+                    work.spread(tell, affordable(work.training(work.references[0]), jobs, scheduler), scheduler)
+                for cell in work.cells:
+                    store.save_json(self.file(cell), {"of": self.identity(cell), "found": work.of(cell)})
+
+    def left(self, tell: Callable[[str, float], None] | None = None) -> list[Work]:
+        """Recipes with cells that have no result yet."""
+        cells = [cell for cell in self.plan.cells if self.result(cell) is None]
+        of = {recipe: [cell for cell in cells if cell.recipe == recipe] for recipe in self.plan.recipes}
+        return [Work(self, recipe, held, tell) for recipe, held in of.items() if held]
 
     def file(self, cell: Cell) -> Path:
         return self.results / f"{cell.name}.json"
@@ -166,24 +176,53 @@ class Study:
         return held["found"] if held.get("of") == self.identity(cell) else None
 
 
-class _Work:
-    """Networks and representatives of one recipe, made when they are asked for."""
+class Work:
+    """Networks and representatives of one recipe, made when they are asked for, and results of its cells."""
 
-    def __init__(self, study: Study, recipe: Recipe, tell):
-        self.study, self.recipe, self.config, self.tell = study, recipe, recipe.config, tell
+    def __init__(self, study: Study, recipe: Recipe, cells: list[Cell], tell=None):
+        self.study, self.recipe, self.cells, self.config, self.tell = study, recipe, cells, recipe.config, tell
+
+    @property
+    def references(self) -> list[NetworkKey]:
+        return [NetworkKey(arm, seed) for arm in reversed(ARMS) for seed in self.config.seeds]  # long trainings first
+
+    @property
+    def networks(self) -> list[NetworkKey]:
+        """References, and the learners of the cells."""
+        kinds = dict.fromkeys(KINSHIP[cell.kinship] for cell in self.cells)
+        learners = [NetworkKey("standard", seed, kind) for kind in kinds for seed in self.config.seeds]
+        return list(dict.fromkeys([*self.references, *learners]))
+
+    def training(self, one: NetworkKey) -> ImageConfig:
+        return self.config.of_training(one.arm, one.seed, one.kind)
 
     def folder(self, one: NetworkKey) -> Path:
-        config = self.config.of_training(one.arm, one.seed, one.kind)
-        digest = store.digest_of_text(config.as_dict() | {"folder": None})
+        digest = store.digest_of_text(self.training(one).as_dict() | {"folder": None})
         return self.study.path / "networks" / f"{one.name}-{digest[:10]}"
+
+    def is_trained(self, one: NetworkKey) -> bool:
+        return (self.folder(one) / "result.json").exists()
+
+    def train(self, one: NetworkKey) -> None:
+        if not self.is_trained(one):
+            what, tell = f"training {self.folder(one).name}", self.tell
+            report = tell and (lambda iteration, n: tell(what, iteration / n))
+            images.run(self.training(one), self.folder(one), progress=report)
 
     def net(self, one: NetworkKey, name: str = "last"):
         """The network of a training, which is done or continued first."""
-        config, folder = self.config.of_training(one.arm, one.seed, one.kind), self.folder(one)
-        if not (folder / "result.json").exists():
-            what = f"training {folder.name}"
-            images.run(config, folder, progress=lambda iteration, n: self.tell(what, iteration / n))
-        return images.load(folder).nets[name]
+        self.train(one)
+        return images.load(self.folder(one)).nets[name]
+
+    def spread(self, tell, jobs: int | None, scheduler: str) -> None:
+        """Trainings, then representatives, by workers."""
+        silent = Work(self.study, self.recipe, self.cells)
+        left = [one for one in self.networks if not self.is_trained(one)]
+        for done in spread(silent.train, left, jobs, scheduler):
+            tell(f"{len(left)} trainings, {self.recipe.name}", done / len(left))
+        left = [one for one in self.references if not all(file.exists() for file in self.files(one).values())]
+        for done in spread(silent.represent, left, jobs, scheduler):
+            tell(f"{len(left)} sets, {self.recipe.name}", done / len(left))
 
     @cached_property
     def selection(self) -> Sources:
@@ -192,22 +231,30 @@ class _Work:
     @cached_property
     def sets(self) -> dict[tuple[str, int], dict]:
         """Representatives by arm and seed of the reference, and by the steps at which they were read."""
-        return {(arm, seed): self.represented(NetworkKey(arm, seed)) for seed in self.config.seeds for arm in ARMS}
+        return {(one.arm, one.seed): self.represented(one) for one in self.references}
+
+    def files(self, one: NetworkKey) -> dict[int | None, Path]:
+        """Of a reference's representatives, by the steps at which they were read."""
+        stem = self.study.path / "representatives" / f"{self.recipe.name}-{one.name}"
+        steps = {None: ""} if not self.recipe.steps else {step: f"-{step}" for step in self.recipe.steps}
+        return {step: stem.with_name(stem.name + end + ".npz") for step, end in steps.items()}
+
+    def represent(self, one: NetworkKey) -> None:
+        self.represented(one)
 
     def represented(self, one: NetworkKey) -> dict[int | None, Representatives]:
         net, recipe, s = self.net(one, self.config.reference), self.recipe, self.selection
         about = {"network": one.name} | self.config.about(recipe.start, recipe.part)
         head = heading(net, s, self.config.inversion, about)
-        folder, name = store.make_folder(self.study.path / "representatives"), f"{recipe.name}-{one.name}"
-        files = {step: folder / (name + f"-{step}" * (step is not None)) for step in recipe.steps or (None,)}
-        if all(file.with_suffix(".npz").exists() for file in files.values()):
+        files = {step: file.with_suffix("") for step, file in self.files(one).items()}
+        store.make_folder(self.study.path / "representatives")
+        if all(file.exists() for file in self.files(one).values()):
             found = {step: Representatives.load(file) for step, file in files.items()}
             if all(one.is_of(head) for one in found.values()):
                 return found
-        steps, starts = self.config.inversion_steps, self.config.n_starts
-
-        def report(start, step, left, found):
-            self.tell(f"representatives {name}", (start + step / steps) / starts)
+        steps, starts, tell = self.config.inversion_steps, self.config.n_starts, self.tell
+        what = f"representatives {recipe.name}-{one.name}"
+        report = tell and (lambda start, step, left, found: tell(what, (start + step / steps) / starts))
 
         if recipe.steps:
             targets = net.representation(s.X).astype(np.float64)

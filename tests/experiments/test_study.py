@@ -8,7 +8,7 @@ from test_image_representatives import TINY, tiny
 
 from advfeat.cli import main
 from advfeat.core import store
-from advfeat.experiments import images, study
+from advfeat.experiments import forecast, images, study
 from advfeat.experiments.feature_learning import Share
 from advfeat.experiments.image_configuration import ImageConfig
 from advfeat.experiments.study import Study, StudyPlan, contrast, contrasts
@@ -112,10 +112,44 @@ def test_every_cell_has_a_result_and_the_right_pairs(done):
 
 
 def test_results_are_enough_and_nothing_is_done_twice(done, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "_Work", None)
     again = Study(done.plan, tmp_path / "elsewhere", done.results)
+    monkeypatch.setattr(study.Work, "of", None)
     again.run()
     assert contrasts(again) == contrasts(done)
+    assert not (tmp_path / "elsewhere" / "networks").exists()
+    assert forecast.of_study(again) == []
+
+
+def test_networks_and_representatives_that_are_there_are_taken(done, tmp_path, monkeypatch):
+    for where, name in ((study.images, "run"), (study, "represent"), (study, "readings")):
+        monkeypatch.setattr(where, name, None)
+    again = Study(done.plan, done.path, tmp_path / "results")
+    again.run()
+    assert contrasts(again) == contrasts(done)
+
+
+def test_workers_come_to_the_same_results(done, tmp_path, monkeypatch):
+    other = Study(done.plan, tmp_path / "work", tmp_path / "results")
+    told = []
+    other.run(lambda what, share: told.append((what, share)), jobs=2)
+    assert ("6 trainings, default", 1.0) not in told  # trained for the cross already
+    assert ("6 sets, default", 1.0) in told
+    assert contrasts(other) == contrasts(done)
+
+
+def test_a_plan_counts_what_is_left(done, tmp_path):
+    fresh = Study(done.plan, tmp_path / "work", tmp_path / "results")
+    rows = forecast.of_study(fresh)
+    kinds = 2 * 3 + 2 * 3  # own of both kinds, standard kin and kin-epoch
+    assert [row["stage"] for row in rows] == [
+        f"cross-image: {kinds} trainings, 6 sets of representatives",
+        "cross-noise: 0 trainings, 6 sets of representatives", "default: 0 trainings, 6 sets of representatives",
+        "radius-0.5: 0 trainings, 6 sets of representatives", "part-train: 0 trainings, 6 sets of representatives",
+    ]  # fmt: skip
+    assert all(0 < row["least"] < row["most"] and row["memory"] > 0 for row in rows)
+    there = Study(done.plan, done.path, tmp_path / "results")
+    assert [row["stage"].partition(": ")[2] for row in forecast.of_study(there)] == [
+        "0 trainings, 0 sets of representatives"] * 5  # fmt: skip
 
 
 def test_results_of_another_study_are_left_alone(done, tmp_path):
@@ -132,7 +166,7 @@ def test_the_reference_itself_is_the_checkpoint_that_is_the_reference(tmp_path):
     plan = StudyPlan.read(plan_file(tmp_path, "[base]\n{base}\n", reference="best", epochs=6, lr=0.6, n_seeds=2))
     one = Study(plan, tmp_path / "work", tmp_path / "results")
     one.run()
-    work = study._Work(one, next(plan.recipes), lambda what, share: None)
+    work = study.Work(one, next(plan.recipes), [])
     found = one.result(next(cell for cell in plan.cells if cell.kinship == "itself"))
     last = [work.net(study.NetworkKey("standard", seed)).fingerprint() for seed in (0, 1)]
     assert last != [work.net(study.NetworkKey("standard", seed), "best").fingerprint() for seed in (0, 1)]
