@@ -24,7 +24,15 @@ from .feature_attacks import Attacked, attacked, attacked_images
 from .feature_learning import Answers, Evidence, NetworkKey, SetKey
 from .forecast import affordable
 from .image_configuration import ImageConfig
-from .representatives_configuration import ARMS, FREE, KIND, OF_REPRESENTATIVES, RepresentativesConfig, class_pairs
+from .representatives_configuration import (
+    ARMS,
+    FREE,
+    KIND,
+    LEARNERS,
+    OF_REPRESENTATIVES,
+    RepresentativesConfig,
+    class_pairs,
+)
 from .stages import alone, spread
 
 UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
@@ -40,9 +48,9 @@ class Experiment:
     # -------------------------------------------------------------- what there is
     @property
     def networks(self) -> list[NetworkKey]:
-        """All that are trained: own ones, kin, those of the other architecture."""
-        return [NetworkKey(arm, seed, kind) for kind in ("own", "kin", "other") for seed in self.config.seeds
-                for arm in ARMS]  # fmt: skip
+        """All that are trained: own ones, and the other learners."""
+        kinds = ["own", *[kind for kind in LEARNERS if kind in self.config.learners]]
+        return [NetworkKey(arm, seed, kind) for kind in kinds for seed in self.config.seeds for arm in ARMS]
 
     @property
     def attackers(self) -> list[NetworkKey]:
@@ -61,7 +69,8 @@ class Experiment:
         untrained reference and of the other architecture, and training images instead of test images."""
         c, first = self.config, self.config.starts[0]
         own = [one for one in self.networks if one.kind == "own"]
-        controls = [SetKey(self.untrained, first), SetKey(NetworkKey("standard", c.seed, "other"), first)]
+        controls = [SetKey(self.untrained, first)]
+        controls += [SetKey(NetworkKey("standard", c.seed, "other"), first)] * ("other" in c.learners)
         controls += [SetKey(NetworkKey(arm, c.seed), first, "train") for arm in ARMS]
         return [SetKey(one, start) for start in c.starts for one in own] + controls
 

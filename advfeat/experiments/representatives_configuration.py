@@ -14,6 +14,7 @@ from .image_configuration import NETWORKS, ImageConfig
 
 ARMS = ("standard", "adversarial")
 KIND = "representatives"  # of a run folder
+LEARNERS = ("kin", "other")
 KIN = 1000  # added to the seed: the order of a kin's batches
 #: Keys that no training hangs on: with others of these, an experiment keeps its networks.
 OF_REPRESENTATIVES = (
@@ -24,7 +25,7 @@ OF_REPRESENTATIVES = (
 
 
 #: Keys on which nothing hangs that is kept without saying of what it is: they may change at any time.
-FREE = ("pairs", "n_attacked", "attack_steps", "attack_scales", "reference_eps", "bootstrap")
+FREE = ("learners", "pairs", "n_attacked", "attack_steps", "attack_scales", "reference_eps", "bootstrap")
 
 
 PAIRS = {
@@ -44,6 +45,8 @@ class RepresentativesConfig(ImageConfig):
     training: str = key("pgd", "how the adversarial networks are trained", choices=("pgd", "fgsm", "trades"))
     adversarial_epochs: int | None = key(None, "epochs of adversarial trainings, as of the others without it", low=1)
     n_seeds: int = key(3, "networks of each kind", low=1, high=100)
+    learners: tuple[str, ...] = key(LEARNERS, "who learns besides the references: their kin, another architecture",
+                                    choices=LEARNERS, many=True)  # fmt: skip
     reference: str = key("last", "which network of a training is a reference", choices=("best", "last"))
     other_network: str | None = key(None, "another architecture, as learner and as reference: convnet, or resnet18",
                                     choices=NETWORKS)  # fmt: skip
@@ -151,7 +154,8 @@ def class_pairs(dataset: str, given=()) -> list[tuple[int, int]]:
 EXPERIMENTS = {
     "digits": {"dataset": "digits", "width": 4, "epochs": 15, "adversarial_epochs": 30, "record_every": 3},
     "mnist-5k": {"dataset": "mnist_5k", "width": 8, "epochs": 12, "adversarial_epochs": 15},
-    "fashion": {"dataset": "fashion_mnist", "n_train": 20_000, "n_test": 2_000, "eps": 0.1, "epochs": 10},
+    "fashion": {"dataset": "fashion_mnist", "n_train": 20_000, "n_test": 2_000, "eps": 0.1, "epochs": 10,
+                "validation": 0.05, "n_images": 250},
     "mnist": {"dataset": "mnist", "width": 64, "epochs": 20, "eps": 0.3, "eps_warm_up": 5.0, "batch_size": 128},
     "cifar10": {"dataset": "cifar10", "network": "wide_resnet", "width": 10, "depth": 34, "epochs": 110, "lr": 0.1,
                 "batch_size": 128, "schedule": "step", "drops": (0.91, 0.955), "augmentation": "crop_flip",

@@ -152,11 +152,11 @@ class Study:
                 for cell in work.cells:
                     store.save_json(self.file(cell), {"of": self.identity(cell), "found": work.of(cell)})
 
-    def left(self, tell: Callable[[str, float], None] | None = None) -> list[Work]:
+    def left(self, tell: Callable[[str, float], None] | None = None) -> list[RecipeWork]:
         """Recipes with cells that have no result yet."""
         cells = [cell for cell in self.plan.cells if self.result(cell) is None]
         of = {recipe: [cell for cell in cells if cell.recipe == recipe] for recipe in self.plan.recipes}
-        return [Work(self, recipe, held, tell) for recipe, held in of.items() if held]
+        return [RecipeWork(self, recipe, held, tell) for recipe, held in of.items() if held]
 
     def file(self, cell: Cell) -> Path:
         return self.results / f"{cell.name}.json"
@@ -176,7 +176,7 @@ class Study:
         return held["found"] if held.get("of") == self.identity(cell) else None
 
 
-class Work:
+class RecipeWork:
     """Networks and representatives of one recipe, made when they are asked for, and results of its cells."""
 
     def __init__(self, study: Study, recipe: Recipe, cells: list[Cell], tell=None):
@@ -216,7 +216,7 @@ class Work:
 
     def spread(self, tell, jobs: int | None, scheduler: str) -> None:
         """Trainings, then representatives, by workers."""
-        silent = Work(self.study, self.recipe, self.cells)
+        silent = RecipeWork(self.study, self.recipe, self.cells)
         left = [one for one in self.networks if not self.is_trained(one)]
         for done in spread(silent.train, left, jobs, scheduler):
             tell(f"{len(left)} trainings, {self.recipe.name}", done / len(left))

@@ -113,7 +113,7 @@ def test_every_cell_has_a_result_and_the_right_pairs(done):
 
 def test_results_are_enough_and_nothing_is_done_twice(done, tmp_path, monkeypatch):
     again = Study(done.plan, tmp_path / "elsewhere", done.results)
-    monkeypatch.setattr(study.Work, "of", None)
+    monkeypatch.setattr(study.RecipeWork, "of", None)
     again.run()
     assert contrasts(again) == contrasts(done)
     assert not (tmp_path / "elsewhere" / "networks").exists()
@@ -166,7 +166,7 @@ def test_the_reference_itself_is_the_checkpoint_that_is_the_reference(tmp_path):
     plan = StudyPlan.read(plan_file(tmp_path, "[base]\n{base}\n", reference="best", epochs=6, lr=0.6, n_seeds=2))
     one = Study(plan, tmp_path / "work", tmp_path / "results")
     one.run()
-    work = study.Work(one, next(plan.recipes), [])
+    work = study.RecipeWork(one, next(plan.recipes), [])
     found = one.result(next(cell for cell in plan.cells if cell.kinship == "itself"))
     last = [work.net(study.NetworkKey("standard", seed)).fingerprint() for seed in (0, 1)]
     assert last != [work.net(study.NetworkKey("standard", seed), "best").fingerprint() for seed in (0, 1)]
