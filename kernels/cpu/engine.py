@@ -17,6 +17,7 @@ from . import kernels
 from . import recursion as cpu_recursion
 from .blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, CpuNetwork, Scratch, panels
 from .layout import LINE_BYTES, CpuBatch, lines
+from .recursion_lanes import adversarial_lanes, lanes_of_runs, standard_lanes
 from .vectors import BLOCK_BYTES, VECTOR_BYTES
 
 PIECES = 8  # in which a thread works on its share of many items, four items each at least
@@ -271,7 +272,14 @@ class NumbaEngine(NumpyEngine):
     def recursion(self, phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps):
         flagged, bad = (np.full(len(phi), -1) for _ in range(2))
         args = (gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps, flagged, bad)
-        self._spread(cpu_recursion.recursion, len(phi), None, phi, *args, compiling=nullcontext)
+        blocks, members, alone = lanes_of_runs(types)
+        if len(blocks):
+            kernel = adversarial_lanes if n_steps else standard_lanes
+            self._spread(kernel, len(blocks), None, phi, blocks, members, *args, compiling=nullcontext)
+            if not n_steps:
+                alone = np.concatenate([alone, np.flatnonzero(bad >= 0)])  # to the iteration at which it diverges
+        if len(alone):
+            self._spread(cpu_recursion.recursion, len(alone), None, phi, alone, *args, compiling=nullcontext)
         return flagged, bad
 
     def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):

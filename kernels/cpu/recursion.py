@@ -12,6 +12,8 @@ import numpy as np
 
 from ..formulas import CROSS_ENTROPY, LINF, MARGIN
 from ..jit import jit, part
+from .sums import exponentials
+from .vectors import VECTOR_BYTES
 
 
 # Rows are passed as a matrix and an index: a view of a row costs two atomic counts, more than the work on it.
@@ -71,7 +73,7 @@ def respond(z, c, k, q, rho, count, slope, value, F):
 
 @part
 def objective_weights(F, y, objective, C):
-    """C_i = dJ/dF_i, as `reference.objective_gradient`."""
+    """C_i = dJ/dF_i, as `formulas.objective_gradient`; behind the k numbers of C a register's room."""
     k = len(F)
     for i in range(k):
         C[i] = 0.0
@@ -80,7 +82,9 @@ def objective_weights(F, y, objective, C):
         for i in range(k):
             top = max(top, F[i])
         for i in range(k):
-            C[i] = math.exp(F[i] - top)
+            C[i] = F[i] - top
+        exponentials(C, k)
+        for i in range(k):
             if i != y:
                 rivals += C[i]
         total = rivals + C[y]
@@ -98,13 +102,11 @@ def objective_weights(F, y, objective, C):
 
 
 @part
-def spoke(C, m, n):
-    """First and last + 1 neuron of the classes with C_i != 0; (0, 0) where there is none."""
-    lo, hi = n, 0
-    for i in range(len(C)):
-        if C[i] != 0.0:
-            lo, hi = min(lo, i * m), max(hi, (i + 1) * m)
-    return min(lo, hi), hi
+def span_of(objective, y, m, K):
+    """First and last + 1 neuron that an objective's gradient may reach: the class y of -F_y, else all."""
+    if objective in (CROSS_ENTROPY, MARGIN):
+        return 0, K
+    return y * m, (y + 1) * m
 
 
 @part
@@ -158,9 +160,10 @@ def gram_many(H, U, G, c, n, spans):
 
 @jit
 def recursion(
-    lo, hi, scratch, phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps, flagged, bad
-):
-    """`recursion.recursion` for the runs lo..hi-1."""
+    lo, hi, scratch, phi, runs, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps, flagged,
+    bad,
+):  # fmt: skip
+    """`recursion.recursion` for runs[lo:hi]."""
     K, two_k = phi.shape[1:]
     k, (S, C), D = two_k // 2, types.feature.shape[1:], watch.orthogonal.shape[2]
     m = K // k
@@ -169,9 +172,13 @@ def recursion(
     V, spans = np.empty((min(most, K), K)), np.empty((most, 2), np.int64)
     z, slope, delta = np.empty((C, K)), np.empty((C, K)), np.empty((C, two_k))
     table, change = np.empty((two_k, K)), np.empty((two_k, K))
-    value, ascent, F, weights = np.empty(K), np.empty((1, K)), np.empty(k), np.empty(k)
-    for r in range(lo, hi):
+    value, ascent, F, weights = np.empty(K), np.empty((1, K)), np.empty(k), np.empty(k + VECTOR_BYTES // 8)
+    for number in range(lo, hi):
+        r = runs[number]
         H, W = gram[r], watch.orthogonal[r]
+        for a in range(K if n_steps else 0):
+            for b in range(a):
+                H[b, a] = H[a, b]
         for f in range(two_k):
             for a in range(K):
                 table[f, a] = phi[r, a, f]
@@ -201,12 +208,12 @@ def recursion(
                     if t == n_steps:
                         break
                     objective_weights(F, y, objective, weights)
-                    left, right = spoke(weights, m, K)
+                    left, right = span_of(objective, y, m, K)
                     for c in range(C):
                         if types.count[r, j, c] == 0.0:
                             continue
                         g = first + c
-                        spans[g, 0], spans[g, 1] = (left, right) if t == 0 else (0, K)
+                        spans[g, 0], spans[g, 1] = (left, right) if n_steps == 1 else (0, K)
                         for a in range(left, right):
                             ascent[0, a] = weights[a // m] * slope[c, a]
                             G[g, a] += ascent[0, a]

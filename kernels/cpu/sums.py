@@ -57,32 +57,36 @@ def tile_sum(typingctx, f, f0, times, l0, lanes):
     return types.float64(f, index, times, index, index), codegen
 
 
-@intrinsic
-def exponentials(typingctx, table, n):
-    """table[:n] <- exp(table[:n]), float64 numbers <= 0, to 1 ulp; 0 below -700.  Rounds n up to whole registers.
+def exponential(v, x):
+    """exp(x) of a register of float64 numbers <= 0, to 1 ulp; 0 below -700.
 
     exp(x) = 2^i exp(r), |r| <= log(2)/2: i by adding 1.5 * 2^52, exp(r) by its Taylor polynomial of degree 13.
     """
+    builder, words, shift = v.builder, ir.VectorType(v.word, v.lanes), v.constant(1.5 * 2.0**52)
+    moved = v.fma(v.clip(x, v.constant(-700.0), v.zero), v.constant(1 / math.log(2)), shift)
+    turns = builder.fsub(moved, shift)
+    r = v.fma(turns, v.constant(-LOG2_HIGH), v.clip(x, v.constant(-700.0), v.zero))
+    r = v.fma(turns, v.constant(-LOG2_LOW), r)
+    total = v.constant(1 / math.factorial(13))
+    for power in range(12, -1, -1):
+        total = v.fma(total, r, v.constant(1 / math.factorial(power)))
+    bits = builder.shl(builder.bitcast(moved, words), ir.Constant(words, [52] * v.lanes))
+    bits = builder.add(bits, ir.Constant(words, [1023 << 52] * v.lanes))
+    total = builder.fmul(total, builder.bitcast(bits, v.type))
+    return v.where("<", x, v.constant(-700.0), v.zero, total)
+
+
+@intrinsic
+def exponentials(typingctx, table, n):
+    """table[:n] <- exp(table[:n]), float64 numbers <= 0, as :func:`exponential`.  Rounds n up to whole registers."""
 
     def codegen(context, builder, signature, args):
         v = Vectors(context, builder, signature.args[0])
         at = v.pointer(signature.args[0], args[0], v.word(0))
-        words, shift = ir.VectorType(v.word, v.lanes), v.constant(1.5 * 2.0**52)
 
         def body(i):
             here = v.row(at, i, v.lanes)
-            x = v.load(here)
-            moved = v.fma(v.clip(x, v.constant(-700.0), v.zero), v.constant(1 / math.log(2)), shift)
-            turns = builder.fsub(moved, shift)
-            r = v.fma(turns, v.constant(-LOG2_HIGH), v.clip(x, v.constant(-700.0), v.zero))
-            r = v.fma(turns, v.constant(-LOG2_LOW), r)
-            total = v.constant(1 / math.factorial(13))
-            for power in range(12, -1, -1):
-                total = v.fma(total, r, v.constant(1 / math.factorial(power)))
-            bits = builder.shl(builder.bitcast(moved, words), ir.Constant(words, [52] * v.lanes))
-            bits = builder.add(bits, ir.Constant(words, [1023 << 52] * v.lanes))
-            total = builder.fmul(total, builder.bitcast(bits, v.type))
-            v.store(v.where("<", x, v.constant(-700.0), v.zero, total), here)
+            v.store(exponential(v, v.load(here)), here)
 
         v.loop(builder.sdiv(builder.add(args[1], v.word(v.lanes - 1)), v.word(v.lanes)), body)
         return context.get_dummy_value()

@@ -184,6 +184,56 @@ def test_a_run_does_not_know_its_neighbours():
         np.testing.assert_array_equal(alone.phi[:, 0], together.phi[:, r])
 
 
+def mixed(R, q, n_steps, norm, known, seed=0):
+    """A recursion's arguments for R runs of two patterns of types, every number of a run its own."""
+    rng = np.random.default_rng(seed)
+    net, _, types, state = problem(random=False, seeds=range(R), partition="bernoulli" if seed % 2 else "uniform")
+    types = Types(*(a.copy() for a in types))
+    types.count[::3, 0, -1] = 0.0  # a kind of patch that every third run lacks
+    types.weight[...] *= 0.5 + rng.random(types.weight.shape)
+    types.strength[...] *= 0.5 + rng.random(types.strength.shape)
+    W = state.orthogonal.copy() if known else np.zeros((R, K * M, 0))
+    watch = Watch(W, np.full(R, D - 2.0 * K), np.zeros(R), 1e-3, False)
+    rho, lr, step = (0.5 + rng.random(R) for _ in range(3))
+    eps = (0.2 + rng.random(R)) * (1 if n_steps else 0)
+    return [state.phi.reshape(R, K * M, -1).copy(), state.gram.copy(), types, watch, q, rho, 2 * lr, 25], step, eps
+
+
+def of_runs(given, step, eps, on):
+    part = [a[on] if isinstance(a, np.ndarray) else a for a in given]
+    part[2], watch = Types(*(a[on] for a in given[2])), given[3]
+    part[3] = Watch(*(a[on] for a in watch[:3]), *watch[3:])
+    return part, step[on], eps[on]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("q", "J", "norm", "n_steps"), [
+    (3, 0, 0, 0), (2, 0, 0, 0), (6, 2, 0, 0), (3, 0, 0, 1), (4, 1, 0, 2), (2, 2, 0, 1), (3, 1, 1, 1), (5, 2, 1, 3),
+])  # fmt: skip
+def test_runs_side_by_side_have_the_bits_of_runs_alone(q, J, norm, n_steps, known, seed):
+    R = 13
+    given, step, eps = mixed(R, q, n_steps, norm, known, seed)
+    given[0][4] *= 1e4  # learns fast, or diverges
+    given[0][7] = 1e308
+    results = []
+    for parts in ([np.arange(R)], [np.array([r]) for r in range(R)]):
+        found = []
+        for on in parts:
+            part, s, e = of_runs(given, step, eps, on)
+            flagged, bad = engine_of("numba").recursion(*part, J, s, e, norm, n_steps)
+            found.append((part[0], part[1], part[3].orthogonal, part[3].risk, flagged, bad))
+        results.append([np.concatenate(arrays) for arrays in zip(*found)])
+    for one, other in zip(*results):
+        np.testing.assert_array_equal(one, other)
+    flagged, bad = results[0][4:]
+    assert bad[7] == 0
+    assert (bad < 0).any()
+    if n_steps and norm == 0:
+        assert (flagged >= 0).any()
+    assert len(np.unique(results[0][0][:, 0, 0])) == R
+
+
 # ------------------------------------------------------------------ initial states and types
 def test_drawn_states_have_the_law_of_weights():
     n, d = 400, 40
