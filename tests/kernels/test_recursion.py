@@ -187,7 +187,7 @@ def test_a_run_does_not_know_its_neighbours():
 def mixed(R, q, n_steps, norm, known, seed=0):
     """A recursion's arguments for R runs of two patterns of types, every number of a run its own."""
     rng = np.random.default_rng(seed)
-    net, _, types, state = problem(random=False, seeds=range(R), partition="bernoulli" if seed % 2 else "uniform")
+    _, _, types, state = problem(random=False, seeds=range(R), partition="bernoulli" if seed % 2 else "uniform")
     types = Types(*(a.copy() for a in types))
     types.count[::3, 0, -1] = 0.0  # a kind of patch that every third run lacks
     types.weight[...] *= 0.5 + rng.random(types.weight.shape)
