@@ -59,16 +59,51 @@ def empirical_types(y, robust, strength, n_classes: int) -> Types:
         raise ValueError(f"robust has shape {robust.shape}: must be bool, at least one patch per sample")
     if not np.isfinite(strength).all():
         raise ValueError("strength holds NaN or infinite values: every strength must be finite")
-    runs = []
-    for labels, where, values in zip(*(a.reshape(-1, *a.shape[y.ndim - 1 :]) for a in (y, robust, strength))):
-        samples = []
-        for label, r, s in zip(labels.tolist(), where.tolist(), values.tolist()):
-            kinds = {}
-            for kind in zip(r, s):
-                kinds[kind] = kinds.get(kind, 0) + 1
-            samples.append((label, 1 / len(labels), kinds))
-        runs.append(_merged(samples))
-    return _pack(runs, k)
+    y, robust, strength = (a.reshape(-1, *a.shape[y.ndim - 1 :]) for a in (y, robust.astype(bool), strength))
+    return _weighed(y, *_counted(robust, strength), k)
+
+
+def _counted(robust, strength):
+    """Kinds of patches of every sample, (R, N, C), as a robust kind or not, its strength and count: non-robust ones
+    first, by strength; padding has strength and count 0 and is robust."""
+    lowest, highest = (np.stack([function(strength, axis=-1, where=part, initial=start) for part in (~robust, robust)], -1)
+                       for function, start in ((np.min, np.inf), (np.max, -np.inf)))  # fmt: skip
+    if (lowest >= highest).all():  # one strength of either kind at most
+        count = np.stack([(~robust).sum(axis=-1), robust.sum(axis=-1)], axis=-1)
+        kind, value = np.broadcast_to(np.array([False, True]), count.shape), np.where(count > 0, lowest, 0.0)
+    else:
+        order = np.lexsort((strength, robust), axis=-1)
+        kind, value = (np.take_along_axis(a, order, axis=-1) for a in (robust, strength))
+        new = np.ones(kind.shape, bool)
+        new[..., 1:] = (kind[..., 1:] != kind[..., :-1]) | (value[..., 1:] != value[..., :-1])
+        place = np.cumsum(new, axis=-1) - 1
+        shape = (*place.shape[:-1], place.max() + 1)
+        sample = np.arange(place[..., 0].size).reshape(*shape[:-1], 1)
+        count = np.bincount((sample * shape[-1] + place).ravel(), minlength=np.prod(shape)).reshape(shape)
+        at = (*np.nonzero(new)[:-1], place[new])
+        first, (kind, value) = (kind[new], value[new]), (np.ones(shape, bool), np.zeros(shape))
+        kind[at], value[at] = first
+    used = np.argsort(count == 0, axis=-1, kind="stable")[..., : (count > 0).sum(axis=-1).max()]  # padding last
+    return (np.take_along_axis(a, used, axis=-1) for a in (np.where(count > 0, kind, True), value, count))
+
+
+def _weighed(y, kind, value, count, k) -> Types:
+    """Equal samples of a run as one, in order of first appearance, weights of 1/N added up."""
+    (R, N), C = y.shape, kind.shape[-1]
+    run = np.repeat(np.arange(R), N)
+    rows = np.column_stack([run, y.ravel(), *(a.reshape(R * N, C) for a in (kind, value, count))])
+    _, first, times = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    first, times = first[order], times[order]
+    run = run[first]
+    place = np.arange(len(first)) - np.searchsorted(run, run)
+    shape = R, place.max() + 1
+    types = Types(np.zeros(shape, np.int64), np.zeros(shape), np.zeros((*shape, C), np.int64), *np.zeros((2, *shape, C)))
+    at, sample = (run, place), (run, first % N)
+    types.y[at], types.weight[at] = y[sample], np.cumsum(np.full(N, 1 / N))[times - 1]
+    types.feature[at] = types.y[at][:, None] + np.where(kind[sample], 0, k)
+    types.strength[at], types.count[at] = value[sample], count[sample]
+    return types
 
 
 def population_types(
