@@ -66,8 +66,10 @@ def empirical_types(y, robust, strength, n_classes: int) -> Types:
 def _counted(robust, strength):
     """Kinds of patches of every sample, (R, N, C), as a robust kind or not, its strength and count: non-robust ones
     first, by strength; padding has strength and count 0 and is robust."""
-    lowest, highest = (np.stack([function(strength, axis=-1, where=part, initial=start) for part in (~robust, robust)], -1)
-                       for function, start in ((np.min, np.inf), (np.max, -np.inf)))  # fmt: skip
+    lowest, highest = (
+        np.stack([function(strength, axis=-1, where=part, initial=start) for part in (~robust, robust)], axis=-1)
+        for function, start in ((np.min, np.inf), (np.max, -np.inf))
+    )
     if (lowest >= highest).all():  # one strength of either kind at most
         count = np.stack([(~robust).sum(axis=-1), robust.sum(axis=-1)], axis=-1)
         kind, value = np.broadcast_to(np.array([False, True]), count.shape), np.where(count > 0, lowest, 0.0)
@@ -97,8 +99,8 @@ def _weighed(y, kind, value, count, k) -> Types:
     first, times = first[order], times[order]
     run = run[first]
     place = np.arange(len(first)) - np.searchsorted(run, run)
-    shape = R, place.max() + 1
-    types = Types(np.zeros(shape, np.int64), np.zeros(shape), np.zeros((*shape, C), np.int64), *np.zeros((2, *shape, C)))
+    shape, each = (R, place.max() + 1), (R, place.max() + 1, C)
+    types = Types(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(each, np.int64), *np.zeros((2, *each)))
     at, sample = (run, place), (run, first % N)
     types.y[at], types.weight[at] = y[sample], np.cumsum(np.full(N, 1 / N))[times - 1]
     types.feature[at] = types.y[at][:, None] + np.where(kind[sample], 0, k)

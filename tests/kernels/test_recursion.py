@@ -1,6 +1,7 @@
 """The recursions of Lemma 5.1 and 5.2 against trained networks, and the engines against each other."""
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -260,6 +261,25 @@ def test_empirical_types_count_what_is_there():
         for j, (y, w) in enumerate(zip(types.y[0], types.weight[0]))
     }
     assert kinds == {(0, 2 / 3): {(0, 3.0): 1, (2, 1.0): 2}, (1, 1 / 3): {(1, 3.0): 1, (3, 1.0): 1, (3, 2.0): 1}}
+
+
+@pytest.mark.parametrize("values", [1, 2, 50])
+def test_types_are_what_counting_one_by_one_finds(values):
+    rng = np.random.default_rng(values)
+    y, robust = rng.integers(3, size=(4, 12)), rng.random((4, 12, 5)) < 0.4
+    strength = np.where(robust, 0, 100.0) + rng.integers(values, size=robust.shape)
+    types = empirical_types(y, robust, strength, 3)
+    for r in range(4):
+        samples = [(int(label), *sorted(Counter(zip(of.tolist(), s.tolist())).items()))
+                   for label, of, s in zip(y[r], robust[r], strength[r])]  # fmt: skip
+        found = []
+        for j in np.flatnonzero(types.weight[r]):
+            label = int(types.y[r, j])
+            kinds = [((bool(f == label), s), n) for f, s, n in zip(*(a[r, j].tolist() for a in types[2:])) if n]
+            assert {f for f, n in zip(types.feature[r, j], types.count[r, j]) if n} <= {label, 3 + label}
+            found.append(((label, *kinds), types.weight[r, j]))
+        assert [kind for kind, _ in found] == list(dict.fromkeys(samples))
+        assert [weight for _, weight in found] == pytest.approx([n / 12 for n in Counter(samples).values()])
 
 
 def test_balanced_data_of_constant_strength_are_the_population():
