@@ -51,7 +51,7 @@ def test_setup_cfg_names_every_package():
     for name, folder in folders.items():
         for init in folder.rglob("__init__.py"):
             found.add(".".join([name, *init.parent.relative_to(folder).parts]))
-    assert named == found
+    assert named == found | {"advfeat.examples"}  # which holds files alone
 
 
 def test_the_public_api():

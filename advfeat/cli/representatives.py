@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..core import checks, store
 from ..images.representatives import STARTS
-from . import common
+from . import common, examples
 
 NETWORKS = ("best", "last")
 SMALL = "small"
@@ -41,7 +41,7 @@ def add_parts(parts) -> None:
     attack.set_defaults(command_of_images=_attack)
 
     study = parts.add_parser("study", help="what carries the order of D_NR and D_R: kinship, steps, factors")
-    study.add_argument("plan", metavar="PLAN.toml", help="the study, as examples/images/mnist-5k.toml")
+    study.add_argument("plan", metavar="PLAN.toml", help="the study, or the name of an example")
     study.add_argument("--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[], help="change the base")
     study.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/study-<plan>)")
     what = "folder of the cells' results (default: of the plan's name, beside it)"
@@ -220,7 +220,8 @@ def _study(args) -> int:
 
     plan, name = Path(args.plan), Path(args.plan).stem
     results = Path(args.results or plan.with_suffix(""))
-    study = Study(StudyPlan.read(plan, args.set), Path(args.out or f"advfeat-runs/study-{name}"), results)
+    out = Path(args.out or f"advfeat-runs/study-{name}")
+    study = Study(StudyPlan.read(examples.file_of(args.plan), args.set), out, results)
     if args.forecast:
         _show_plan(args, forecast.of_study(study))
         return 0

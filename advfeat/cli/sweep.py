@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from . import common
+from . import common, examples
 
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} runs [{elapsed}{postfix}]"
 
 
 def add_arguments(parser):
-    parser.add_argument("spec", metavar="SPEC.toml", help="what to sweep; see examples/")
+    parser.add_argument("spec", metavar="SPEC.toml", help="what to sweep, or the name of an example")
     parser.add_argument("--out", metavar="DIR", help="folder (default advfeat-runs/sweep-<spec>)")
     parser.add_argument("--memory", default="2GB", help="peak of all local processes together (default 2GB)")
     parser.add_argument("--jobs", type=int, metavar="N", help="workers (default: the usable cores)")
@@ -24,7 +24,8 @@ def run(args) -> int:
     from ..sweeps import SweepFailed, SweepInterrupted, SweepSpec
     from ..sweeps import sweep as run_sweep
 
-    spec = SweepSpec.build(args.spec)
+    file = examples.file_of(args.spec)
+    spec = SweepSpec.build(file)
     out = Path(args.out or f"advfeat-runs/sweep-{Path(args.spec).stem}")
     first = []
     with common.bar(args, total=spec.n_runs, unit="run", bar_format=BAR) as bar:
@@ -46,7 +47,7 @@ def run(args) -> int:
         options = {"memory": args.memory, "jobs": args.jobs, "scheduler": args.scheduler, "yes": args.yes}
         options |= {"largest_batch": args.largest_batch}
         try:
-            table = run_sweep(args.spec, out, started=started, progress=progress, **options)
+            table = run_sweep(file, out, started=started, progress=progress, **options)
         except SweepInterrupted as stop:
             kept = f"stopped; {stop.done:,} of {stop.total:,} runs are kept"
             raise KeyboardInterrupt(f"{kept}, the same command continues from {out}") from None

@@ -165,6 +165,7 @@ COMMANDS = {
     "plan": ["info", "--plan", *TINY],
     "config": ["config", *TINY],
     "list": ["list", "."],
+    "examples": ["examples"],
     "show": ["show", "RUN"],
 }
 
