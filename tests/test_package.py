@@ -1,6 +1,7 @@
 """Packaging: the checkout finds its sub-packages, and the frame of the repository holds."""
 
 import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import advfeat
 
 ROOT = Path(__file__).resolve().parent.parent
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
 IMPORT = (
     "import sys, advfeat, advfeat.kernels, advfeat.validation, advfeat.theory, kernels;"
     "print(advfeat.kernels.__file__, kernels.__file__)"
@@ -43,15 +46,38 @@ def test_an_installed_package_is_not_extended(tmp_path):
 
 
 def test_setup_cfg_names_every_package():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    named = set(setup["options"]["packages"].split())
+    named = set(SETUP["options"]["packages"].split())
     folders = {"advfeat": ROOT / "advfeat"} | {f"advfeat.{n}": ROOT / n for n in ("kernels", "validation")}
     found = set()
     for name, folder in folders.items():
         for init in folder.rglob("__init__.py"):
             found.add(".".join([name, *init.parent.relative_to(folder).parts]))
     assert named == found | {"advfeat.examples"}  # which holds files alone
+
+
+def test_classifiers_name_the_pythons_that_cells_test():
+    cells = set(re.findall(r"\bpython-?(3\.\d+)", (ROOT / ".ci" / "run").read_text(encoding="utf-8")))
+    named = set(re.findall(r":: Python :: (3\.\d+)\n", SETUP["metadata"]["classifiers"] + "\n"))
+    assert named == cells
+    assert SETUP["options"]["python_requires"] == ">=" + min(cells, key=lambda version: int(version[2:]))
+
+
+def test_the_table_of_extras_is_setup_cfgs():
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    table = {}
+    for names, packages in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", page, re.MULTILINE):
+        extras, lists = re.findall(r"`(\w+)`", names), packages.split("; ")
+        assert len(extras) == len(lists)
+        table |= {extra: one.split(", ") for extra, one in zip(extras, lists)}
+    lines = {extra: text.split("\n")[1:] for extra, text in SETUP["options.extras_require"].items()}
+    assert table == {extra: [re.match(r"[\w-]+", line)[0] for line in held] for extra, held in lines.items()}
+
+
+def test_the_extras_that_files_name_exist():
+    files = [path for folder in ("advfeat", "docs", "kernels") for path in (ROOT / folder).rglob("*.[mp][dy]")]
+    for path in [*files, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        for names in re.findall(r"'(?:advfeat|\.)\[([\w,]+)\]'", path.read_text(encoding="utf-8")):
+            assert set(names.split(",")) <= SETUP["options.extras_require"].keys(), path
 
 
 def test_the_public_api():
