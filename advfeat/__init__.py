@@ -5,6 +5,7 @@ gradients, attacks, certificates and measurements.  One run or ten thousand: run
 """
 
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # `kernels/` and `validation/` stand beside this folder and install inside it.  In a checkout (its root on sys.path)
 # they are found where they stand; an installed package has them inside and is left alone.
@@ -14,7 +15,7 @@ if not (_root / "advfeat" / "kernels").exists() and all(
 ):
     __path__.append(str(_root))
 
-from . import attacks  # noqa: E402
+from . import attacks as attacks  # noqa: E402
 from .attacks import APGD, FGSM, PGD, AttackResult, OneStepAscent, Square, ThreatModel  # noqa: E402
 from .core._version import __version__ as __version__  # noqa: E402
 from .core.store import CheckpointError  # noqa: E402
@@ -70,9 +71,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    if name == "sweep":  # theory and configuration: not loaded by those who only train
-        from .sweeps import sweep
+if _TYPE_CHECKING:
+    from .sweeps import sweep
+else:  # unseen by type checkers, which would take any name for one that is there
 
-        return sweep
-    raise AttributeError(f"module 'advfeat' has no attribute {name!r}")
+    def __getattr__(name):
+        if name == "sweep":  # theory and configuration: not loaded by those who only train
+            from .sweeps import sweep
+
+            return sweep
+        raise AttributeError(f"module 'advfeat' has no attribute {name!r}")

@@ -1,14 +1,18 @@
 """Floor 1: the hot loops, on plain arrays.  One signature, several engines, every one checked against `reference`."""
 
+from typing import Literal, get_args
+
 from .formulas import CROSS_ENTROPY, L1, L2, LINF, MARGIN, NEG_LABEL_LOGIT
 from .numpy_engine import NumpyEngine
 
-__all__ = ["BACKENDS", "CROSS_ENTROPY", "L1", "L2", "LINF", "MARGIN", "NEG_LABEL_LOGIT", "NumpyEngine", "get_engine"]
+__all__ = ["BACKENDS", "CROSS_ENTROPY", "L1", "L2", "LINF", "MARGIN", "NEG_LABEL_LOGIT", "Backend", "NumpyEngine",
+           "get_engine"]  # fmt: skip
 
-BACKENDS = ("numba", "numpy", "cupy", "cupy-tf32")
+Backend = Literal["numba", "numpy", "cupy", "cupy-tf32"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
-def get_engine(backend: str = "numba") -> NumpyEngine:
+def get_engine(backend: Backend = "numba") -> NumpyEngine:
     """A new engine: ``"numba"`` (CPU, register tiles), ``"numpy"`` (the reference), ``"cupy"`` (a CUDA device) or
     ``"cupy-tf32"`` (float32 there, with the products' factors rounded to 10 bits of mantissa by the tensor cores).
 

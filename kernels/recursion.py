@@ -9,6 +9,7 @@ With sigma_n = 0 a clean patch has z_a = strength Phi_{a,f}, exactly.
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .formulas import CROSS_ENTROPY, LINF, objective_gradient, sigma, sigma_prime
 
@@ -20,11 +21,11 @@ class Types(NamedTuple):
     count 0.
     """
 
-    y: np.ndarray
-    weight: np.ndarray
-    feature: np.ndarray
-    strength: np.ndarray
-    count: np.ndarray
+    y: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    feature: NDArray[np.int64]
+    strength: NDArray[np.float64]
+    count: NDArray[np.float64]
 
 
 class Watch(NamedTuple):

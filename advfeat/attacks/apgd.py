@@ -1,11 +1,15 @@
 """Auto-PGD (Croce & Hein 2020, arXiv:2003.01690, Algorithm 1): PGD with momentum that finds its own step size."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import checks, objectives
+from ..core.types import BoolArray, IntArray
+from .base import AttackProblem
 from .gradient import GradientAttack
 
 
@@ -38,18 +42,18 @@ class APGD(GradientAttack):
         Attack each of the k - 1 other classes in turn, with the objective's targeted form.
     """
 
-    objective: str = "cross_entropy"
+    objective: objectives.Objective = "cross_entropy"
     n_steps: int = 100
     n_restarts: int = 1
     rho: float = 0.75
     all_targets: bool = False
 
-    def check_options(self):
+    def check_options(self) -> None:
         super().check_options()
         if checks.number("rho", self.rho, above=0) >= 1:
             raise ValueError(f"rho = {self.rho!r}: must be < 1")
 
-    def ascend(self, problem, targets, restart, on):
+    def ascend(self, problem: AttackProblem, targets: IntArray | None, restart: int, on: BoolArray) -> None:
         name, y, marks = self.used_objective, problem.y, checkpoints(self.n_steps)
         X = before = problem.start(restart, on)
         F = problem.evaluate(X, on)

@@ -4,29 +4,34 @@ An attack of one's own subclasses :class:`Attack` and writes `run`, which shows 
 problem keeps each sample's best one, its margin, and what it cost.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import ball, checks, objectives
-from ..core.model import Checked
+from ..core.data import Data
+from ..core.model import AnyData, Batch, Checked, Model
 from ..core.rng import stream
 from ..core.runs import per_sample, run_seeds, spread_over_runs
+from ..core.types import Array, BoolArray, Float64Array, FloatArray, IntArray, Rng
 from ..kernels import formulas
 from .threat import AttackResult, ThreatModel
 
 CHUNK_BYTES = 2**24  # inputs worked on at a time; what a sample gets does not depend on it
 
 
-def as_patches(X, patch_axis):
+def as_patches(X: FloatArray, patch_axis: int | None) -> FloatArray:
     """Samples (R, N, *S) -> (R, N, P, d): the patches along an axis of S, or with None the whole sample as one."""
     if patch_axis is None:
         return X.reshape(*X.shape[:2], 1, -1)
     return np.moveaxis(X, 2 + patch_axis, 2).reshape(*X.shape[:2], X.shape[2 + patch_axis], -1)
 
 
-def as_samples(patches, shape, patch_axis):
+def as_samples(patches: FloatArray, shape: tuple[int, ...], patch_axis: int | None) -> FloatArray:
     """The way back, to samples of shape S."""
     if patch_axis is None:
         return patches.reshape(*patches.shape[:2], *shape)
@@ -53,23 +58,30 @@ class AttackProblem:
     norm, budget, box : of the threat; a budget per patch for l_inf, where both are the same
     """
 
-    def __init__(self, model, held, X, eps, threat, targets, seeds, columns, on, clean):
-        def take(a):
+    def __init__(self, model: Model, held: Checked, X: FloatArray, eps: Float64Array, threat: ThreatModel,
+                 targets: IntArray | None, seeds: list[int], columns: IntArray, on: BoolArray,
+                 clean: Float64Array | None):  # fmt: skip
+        def take(a: Array) -> Array:
             return a if self._whole else a[np.arange(len(a))[:, None], columns]
 
         self.model, self.seeds, self.sample, self.on = model, seeds, columns, on
-        self.sample_shape, self._held, data, y = held.X.shape[2:], held, held.data, held.y
+        self.sample_shape: tuple[int, ...] = held.X.shape[2:]
+        self._held, data, y = held, held.data, held.y
         self._whole = columns.shape == y.shape and (columns == np.arange(y.shape[1])).all()
-        self.X, self.y, self.eps = take(X), take(y), take(eps).astype(model.dtype)
-        self.targets = None if targets is None else take(targets)
+        self.X: FloatArray = take(X)
+        self.y: IntArray = take(y)
+        self.eps: FloatArray = take(eps).astype(model.dtype)
+        self.targets: IntArray | None = None if targets is None else take(targets)
         self.norm, self.box = threat.norm, box_of(threat, model)
-        self.budget = "patch" if threat.norm == "linf" else threat.budget
+        self.budget: ball.Budget = "patch" if threat.norm == "linf" else threat.budget
         self.arrays = {name: take(np.broadcast_to(a, X.shape[:2] + np.shape(a)[np.ndim(data.y):]))
                        for name, a in data.arrays.items()}  # fmt: skip
         self.directions = data.directions
-        self.best_X, self.best = self.X.copy(), np.where(on, np.inf, np.nan)
+        self.best_X: FloatArray = self.X.copy()
+        self.best: Float64Array = np.where(on, np.inf, np.nan)
         self.iterations, self.gradient_calls, self.forward_calls = (np.zeros(on.shape, np.int64) for _ in range(3))
         self.restart, self.best_restart = 0, np.zeros(on.shape, np.int64)  # the start that is at work, and the best one
+        self.clean: Float64Array
         self.clean = self.evaluate(self.X, on) if clean is None else np.where(on[..., None], take(clean), np.nan)
         if clean is not None:
             self.forward_calls += on
@@ -77,15 +89,15 @@ class AttackProblem:
 
     # -------------------------------------------------------------- what is known
     @property
-    def open(self):
+    def open(self) -> BoolArray:
         """Samples that no point found so far breaks."""
         return self.on & ~(self.best <= 0 if self.targets is None else self.best < 0)
 
-    def margin(self, F):
+    def margin(self, F: FloatArray) -> Float64Array:
         """(R, n) of logits F (R, n, k): what an attack makes small, F_y - max_{j != y} F_j or its targeted form."""
         return formulas.margin(F, self.y) if self.targets is None else -formulas.margin(F, self.targets)
 
-    def keep(self, X, margin, on):
+    def keep(self, X: FloatArray, margin: Float64Array, on: BoolArray) -> None:
         """Points X with their margins, kept where they are the best of a sample `on`."""
         better = on & (margin < self.best)
         self.best[better], self.best_restart[better] = margin[better], self.restart
@@ -93,54 +105,55 @@ class AttackProblem:
             self.best_X[better] = X[better]
 
     # -------------------------------------------------------------- what the model answers
-    def prepare(self, X, on):
+    def prepare(self, X: FloatArray, on: BoolArray) -> Batch:
         """The points X (R, n, P, d) of the samples `on` as a batch that the model has prepared."""
         if self._whole and X is self.X:
             return self._held.some(self.model, on)
         shaped = as_samples(X, self.sample_shape, self.model.patch_axis)
         return self.model.prepare(np.ascontiguousarray(shaped), self.y, on)
 
-    def evaluate(self, X, on):
+    def evaluate(self, X: FloatArray, on: BoolArray) -> Float64Array:
         """F (R, n, k) of the samples `on`, whose points are kept where they are the best so far; NaN elsewhere."""
         F = self.model.logits_of(self.prepare(X, on))
         self.forward_calls += on
         self.keep(X, self.margin(F), on)
         return F
 
-    def pull_back(self, X, C, on):
+    def pull_back(self, X: FloatArray, C: FloatArray, on: BoolArray) -> FloatArray:
         """sum_i C[n, i] dF_i/dx at the points X, (R, n, P, d); 0 where not `on`."""
         self.gradient_calls += on
         pulled = self.model.pull_back_of(self.prepare(X, on), np.where(on[..., None], C, 0.0))
         return as_patches(pulled, self.model.patch_axis)
 
-    def gradient(self, objective, X, F, on, targets=None):
+    def gradient(self, objective: objectives.Objective, X: FloatArray, F: FloatArray, on: BoolArray,
+                 targets: IntArray | None = None) -> FloatArray:  # fmt: skip
         """The gradient of an objective of ``core.objectives`` at X, whose logits are F."""
         targets = self.targets if targets is None else targets
         return self.pull_back(X, objectives.gradient(objective, F, self.y, targets), on)
 
     # -------------------------------------------------------------- where points may lie
-    def move(self, delta):
+    def move(self, delta: FloatArray) -> FloatArray:
         """The clean inputs plus `delta` projected to the ball, clipped to the box."""
         moved = ball.project(delta, self.eps, self.norm, self.budget)
         moved = np.add(self.X, moved, out=moved if moved.dtype == self.X.dtype else None)
         return moved if self.box is None else np.clip(moved, *self.box, out=moved)
 
-    def steepest(self, gradient, X):
+    def steepest(self, gradient: FloatArray, X: FloatArray) -> FloatArray:
         """Direction of steepest ascent at X; coordinates that could only leave the box do not count."""
         if self.box is not None:
             lo, hi = self.box
             gradient = np.where((gradient > 0) & (hi <= X) | (gradient < 0) & (lo >= X), 0, gradient)
         return ball.steepest(gradient, self.norm, self.budget)
 
-    def step(self, X, move):
+    def step(self, X: FloatArray, move: FloatArray) -> FloatArray:
         """X + move, brought back into ball and box."""
         return self.move(X - self.X + move)
 
-    def generator(self, restart, r, n):
+    def generator(self, restart: int, r: int, n: int) -> np.random.Generator:
         """Random numbers of one sample: keyed by seed, restart and the sample's number."""
         return stream(self.seeds[r], "attacks", restart + 1, int(self.sample[r, n]))
 
-    def start(self, restart, on):
+    def start(self, restart: int, on: BoolArray) -> FloatArray:
         """Random points of the balls, (R, n, P, d); the clean ones where not `on`."""
         delta = np.zeros(self.X.shape, self.X.dtype)
         for r, n in zip(*np.nonzero(on)):  # every sample has a generator of its own
@@ -149,12 +162,12 @@ class AttackProblem:
         return self.move(delta)
 
     # -------------------------------------------------------------- whole loops of the model
-    def radius_per_run(self):
+    def radius_per_run(self) -> FloatArray | None:
         """eps (R,) where it is one number in every run, else None."""
         eps = self.eps[np.arange(len(self.on)), self.on.argmax(axis=1)]
         return eps if (self.on <= (self.eps == eps[:, None])).all() else None
 
-    def offered(self, loop, objective):
+    def offered(self, loop: str, objective: objectives.Objective) -> tuple[FloatArray, int, int] | None:
         """eps (R,), the kernel's objective and norm where the model has this loop and it fits the threat, else None.
 
         Loops take squares, which must not under- or overflow.
@@ -181,7 +194,7 @@ class Attack(ABC):
 
     name: str = field(default="", kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.check_options()
         if not self.name:
             object.__setattr__(self, "name", self.default_name())
@@ -194,7 +207,7 @@ class Attack(ABC):
     def check_options(self) -> None:  # noqa: B027
         """Errors for options that are bad whatever the model."""
 
-    def check(self, model, data, threat) -> None:  # noqa: B027
+    def check(self, model: Model, data: Data, threat: ThreatModel) -> None:  # noqa: B027
         """Errors for a model, data or threat that this attack cannot work with."""
 
     def check_clean(self, problem: AttackProblem) -> None:  # noqa: B027
@@ -204,7 +217,16 @@ class Attack(ABC):
     def run(self, problem: AttackProblem) -> None:
         """Show `problem` points: it keeps the best."""
 
-    def __call__(self, model, data, threat: ThreatModel, rng=0, *, active=None, clean=None) -> AttackResult:
+    def __call__(
+        self,
+        model: Model,
+        data: AnyData,
+        threat: ThreatModel,
+        rng: Rng = 0,
+        *,
+        active: ArrayLike | None = None,
+        clean: Float64Array | None = None,
+    ) -> AttackResult:
         """Attack samples of `data`: anything with X, y, arrays and directions (`core.data`), a pair (X, y), or what
         the model has `Checked` before.
 
@@ -263,7 +285,7 @@ class Attack(ABC):
         return AttackResult(self.name, threat, *map(model.drop_runs_axis, (X_adv, margin, success, *counts)))
 
 
-def box_of(threat: ThreatModel, model) -> tuple[float, float] | None:
+def box_of(threat: ThreatModel, model: Model) -> tuple[float, float] | None:
     """The threat's box, or the model's where the threat names none; ValueError where it is wider than the model's."""
     if threat.box is None or model.box is None:
         return model.box if threat.box is None else threat.box

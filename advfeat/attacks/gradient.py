@@ -1,13 +1,21 @@
 """Attacks along gradients: FGSM, the paper's ascent, PGD."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ..core import ball, checks, objectives
+from ..core.data import Data
+from ..core.model import Model
+from ..core.types import BoolArray, Float64Array, FloatArray, IntArray, PerRun, Slopes
 from ..kernels import formulas
-from .base import Attack, as_patches, as_samples
+from .base import Attack, AttackProblem, as_patches, as_samples
+from .threat import ThreatModel
 
 
 def half_cosine(t: float) -> float:
@@ -15,7 +23,8 @@ def half_cosine(t: float) -> float:
     return (1 + np.cos(np.pi * t)) / 2
 
 
-SCHEDULES = {
+StepSchedule = Literal["constant", "linear", "cosine"]
+SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda t: 1.0,
     "linear": lambda t: 1.0 - t,
     "cosine": half_cosine,
@@ -32,30 +41,30 @@ class GradientAttack(Attack):
     all_targets = False  # a field of the attacks that know it
 
     @abstractmethod
-    def ascend(self, problem, targets, restart, on) -> None:
+    def ascend(self, problem: AttackProblem, targets: IntArray | None, restart: int, on: BoolArray) -> None:
         """One ascent of the samples `on` (R, n), towards `targets` (R, n) or None, the so-manyth one of the samples."""
 
-    def default_name(self):
+    def default_name(self) -> str:
         return f"{type(self).__name__.lower()}_{self.objective}" + "_all_targets" * self.all_targets
 
     @property
-    def used_objective(self) -> str:
+    def used_objective(self) -> objectives.Objective:
         """The objective, in its targeted form where every class is a target."""
         return objectives.form(self.objective, self.all_targets)
 
-    def check_options(self):
+    def check_options(self) -> None:
         checks.choice("objective", self.objective, objectives.OBJECTIVES)
         checks.choice("all_targets", self.all_targets, (True, False))
         for name in {"n_steps", "n_restarts"} & set(vars(self)):
             checks.integer(name, getattr(self, name), 1)
         objectives.form(self.objective, self.all_targets)
 
-    def check(self, model, data, threat):
+    def check(self, model: Model, data: Data, threat: ThreatModel) -> None:
         if self.all_targets and threat.targets is not None:
             raise ValueError("all_targets = True: attacks every class, but the threat names targets")
         objectives.check(self.used_objective, model.n_classes, self.all_targets or threat.targets is not None)
 
-    def check_clean(self, problem):
+    def check_clean(self, problem: AttackProblem) -> None:
         if self.used_objective not in objectives.CLASSES:
             return
         dead = (problem.clean == 0).all(axis=-1)
@@ -64,7 +73,7 @@ class GradientAttack(Attack):
                 where = f" of run {r}" if problem.model.batched else ""
                 raise ValueError(f"objective = {self.objective!r}: all logits{where} are 0 on every sample (0/0)")
 
-    def run(self, problem):
+    def run(self, problem: AttackProblem) -> None:
         for targets in targets_in_turn(problem) if self.all_targets else [problem.targets]:
             for restart in range(getattr(self, "n_restarts", 1)):
                 on = problem.open
@@ -74,8 +83,9 @@ class GradientAttack(Attack):
                 self.ascend(problem, targets, restart, on)
 
 
-def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int, steepest=False, start=None,
-             slopes=None):  # fmt: skip
+def ascended(model: Model, X: FloatArray, y: IntArray, *, lr: Float64Array, eps: Float64Array, objective: str,
+             norm: str, n_steps: int, steepest: bool = False, start: FloatArray | None = None,
+             slopes: Slopes | None = None) -> FloatArray:  # fmt: skip
     """x~ <- x + project_eps(x~ - x + lr grad J(x~)), `n_steps` times: the inputs of adversarial training (Sec. 2.5).
 
     With `steepest` the direction of steepest ascent stands for the gradient (PGD, Madry et al. 2018); `start`
@@ -102,7 +112,7 @@ def ascended(model, X, y, *, lr, eps, objective: str, norm: str, n_steps: int, s
     return as_samples(moved, X.shape[2:], model.patch_axis)
 
 
-def targets_in_turn(problem):
+def targets_in_turn(problem: AttackProblem) -> Sequence[IntArray]:
     """Every sample's k - 1 rivals, those of larger clean logits first, (R, n) each."""
     F = np.where(formulas.label_onehot(problem.clean, problem.y) > 0, np.inf, problem.clean)
     order = np.argsort(-F, axis=-1, kind="stable")
@@ -116,9 +126,9 @@ class FGSM(GradientAttack):
     `objective`: a name of ``objectives.OBJECTIVES``.
     """
 
-    objective: str = "cross_entropy"
+    objective: objectives.Objective = "cross_entropy"
 
-    def ascend(self, problem, targets, restart, on):
+    def ascend(self, problem: AttackProblem, targets: IntArray | None, restart: int, on: BoolArray) -> None:
         g = problem.gradient(self.used_objective, problem.X, problem.clean, on, targets)
         problem.iterations += on
         problem.evaluate(problem.move(problem.eps[..., None, None] * problem.steepest(g, problem.X)), on)
@@ -131,14 +141,14 @@ class OneStepAscent(GradientAttack):
     `lr` is one number or one per run.
     """
 
-    lr: float | np.ndarray = 1.0
-    objective: str = "neg_label_logit"
+    lr: PerRun = 1.0
+    objective: objectives.Objective = "neg_label_logit"
     n_steps: int = 1
 
-    def default_name(self):
+    def default_name(self) -> str:
         return "one_step"
 
-    def ascend(self, problem, targets, restart, on):
+    def ascend(self, problem: AttackProblem, targets: IntArray | None, restart: int, on: BoolArray) -> None:
         X, F = problem.X, problem.clean
         lr = checks.per_run("lr", self.lr, problem.model.n_runs, low=0)
         if offer := problem.offered("ascend", self.used_objective):
@@ -179,15 +189,15 @@ class PGD(GradientAttack):
     targets, no momentum, constant step, an objective of the kernels) that is used.
     """
 
-    objective: str = "margin"
+    objective: objectives.Objective = "margin"
     n_steps: int = 20
     n_restarts: int = 1
     step: float | None = None
     momentum: float = 0.0
-    schedule: str = "constant"
+    schedule: StepSchedule = "constant"
     all_targets: bool = False
 
-    def check_options(self):
+    def check_options(self) -> None:
         super().check_options()
         if self.step is not None:
             checks.number("step", self.step, above=0)
@@ -198,7 +208,7 @@ class PGD(GradientAttack):
     def _steps(self, eps):
         return 2.5 * eps / self.n_steps if self.step is None else self.step * eps
 
-    def ascend(self, problem, targets, restart, on):
+    def ascend(self, problem: AttackProblem, targets: IntArray | None, restart: int, on: BoolArray) -> None:
         X = problem.start(restart, on)
         plain = not (self.momentum or self.all_targets) and self.schedule == "constant"
         if plain and (offer := problem.offered("pgd", self.used_objective)):

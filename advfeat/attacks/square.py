@@ -1,11 +1,13 @@
 """Random search on the margin: no gradients, so nothing masks it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import ball, checks
-from .base import Attack
+from .base import Attack, AttackProblem
 
 DECAY = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)  # shares of the steps at which the window is halved
 
@@ -31,13 +33,13 @@ class Square(Attack):
     n_restarts: int = 1
     p_init: float = 0.8
 
-    def check_options(self):
+    def check_options(self) -> None:
         checks.integer("n_steps", self.n_steps, 1)
         checks.integer("n_restarts", self.n_restarts, 1)
         if checks.number("p_init", self.p_init, above=0) > 1:
             raise ValueError(f"p_init = {self.p_init!r}: must be <= 1")
 
-    def run(self, problem):
+    def run(self, problem: AttackProblem) -> None:
         for restart in range(self.n_restarts):
             on = problem.open
             problem.restart = restart

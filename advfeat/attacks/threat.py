@@ -1,10 +1,14 @@
 """What an attacker may do, and what an attack answers."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import ball, checks
+from ..core.types import BoolArray, Float64Array, FloatArray, IntArray, PerSample
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,13 @@ class ThreatModel:
         Success then means F_t > max_{j != t} F_j; without targets it means F_y <= max_{j != y} F_j.
     """
 
-    norm: str = "linf"
-    eps: float | np.ndarray = 0.5
-    budget: str = "patch"
+    norm: ball.Norm = "linf"
+    eps: PerSample = 0.5
+    budget: ball.Budget = "patch"
     box: tuple[float, float] | None = None
-    targets: np.ndarray | None = None
+    targets: ArrayLike | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.choice("norm", self.norm, ball.NORMS)
         checks.choice("budget", self.budget, ball.BUDGETS)
         for one in np.asarray(self.eps, dtype=object).ravel().tolist():
@@ -65,10 +69,10 @@ class AttackResult:
 
     attack: str
     threat: ThreatModel
-    X_adv: np.ndarray
-    margin: np.ndarray
-    success: np.ndarray
-    iterations: np.ndarray
-    gradient_calls: np.ndarray
-    forward_calls: np.ndarray
-    restart: np.ndarray
+    X_adv: FloatArray
+    margin: Float64Array
+    success: BoolArray
+    iterations: IntArray
+    gradient_calls: IntArray
+    forward_calls: IntArray
+    restart: IntArray

@@ -10,7 +10,8 @@ import numpy as np
 from ..core import memory, store
 from ..core.config import word
 from ..core.distribute import WorkFailed
-from ..experiments.configuration import DTYPES, Figure3Config
+from ..core.types import PRECISIONS
+from ..experiments.configuration import Figure3Config
 from ..kernels import BACKENDS
 from ..patches.network import read_weights
 from ..training import run_folder
@@ -35,7 +36,7 @@ def add_config(parser, seeds: bool = True) -> None:
     if seeds:
         parser.add_argument("--seeds", type=int, metavar="S", help="number of seeds, run as one batch (default 4)")
     parser.add_argument("--backend", choices=BACKENDS, help="engine (default numba)")
-    parser.add_argument("--dtype", choices=DTYPES, help="precision of the training (default float32)")
+    parser.add_argument("--dtype", choices=PRECISIONS, help="precision of the training (default float32)")
     parser.add_argument("--weights", metavar="FILE.npz", help="your own weights: array W (k, m, d) or (S, k, m, d)")
 
 

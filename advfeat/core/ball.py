@@ -4,10 +4,14 @@ A perturbation is ``delta (R, N, P, d)``, a radius ``eps (R, N)``.  With budget 
 its sample, with "global" all patches of a sample share it; for l_inf both are the same set.
 """
 
+from typing import Literal, get_args
+
 import numpy as np
 
-NORMS = ("linf", "l2", "l1")
-BUDGETS = ("patch", "global")
+Norm = Literal["linf", "l2", "l1"]
+Budget = Literal["patch", "global"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
 #: Lengths between them have squares that neither under- nor overflow, by dtype.
 SQUARES = {np.dtype("float64"): (1e-140, 1e140), np.dtype("float32"): (1e-17, 1e17)}
 DUAL = {"linf": 1, "l2": 2, "l1": np.inf}  # NumPy's order of the dual norm

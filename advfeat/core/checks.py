@@ -3,20 +3,25 @@
 import difflib
 import numbers
 from collections.abc import Hashable
+from typing import Literal, get_args
 
 import numpy as np
 
 from ..kernels import CROSS_ENTROPY, L2, LINF, MARGIN, NEG_LABEL_LOGIT
 
-OBJECTIVES = {"neg_label_logit": NEG_LABEL_LOGIT, "margin": MARGIN, "cross_entropy": CROSS_ENTROPY}
-NORMS = {"linf": LINF, "l2": L2}
+AscentObjective = Literal["neg_label_logit", "margin", "cross_entropy"]
+AscentNorm = Literal["linf", "l2"]
+OBJECTIVES: dict[str, int] = {"neg_label_logit": NEG_LABEL_LOGIT, "margin": MARGIN, "cross_entropy": CROSS_ENTROPY}
+NORMS: dict[str, int] = {"linf": LINF, "l2": L2}
 LARGEST = float(np.finfo(np.float64).max)
 SEQUENCES = (list, tuple, range, np.ndarray)  # of generators or seeds: one per run
 LARGEST_DEGREE = 100  # of the activation, q
 MOST = 10**12  # of anything counted: years of iterations, terabytes of numbers
 MOST_STEPS = 10_000  # of an ascent on one sample
-AUGMENTATIONS = ("none", "crop", "crop_flip")  # of images
-PARTITIONS = ("uniform", "fixed", "bernoulli")
+Augmentation = Literal["none", "crop", "crop_flip"]  # of images
+Partition = Literal["uniform", "fixed", "bernoulli"]
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+PARTITIONS: tuple[Partition, ...] = get_args(Partition)
 
 
 def bounds(low=None, above=None, high=None) -> str:

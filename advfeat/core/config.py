@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
+from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 import numpy as np
 
 from . import checks, store
+from .types import JsonDict
 
 
-def key(default, help, unit="", low=None, above=None, high=None, choices=None, per_run=False, many=False):
-    """A dataclass field of a `Configuration`; without a default for dataclasses.MISSING.
+def key(default, help, unit="", **rule) -> Any:
+    """A dataclass field of a `Configuration` with a default; `about` has the parameters."""
+    return field(default=default, metadata=about(help, unit, **rule))
 
-    Its type is the annotation: int, float, bool or str, with ``| None`` where the value may be left open.  Numbers are
-    finite, >= `low`, > `above` and <= `high`; `choices` are all that there are; `per_run`: one value, or one per run;
-    `many`: any number of values, a tuple.
+
+def about(help, unit="", low=None, above=None, high=None, choices=None, per_run=False, many=False) -> dict[str, Any]:
+    """What is declared of a key, the metadata of its field: ``name: type = field(metadata=about(...))`` must be given.
+
+    Its type is the annotation, or the first part of a union: int, float, bool, str or a Literal of its `choices`, with
+    ``| None`` where the value may be left open.  Numbers are finite, >= `low`, > `above` and <= `high`; `choices` are
+    all that there are; `per_run`: one value, or one per run; `many`: any number of values, a tuple.
     """
     rule = {"low": low, "above": above, "high": high, "choices": choices, "per_run": per_run, "many": many}
-    return field(default=default, metadata={"help": help, "unit": unit, **rule})
+    return {"help": help, "unit": unit, **rule}
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,13 @@ class Key:
     name: str
     kind: type
     optional: bool
-    default: Any
+    default: object
     help: str
     unit: str
     low: float | None
     above: float | None
     high: float | None
-    choices: tuple | None
+    choices: tuple[str, ...] | None
     per_run: bool
     many: bool
 
@@ -66,7 +74,7 @@ class Key:
         """The default as `--set` takes it; "" where a value must be given."""
         return word(np.asarray(self.default).tolist()) if self.default is not MISSING else ""
 
-    def check(self, value, name: str | None = None):
+    def check(self, value: object, name: str | None = None) -> Any:
         """The value in the key's type.  ValueError, naming the key (or `name`), value and rule, where it breaks it."""
         name = name or self.name
         if value is None and self.optional:
@@ -92,7 +100,7 @@ class Key:
             return value
         return self.kind(checks.choice(name, value, self.choices or (True, False)))
 
-    def typed(self, value, name: str | None = None):
+    def typed(self, value: object, name: str | None = None) -> Any:
         """The value in the key's type, so that 3 and 3.0 are one, whatever the rest of its rule."""
         if self.choices:
             return value
@@ -102,7 +110,7 @@ class Key:
 class Configuration:
     """Base of frozen dataclasses whose fields `key` declares."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, one in self.keys().items():
             object.__setattr__(self, name, one.check(getattr(self, name)))
 
@@ -113,7 +121,8 @@ class Configuration:
         hints, found = get_type_hints(cls), {}
         for one in fields(cls):
             kinds = get_args(hints[one.name]) or (hints[one.name],)
-            found[one.name] = Key(one.name, kinds[0], NoneType in kinds, one.default, **one.metadata)
+            kind = kinds[0] if isinstance(kinds[0], type) else str  # a Literal of names, or the first of them
+            found[one.name] = Key(one.name, kind, NoneType in kinds, one.default, **one.metadata)
         return found
 
     # -------------------------------------------------------------- from users and files
@@ -126,7 +135,7 @@ class Configuration:
         return keys[name]
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: JsonDict) -> Self:
         """From what `as_dict` gave, of this version or an older one: a key that is missing takes its default."""
         if not isinstance(values, dict):
             raise ValueError(f"configuration = {values!r}: must be a table of keys and values")
@@ -138,7 +147,14 @@ class Configuration:
         return cls(**values)
 
     @classmethod
-    def build(cls, path=None, pairs=(), fixed=None, /, **given):
+    def build(
+        cls,
+        path: str | Path | None = None,
+        pairs: Iterable[str] = (),
+        fixed: JsonDict | None = None,
+        /,
+        **given: object,
+    ) -> Self:
         """Defaults, then the TOML file `path`, then `pairs` ("key=value"), then `given` (None: not given).
 
         `fixed` are values that stand already, as q and rho of given weights: they replace defaults, and a value given
@@ -160,11 +176,11 @@ class Configuration:
         return cls.from_dict(values)
 
     # -------------------------------------------------------------- to users and files
-    def as_dict(self) -> dict:
+    def as_dict(self) -> JsonDict:
         """JSON-ready, as it stands in config.json and in checkpoints."""
         return {name: np.asarray(getattr(self, name)).tolist() for name in self.keys()}
 
-    def changes(self, held) -> list[str]:
+    def changes(self, held: JsonDict) -> list[str]:
         """What differs from the configuration `held`, that `as_dict` gave, in words; a key that it lacks has its
         default."""
         theirs = type(self).from_dict(held).as_dict()
@@ -186,7 +202,7 @@ class Configuration:
         return "\n".join(lines)
 
 
-def parse_value(text: str):
+def parse_value(text: str) -> object:
     """A TOML value, or the text itself where it is none."""
     if text.lower() == "none":
         return None
@@ -196,7 +212,7 @@ def parse_value(text: str):
         return text
 
 
-def parse_pair(option: str, text: str) -> tuple[str, Any]:
+def parse_pair(option: str, text: str) -> tuple[str, object]:
     """KEY=VALUE of an option of the command line."""
     name, equals, value = text.partition("=")
     if not equals:

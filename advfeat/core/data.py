@@ -1,10 +1,15 @@
 """What attacks, training and evaluator see of data: samples, labels, arrays beside them, directions to measure."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from .types import Array, Arrays, Dtype, FloatArray, IntArray
 
 
 @runtime_checkable
@@ -20,33 +25,39 @@ class Data(Protocol):
     directions : vectors of inputs by name, (k, d) each, along which a network is measured; empty where none is known.
     """
 
-    X: np.ndarray
-    y: np.ndarray
+    @property
+    def X(self) -> FloatArray: ...
 
     @property
-    def arrays(self) -> Mapping[str, np.ndarray]: ...
+    def y(self) -> IntArray: ...
 
     @property
-    def directions(self) -> Mapping[str, np.ndarray]: ...
+    def arrays(self) -> Arrays: ...
+
+    @property
+    def directions(self) -> Mapping[str, FloatArray]: ...
+
+
+DataLike: TypeAlias = Data | tuple[ArrayLike, ArrayLike]  # or a pair (X, y)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
     """The plainest :class:`Data`: what a pair (X, y) is taken for, and what a law of one's own can return."""
 
-    X: np.ndarray
-    y: np.ndarray
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    directions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    X: FloatArray
+    y: IntArray
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    directions: Mapping[str, FloatArray] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, array in self.arrays.items():
             shape = np.shape(self.y)
             if np.shape(array)[: len(shape)] != shape:
                 raise ValueError(f"{name} has shape {np.shape(array)}: its first axes must be those of y, {shape}")
 
 
-def as_data(data) -> Data:
+def as_data(data: DataLike) -> Data:
     """A :class:`Data` as it is, a pair (X, y) as `Samples`; TypeError for anything else."""
     if isinstance(data, Data):
         return data
@@ -55,6 +66,6 @@ def as_data(data) -> Data:
     return Samples(*data)
 
 
-def in_dtype(data: Data, dtype) -> Data:
+def in_dtype(data: Data, dtype: Dtype) -> Data:
     """The same data with X of `dtype`."""
     return data if data.X.dtype == dtype else Samples(data.X.astype(dtype), data.y, data.arrays, data.directions)

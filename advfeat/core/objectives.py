@@ -17,13 +17,18 @@ DLR: Croce & Hein 2020, arXiv:2003.01690.  It is 0/0 where the three (four) larg
 untargeted sample's margin is <= 0 already; its value is then defined as 0 and its gradient as the margin's.
 """
 
+from typing import Literal, get_args
+
 import numpy as np
 
 from ..kernels import CROSS_ENTROPY, formulas
 from . import checks
 
-UNTARGETED = ("neg_label_logit", "margin", "cross_entropy", "dlr")
-TARGETED = ("targeted_margin", "targeted_cross_entropy", "targeted_dlr")
+Untargeted = Literal["neg_label_logit", "margin", "cross_entropy", "dlr"]
+Targeted = Literal["targeted_margin", "targeted_cross_entropy", "targeted_dlr"]
+Objective = Literal[Untargeted, Targeted]
+UNTARGETED: tuple[str, ...] = get_args(Untargeted)
+TARGETED: tuple[str, ...] = get_args(Targeted)
 OBJECTIVES = UNTARGETED + TARGETED
 CLASSES = {"dlr": 3, "targeted_dlr": 4}  # the fewest
 

@@ -1,11 +1,19 @@
 """Numbers, arrays and seeds that users give once, per run or per sample, spread over all runs and samples."""
 
+from __future__ import annotations
+
 import functools
 import warnings
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
 from . import checks
+from .types import Rng
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def per_sample(name, value, shape, batched, low=0) -> np.ndarray:
@@ -33,19 +41,19 @@ def spread_over_runs(name, value, shape, batched, kind):
     return np.broadcast_to(value, shape)
 
 
-def run_seeds(rng, n_runs: int) -> list[int]:
+def run_seeds(rng: Rng, n_runs: int) -> list[int]:
     """One seed per run; a generator draws them."""
     if isinstance(rng, np.random.Generator):
         return rng.integers(2**63, size=n_runs).tolist()
     return checks.seeds(rng, n_runs, "rng")
 
 
-def renamed(**names):
+def renamed(**names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """A function that still takes keywords by their old names, `old` = "new", with a FutureWarning."""
 
-    def wrap(function):
+    def wrap(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
-        def call(*args, **kwargs):
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
             for old in names.keys() & kwargs.keys():
                 new = names[old]
                 if new in kwargs:

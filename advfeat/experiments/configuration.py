@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
 import numpy as np
 
 from ..core import checks
 from ..core.config import Configuration, key
 from ..core.rng import stream
-from ..kernels import BACKENDS, get_engine
+from ..core.types import PRECISIONS, Array, Precision
+from ..kernels import BACKENDS, Backend, get_engine
 from ..patches.data import PatchData, PatchDistribution
 from ..patches.network import PatchCNN
 from ..theory import Window, find_window, plateau
 from ..training.configuration import TrainConfig
 
-DTYPES = ("float32", "float64")
 LARGEST_LOG = 708.0  # e^+-708 are normal float64 numbers
 SPREAD = 10  # standard deviations: no normal number drawn here is larger
 
@@ -42,7 +44,7 @@ class Figure3Config(Configuration):
     patch_dim: int = count(100, "dimension of a patch, d, at least 2 n_classes", low=4)
     n_patches: int = count(64, "patches of a sample, P")
     n_robust: int = count(1, "those that carry the robust feature, P_R, at most n_patches", low=0)
-    partition: str = key("uniform", "which patches are robust", choices=checks.PARTITIONS)
+    partition: checks.Partition = key("uniform", "which patches are robust", choices=checks.PARTITIONS)
     alpha: float = key(3.0, "strength of the robust feature", "input", above=0)
     beta: float = key(1.0, "strength of the non-robust feature", "input", above=0)
     noise_std: float = key(0.05, "standard deviation of the noise of a coordinate, sigma_n", "input", low=0)
@@ -56,8 +58,9 @@ class Figure3Config(Configuration):
     ascent_lr: float = key(40.0, "rate of the ascent on training samples", "input / weight", above=0)
     eps: float = key(1.0, "radius of adversarial training", "input", low=0)
     eps_test: float = key(0.5, "radius at which robust accuracy is measured", "input", low=0)
-    norm: str = key("linf", "norm of both balls, patch by patch", choices=tuple(checks.NORMS))
-    objective: str = key("neg_label_logit", "what the ascent raises, J", choices=tuple(checks.OBJECTIVES))
+    norm: checks.AscentNorm = key("linf", "norm of both balls, patch by patch", choices=tuple(checks.NORMS))
+    objective: checks.AscentObjective = key("neg_label_logit", "what the ascent raises, J",
+                                            choices=tuple(checks.OBJECTIVES))  # fmt: skip
     n_ascent: int = key(1, "steps of the ascent", low=1, high=checks.MOST_STEPS)
     batch_size: int | None = key(None, "samples of a step, all n_train without it", low=1)
     n_iter: int = count(4000, "iterations, T, a multiple of n_records")
@@ -66,10 +69,10 @@ class Figure3Config(Configuration):
     first_seed: int = key(0, "the smallest of the seeds; all lie below 2^63", low=0, high=2**63 - 1)
     pgd_steps: int = key(20, "steps of each attack that measures", low=1, high=checks.MOST_STEPS)
     pgd_restarts: int = key(1, "starts of each attack that measures", low=1, high=checks.MOST_STEPS)
-    backend: str = key("numba", "engine", choices=BACKENDS)
-    dtype: str = key("float32", "precision of the training", choices=DTYPES)
+    backend: Backend = key("numba", "engine", choices=BACKENDS)
+    dtype: Precision = key("float32", "precision of the training", choices=PRECISIONS)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.distribution()
         if self.batch_size is not None and self.batch_size > self.n_train:
@@ -112,7 +115,7 @@ class Figure3Config(Configuration):
             each += 48 * K * self.n_patches * max(self.n_train, self.n_test)
         return self.n_seeds * each + 20_000 * self.n_records + 20_000_000  # records as objects; tables and figures
 
-    def digest(self, weights: np.ndarray | None = None) -> str:
+    def digest(self, weights: Array | None = None) -> str:
         """Ten hex digits that name this configuration (and given initial weights)."""
         total = hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode())
         total.update(b"" if weights is None else np.ascontiguousarray(weights).tobytes())
@@ -127,14 +130,14 @@ class Figure3Config(Configuration):
         names = ("n_classes", "patch_dim", "n_patches", "n_robust", "alpha", "beta", "noise_std", "partition")
         return PatchDistribution(**{name: getattr(self, name) for name in names})
 
-    def data(self, part: str, seeds=None) -> PatchData:
+    def data(self, part: Literal["train", "test"], seeds: Sequence[int] | None = None) -> PatchData:
         """`part` "train" or "test": samples of every seed (default: the configuration's), each from its own stream."""
         n, law = (self.n_train if part == "train" else self.n_test), self.distribution()
         balanced = self.balanced and part == "train"
         seeds = self.seeds if seeds is None else seeds
         return PatchData.stack([law.sample(n, stream(seed, f"{part}_data"), balanced=balanced) for seed in seeds])
 
-    def network(self, weights: np.ndarray | None = None, seeds=None) -> PatchCNN:
+    def network(self, weights: Array | None = None, seeds: Sequence[int] | None = None) -> PatchCNN:
         """One network per seed (default: the configuration's): drawn, or `weights` (k, m, d) or (S, k, m, d)."""
         options = {"q": self.q, "rho": self.rho, "backend": self.backend}
         shape = (self.n_classes, self.n_neurons, self.patch_dim)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ..core import checks
 from ..core.config import Configuration, key
 from ..core.data import Samples
-from ..images import ConvNet, Normalise, PreActResNet18, ResNet18, WideResNet
+from ..core.types import PRECISIONS, Precision
+from ..images import ConvNet, Network, Normalise, PreActResNet18, ResNet18, WideResNet
 from ..images.data import DATA_SETS, held_out, load
-from ..kernels.layers import BACKENDS
+from ..images.data.catalogue import DataSetName
+from ..kernels.layers import BACKENDS, LayerBackend, Mode
 from ..training.configuration import TrainConfig
-from ..training.optim import OPTIMISERS, SCHEDULES
+from ..training.optim import OPTIMISERS, SCHEDULES, OptimiserName, RateSchedule
 
-NETWORKS = ("resnet18", "preact_resnet18", "wide_resnet", "convnet")
-TRAININGS = ("standard", "pgd", "fgsm", "trades")
+Architecture = Literal["resnet18", "preact_resnet18", "wide_resnet", "convnet"]
+ImageTraining = Literal["standard", "pgd", "fgsm", "trades"]
+NETWORKS: tuple[Architecture, ...] = get_args(Architecture)
+TRAININGS: tuple[ImageTraining, ...] = get_args(ImageTraining)
 
 
 @dataclass(frozen=True)
@@ -25,45 +30,47 @@ class ImageConfig(Configuration):
     seed 0, whatever `seed` is; the test images are read when everything is chosen.
     """
 
-    dataset: str = key("mnist_5k", "image set", choices=tuple(DATA_SETS))
+    dataset: DataSetName = key("mnist_5k", "image set", choices=tuple(DATA_SETS))
     folder: str | None = key(None, "folder of its files, else where they usually are")
     n_train: int | None = key(None, "training images with those of validation, all without it", low=10)
     n_test: int | None = key(None, "test images, all without it", low=1)
     validation: float = key(0.1, "share of the training images that chooses the best checkpoint, at most 0.5", above=0)
-    network: str = key("resnet18", "architecture", choices=NETWORKS)
+    network: Architecture = key("resnet18", "architecture", choices=NETWORKS)
     width: int = key(8, "channels of the first stage; of wide_resnet the factor", low=1, high=1024)
     depth: int = key(10, "layers of wide_resnet, 6 n + 4; stages of convnet", low=1, high=100)
     normalise: bool = key(False, "whether the network begins by (x - mean) / deviation, the set's usual numbers")
-    training: str = key("standard", "how samples are moved", choices=TRAININGS)
-    norm: str = key("linf", "norm of the balls", choices=tuple(checks.NORMS))
+    training: ImageTraining = key("standard", "how samples are moved", choices=TRAININGS)
+    norm: checks.AscentNorm = key("linf", "norm of the balls", choices=tuple(checks.NORMS))
     eps: float = key(0.2, "radius of training and of the attacks that measure, at most 1 for linf", "pixel", above=0)
     n_ascent: int = key(7, "steps of the ascent; fgsm has one", low=1, high=checks.MOST_STEPS)
     step: float | None = key(None, "of the ascent, over eps: 2.5 / n_ascent without it, of fgsm 1.25", above=0)
     eps_warm_up: float = key(0.0, "epochs over which the radius grows from 0", low=0)
     beta: float = key(6.0, "weight of the divergence in trades", low=0)
-    crafting_mode: str = key("evaluate", "mode of batch norm in the ascent", choices=("evaluate", "train"))
+    crafting_mode: Mode = key("evaluate", "mode of batch norm in the ascent", choices=("evaluate", "train"))
     crafting_updates: bool = key(False, "whether the ascent moves batch norm's running statistics")
     epochs: int = key(12, "passes over the training images", low=1, high=100_000)
     batch_size: int = key(100, "images of a step", low=2)
-    optimiser: str = key("sgd", "how parameters move along gradients", choices=OPTIMISERS)
+    optimiser: OptimiserName = key("sgd", "how parameters move along gradients", choices=OPTIMISERS)
     lr: float = key(0.1, "learning rate, of one_cycle its top", above=0)
     momentum: float = key(0.9, "share of the last step that is kept, of sgd", low=0)
     nesterov: bool = key(False, "whether momentum looks a step ahead")
     weight_decay: float = key(5e-4, "share of the weights that is added to their gradient", low=0)
     decay_vectors: bool = key(True, "whether biases and batch norms decay too")
-    schedule: str = key("one_cycle", "how the learning rate moves along the training", choices=tuple(SCHEDULES))
+    schedule: RateSchedule = key("one_cycle", "how the learning rate moves along the training",
+                                 choices=tuple(SCHEDULES))  # fmt: skip
     drops: tuple[float, ...] = key((0.5, 0.75), "shares of the training where the step schedule divides by 10",
                                    low=0, many=True)  # fmt: skip
-    augmentation: str = key("none", "how images are moved and mirrored at random", choices=checks.AUGMENTATIONS)
+    augmentation: checks.Augmentation = key("none", "how images are moved and mirrored at random",
+                                            choices=checks.AUGMENTATIONS)  # fmt: skip
     seed: int = key(0, "of the initial weights", low=0)
     order_seed: int | None = key(None, "of batches, augmentation and ascents; seed without it", low=0)
     order_from: float = key(0.0, "epochs in the order of seed before that of order_seed", low=0)
     record_every: float = key(1.0, "epochs between two records, each with the weights and a checkpoint", above=0)
     pgd_steps: int = key(10, "steps of the attack on validation images", low=1, high=checks.MOST_STEPS)
-    backend: str = key("numba", "engine", choices=BACKENDS)
-    dtype: str = key("float32", "precision", choices=("float32", "float64"))
+    backend: LayerBackend = key("numba", "engine", choices=BACKENDS)
+    dtype: Precision = key("float32", "precision", choices=PRECISIONS)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.norm == "linf" and self.eps > 1:
             raise ValueError(f"eps = {self.eps!r}: must be <= 1, the width of the box in which images lie")
@@ -92,7 +99,7 @@ class ImageConfig(Configuration):
     def test_samples(self) -> Samples:
         return load(self.dataset, "test", self.folder, n=self.n_test, dtype=self.dtype)
 
-    def untrained(self):
+    def untrained(self) -> Network:
         """The network with initial weights drawn by `seed`."""
         images = DATA_SETS[self.dataset]
         shape, n_classes = images.shape, len(images.classes)

@@ -5,14 +5,33 @@ The arrays' names are those of the public implementations (:mod:`advfeat.images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias, TypedDict, Unpack
+
+import numpy as np
+
 from ..core import checks
-from .layers import AveragePool, BatchNorm, Convolution, Linear, ReLU, Residual
+from ..core.types import Arrays, Dtype
+from ..kernels.layers import LayerBackend
+from .layers import AveragePool, BatchNorm, Convolution, Layer, Layers, Linear, ReLU, Residual
 from .network import Network
 
 PLAIN = ReLU()
+Shape: TypeAlias = tuple[int, int, int]  # C, H, W
 
 
-def ResNet18(width: int = 64, image_shape=(3, 32, 32), n_classes: int = 10, *, activation=PLAIN, before=(), **options):
+class Options(TypedDict, total=False):
+    """Arguments of :class:`Network` that the architectures hand on."""
+
+    rng: int | np.random.Generator
+    dtype: Dtype
+    box: tuple[float, float] | None
+    backend: LayerBackend
+    arrays: Arrays | None
+
+
+def ResNet18(width: int = 64, image_shape: Shape = (3, 32, 32), n_classes: int = 10, *, activation: ReLU = PLAIN,
+             before: Sequence[Layer] = (), **options: Unpack[Options]) -> Network:  # fmt: skip
     """The residual network of He et al. 2016 in its form for small images: a 3x3 stem, no pooling behind it.
 
     Four stages of two basic blocks with width, 2, 4 and 8 times as many channels; stride 2 at stages 2 to 4 (sides
@@ -31,7 +50,7 @@ def ResNet18(width: int = 64, image_shape=(3, 32, 32), n_classes: int = 10, *, a
     return Network(layers | {"avgpool": AveragePool(), "fc": _last(n_classes)}, image_shape, **options)
 
 
-def basic_block(channels: int, stride: int = 1, changes: bool = False, activation=PLAIN) -> dict:
+def basic_block(channels: int, stride: int = 1, changes: bool = False, activation: ReLU = PLAIN) -> dict[str, Layers]:
     """relu(BN(conv(relu(BN(conv x)))) + x), x through a 1x1 projection with BN where the shape changes."""
     body = {"conv1": Convolution(channels, stride=stride), "bn1": BatchNorm(), "relu1": activation,
             "conv2": Convolution(channels), "bn2": BatchNorm()}  # fmt: skip
@@ -39,8 +58,8 @@ def basic_block(channels: int, stride: int = 1, changes: bool = False, activatio
     return {"": Residual(body, projection), "relu2": activation}
 
 
-def PreActResNet18(width: int = 64, image_shape=(3, 32, 32), n_classes: int = 10, *, activation=PLAIN, before=(),
-                   **options):  # fmt: skip
+def PreActResNet18(width: int = 64, image_shape: Shape = (3, 32, 32), n_classes: int = 10, *, activation: ReLU = PLAIN,
+                   before: Sequence[Layer] = (), **options: Unpack[Options]) -> Network:  # fmt: skip
     """ResNet18 with batch norm and ReLU before each convolution (He et al. 2016b), and once more before the pool.
 
     The shortcut branches off behind a block's first BN and ReLU where shapes change.  Parameters as of `ResNet18`.
@@ -59,7 +78,7 @@ def PreActResNet18(width: int = 64, image_shape=(3, 32, 32), n_classes: int = 10
 
 
 def preactivation_block(channels: int, stride: int = 1, changes: bool = False, shortcut: str = "shortcut.0",
-                        activation=PLAIN) -> dict:  # fmt: skip
+                        activation: ReLU = PLAIN) -> dict[str, Layers]:  # fmt: skip
     """conv(relu(BN(conv a))) + x with a = relu(BN x); where the shape changes a 1x1 convolution of a stands for x."""
     start = {"bn1": BatchNorm(), "relu1": activation}
     body = {"conv1": Convolution(channels, stride=stride), "bn2": BatchNorm(), "relu2": activation,
@@ -69,8 +88,9 @@ def preactivation_block(channels: int, stride: int = 1, changes: bool = False, s
     return {"": Residual(start | body)}
 
 
-def WideResNet(depth: int = 34, widen: int = 10, image_shape=(3, 32, 32), n_classes: int = 10, *, activation=PLAIN,
-               before=(), **options):  # fmt: skip
+def WideResNet(depth: int = 34, widen: int = 10, image_shape: Shape = (3, 32, 32), n_classes: int = 10, *,
+               activation: ReLU = PLAIN, before: Sequence[Layer] = (),
+               **options: Unpack[Options]) -> Network:  # fmt: skip
     """The wide residual network of Zagoruyko & Komodakis 2016, WRN-depth-widen; depth = 6 n + 4.
 
     A 3x3 stem of 16 channels, three stages of n pre-activation blocks with 16, 32 and 64 times `widen` channels,
@@ -91,8 +111,8 @@ def WideResNet(depth: int = 34, widen: int = 10, image_shape=(3, 32, 32), n_clas
     return Network(layers, image_shape, **options)
 
 
-def ConvNet(width: int = 16, image_shape=(1, 28, 28), n_classes: int = 10, *, stages: int = 3, activation=PLAIN,
-            before=(), **options):  # fmt: skip
+def ConvNet(width: int = 16, image_shape: Shape = (1, 28, 28), n_classes: int = 10, *, stages: int = 3,
+            activation: ReLU = PLAIN, before: Sequence[Layer] = (), **options: Unpack[Options]) -> Network:  # fmt: skip
     """Convolutions in a row: `stages` of conv, BN, ReLU with width, 2 width, ... channels, stride 2 from the second
     on; global average pool; linear layer.  Other parameters as of `ResNet18`."""
     layers = {"": list(before)}
@@ -102,5 +122,5 @@ def ConvNet(width: int = 16, image_shape=(1, 28, 28), n_classes: int = 10, *, st
     return Network(layers | {"avgpool": AveragePool(), "fc": _last(n_classes)}, image_shape, **options)
 
 
-def _last(n_classes) -> Linear:
+def _last(n_classes: int) -> Linear:
     return Linear(checks.integer("n_classes", n_classes, 2))

@@ -11,12 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..attacks.base import Attack, as_samples
-from ..attacks.gradient import SCHEDULES
+from ..attacks.base import Attack, AttackProblem, as_samples
+from ..attacks.gradient import SCHEDULES, StepSchedule
+from ..attacks.threat import ThreatModel
 from ..core import ball, checks
+from ..core.data import Data
+from ..core.model import Model
 from ..core.rng import stream
 from ..core.runs import spread_over_runs
+from ..core.types import Float64Array, FloatArray, IntArray
 from .inversion import distance_and_gradient, sizes
 from .network import Network
 
@@ -31,10 +36,10 @@ class Crafted:
     before, distance : (N,) |g(.) - g(x')|_2 / |g(x')|_2 of the clean image and of X
     """
 
-    X: np.ndarray
-    goal: np.ndarray
-    before: np.ndarray
-    distance: np.ndarray
+    X: FloatArray
+    goal: IntArray
+    before: Float64Array
+    distance: Float64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +66,17 @@ class FeaturePGD(Attack):
     """
 
     reference: Network
-    X: np.ndarray
-    y: np.ndarray
+    X: FloatArray
+    y: IntArray
     n_steps: int = 50
     step: float | None = None
-    schedule: str = "cosine"
+    schedule: StepSchedule = "cosine"
     random_start: bool = True
 
-    def default_name(self):
+    def default_name(self) -> str:
         return "feature_pgd"
 
-    def check_options(self):
+    def check_options(self) -> None:
         checks.integer("n_steps", self.n_steps, 1)
         if self.step is not None:
             checks.number("step", self.step, above=0)
@@ -81,13 +86,13 @@ class FeaturePGD(Attack):
         object.__setattr__(self, "X", X[0])
         object.__setattr__(self, "y", y[0])
 
-    def check(self, model, data, threat):
+    def check(self, model: Model, data: Data, threat: ThreatModel) -> None:
         if threat.targets is None:
             raise ValueError("targets = None: features of a class are aimed at; give the threat a class per sample")
         if model.sample_shape != self.reference.sample_shape:
             raise ValueError(f"samples are {model.sample_shape}: the reference reads {self.reference.sample_shape}")
 
-    def run(self, problem):
+    def run(self, problem: AttackProblem) -> None:
         on = problem.open
         if not on.any():
             return
@@ -99,7 +104,9 @@ class FeaturePGD(Attack):
         problem.iterations += self.n_steps * on
         problem.evaluate(problem.step(problem.X, points.reshape(problem.X.shape) - problem.X), on)
 
-    def craft(self, X, targets, eps: float, norm: str = "linf", rng: int = 0) -> Crafted:
+    def craft(
+        self, X: ArrayLike, targets: ArrayLike, eps: float, norm: ball.Norm = "linf", rng: int = 0
+    ) -> Crafted:
         """Images X (N, C, H, W) moved towards the classes `targets` (N,): what the attack shows to every network with
         this seed, made without one.  Errors as of the attack."""
         X = self.reference.check(X)[0][0]

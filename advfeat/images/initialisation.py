@@ -6,10 +6,11 @@ import numpy as np
 
 from ..core import checks
 from ..core.rng import stream
+from ..core.types import Float64Array
 from ..kernels.layers import Program
 
 
-def initialised(program: Program, rng) -> dict[str, np.ndarray]:
+def initialised(program: Program, rng: int | np.random.Generator) -> dict[str, Float64Array]:
     """Initial arrays, float64, drawn in the order of the layers.
 
     Convolutions' weights are N(0, 2 / (O K^2)), O channels out: He et al. 2015 with fan-out, which keeps the

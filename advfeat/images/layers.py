@@ -7,8 +7,9 @@ their own.  Whoever composes a block writes no gradient: engines know those of t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 from ..core import checks
 from ..kernels.layers import Operation, Program
@@ -19,12 +20,12 @@ class Builder:
     """Takes layers one by one and writes the program down; `shapes` are those of the values so far."""
 
     def __init__(self, image_shape: tuple[int, int, int]):
-        self.shapes = [tuple(image_shape)]
+        self.shapes: list[tuple[int, ...]] = [tuple(image_shape)]
         self.operations: list[Operation] = []
-        self.parameters: dict[str, tuple] = {}
-        self.statistics: dict[str, tuple] = {}
+        self.parameters: dict[str, tuple[int, ...]] = {}
+        self.statistics: dict[str, tuple[int, ...]] = {}
 
-    def add(self, layers, value: int, name: str = "") -> int:
+    def add(self, layers: Layers, value: int, name: str = "") -> int:
         """Layers behind `value`; the number of the last one's value."""
         if isinstance(layers, Layer):
             return layers.add(self, value, name)
@@ -32,7 +33,16 @@ class Builder:
             value = self.add(layer, value, f"{name}.{own}" if name and own else name or own)
         return value
 
-    def put(self, kind: str, inputs, shape, name="", parameters=None, statistics=None, **options) -> int:
+    def put(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        name: str = "",
+        parameters: Mapping[str, tuple[int, ...]] | None = None,
+        statistics: Mapping[str, tuple[int, ...]] | None = None,
+        **options: object,
+    ) -> int:
         """One operation and the shapes of its arrays, whose names begin with its own; the number of its value."""
         taken = [self.held(name, of) for of in (parameters or {}, statistics or {})]
         for known, new in zip((self.parameters, self.statistics), taken):
@@ -41,7 +51,7 @@ class Builder:
         self.shapes.append(tuple(shape))
         return len(self.operations)
 
-    def held(self, name: str, shapes: Mapping[str, tuple]) -> dict[str, tuple]:
+    def held(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         found = {f"{name}.{own}" if name else own: shape for own, shape in shapes.items()}
         if twice := sorted(found.keys() & (self.parameters.keys() | self.statistics.keys())):
             raise ValueError(f"layers: two arrays would be called {twice[0]!r}; name the layers apart")
@@ -51,7 +61,8 @@ class Builder:
         """C, H, W of a value; ValueError where it is no image any more."""
         if len(self.shapes[value]) != 3:
             raise ValueError(f"{name or 'layers'}: needs channels and pixels, but comes behind {self.shapes[value]}")
-        return self.shapes[value]
+        C, H, W = self.shapes[value]
+        return C, H, W
 
     def program(self) -> Program:
         """ValueError where the last layer is not linear, with two answers at least."""
@@ -62,7 +73,7 @@ class Builder:
         return Program(tuple(self.operations), tuple(self.shapes), *arrays, last.inputs[0])
 
 
-def named(layers, name: str) -> list[tuple[str, object]]:
+def named(layers: Layers, name: str) -> list[tuple[str, Layers]]:
     """Names and layers of a block; TypeError where it is none."""
     if isinstance(layers, Mapping):
         return list(layers.items())
@@ -79,6 +90,10 @@ class Layer(ABC):
     def add(self, build: Builder, value: int, name: str) -> int: ...
 
 
+#: Layers in turn: one, a list of them, or a dictionary where they shall have names of their own.
+Layers: TypeAlias = Layer | Sequence["Layers"] | Mapping[str, "Layers"]
+
+
 @dataclass(frozen=True)
 class Convolution(Layer):
     """z[o, i, j] = sum_{c, a, b} v[o, c, a, b] x[c, s i + a - p, s j + b - p], plus a bias per channel if asked for.
@@ -93,13 +108,13 @@ class Convolution(Layer):
     padding: int | None = None
     bias: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, value in (("channels", self.channels), ("kernel", self.kernel), ("stride", self.stride)):
             checks.integer(field, value, 1)
         if self.padding is not None:
             checks.integer("padding", self.padding, 0)
 
-    def add(self, build, value, name):
+    def add(self, build: Builder, value: int, name: str) -> int:
         C, H, W = build.image(value, name)
         padding = self.kernel // 2 if self.padding is None else self.padding
         h, w = (side(n, self.kernel, self.stride, padding) for n in (H, W))
@@ -124,12 +139,12 @@ class BatchNorm(Layer):
     momentum: float = 0.1
     trained, running = ("weight", "bias"), ("running_mean", "running_var")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.number("eps", self.eps, above=0)
         if checks.number("momentum", self.momentum, low=0) > 1:
             raise ValueError(f"momentum = {self.momentum!r}: must be <= 1")
 
-    def add(self, build, value, name):
+    def add(self, build: Builder, value: int, name: str) -> int:
         C = build.image(value, name)[0]
         trained, running = (dict.fromkeys(names, (C,)) for names in (self.trained, self.running))
         options = {"eps": float(self.eps), "momentum": float(self.momentum)}
@@ -143,11 +158,11 @@ class ReLU(Layer):
     q: int = 1
     rho: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.degree(self.q, 1)
         checks.number("rho", self.rho, above=0)
 
-    def add(self, build, value, name):
+    def add(self, build: Builder, value: int, name: str) -> int:
         return build.put("relu", [value], build.shapes[value], q=int(self.q), rho=float(self.rho))
 
 
@@ -158,12 +173,12 @@ class Normalise(Layer):
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field, rule in (("mean", {}), ("deviation", {"above": 0})):
             held = tuple(checks.number(field, one, **rule) for one in getattr(self, field))
             object.__setattr__(self, field, held)
 
-    def add(self, build, value, name):
+    def add(self, build: Builder, value: int, name: str) -> int:
         C = build.image(value, name)[0]
         for field in ("mean", "deviation"):
             if len(getattr(self, field)) != C:
@@ -175,12 +190,13 @@ class _Pool(Layer):
     """Sums or means over windows of `size` x `size` that do not overlap, or over all pixels."""
 
     average: bool
+    size: int | None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size is not None:
             checks.integer("size", self.size, 1)
 
-    def add(self, build, value, name):
+    def add(self, build: Builder, value: int, name: str) -> int:
         C, H, W = build.image(value, name)
         if self.size is not None and (H % self.size or W % self.size):
             raise ValueError(f"{name}: windows of {self.size} x {self.size} do not fill an image of {H} x {W}")
@@ -212,10 +228,10 @@ class Linear(Layer):
     n: int
     bias: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.integer("n", self.n, 1)
 
-    def add(self, build, value, name):
+    def add(self, build: Builder, value: int, name: str) -> int:
         E = 1
         for size in build.shapes[value]:
             E *= size
@@ -230,10 +246,10 @@ class Residual(Layer):
     A shortcut without names of its own is called "shortcut".
     """
 
-    body: object
-    shortcut: object = ()
+    body: Layers
+    shortcut: Layers = ()
 
-    def add(self, build, value, name):
+    def add(self, build: Builder, value: int, name: str) -> int:
         shortcut = self.shortcut
         if isinstance(shortcut, (Layer, list, tuple)) and shortcut:  # else the names of both sides begin alike
             shortcut = {"shortcut": shortcut}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cached_property
+from typing import Self, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks, memory
-from ..core.model import Model, Prepared
+from ..core.model import Batch, Model, Prepared
+from ..core.types import PRECISIONS, Arrays, BoolArray, Dtype, Float64Array, FloatArray, IntArray, JsonDict, Slopes
 from ..kernels import CROSS_ENTROPY, formulas
-from ..kernels.layers import EVALUATE, MODES, TRAIN, get_engine
+from ..kernels.layers import EVALUATE, MODES, TRAIN, LayerBackend, Mode, get_engine
 from ..kernels.layers import formulas as layer_formulas
 from .initialisation import initialised
-from .layers import Builder, from_json, to_json
+from .layers import Builder, Layers, from_json, to_json
 
 CHUNK_BYTES = 2**30  # that images of one pass in evaluation mode may take; no image's answer depends on it
 
@@ -51,24 +55,35 @@ class Network(Model):
 
     kind = "layers"
 
-    def __init__(self, layers, image_shape, *, rng=0, dtype="float32", box=(0.0, 1.0), backend="numba", arrays=None):
-        checks.choice("dtype", str(np.dtype(dtype)), ("float32", "float64"))
+    def __init__(
+        self,
+        layers: Layers,
+        image_shape: tuple[int, int, int],
+        *,
+        rng: int | np.random.Generator = 0,
+        dtype: Dtype = "float32",
+        box: tuple[float, float] | None = (0.0, 1.0),
+        backend: LayerBackend = "numba",
+        arrays: Arrays | None = None,
+    ):
+        checks.choice("dtype", str(np.dtype(dtype)), PRECISIONS)
         if np.shape(image_shape) != (3,):
             raise ValueError(f"image_shape = {image_shape!r}: must be (channels, height, width)")
         self.sample_shape = tuple(checks.integer("image_shape", n, 1) for n in image_shape)
         build = Builder(self.sample_shape)
         build.add(layers, 0)
-        self.layers, self.program, self.dtype = layers, build.program(), np.dtype(dtype)
+        self.layers, self.program = layers, build.program()
+        self.dtype: np.dtype[np.floating] = np.dtype(dtype)
         self.backend, self.engine = backend, get_engine(backend)(self.program)
         self.n_classes = self.program.shapes[-1][0]
-        self.box = None if box is None else tuple(checks.number("box", side) for side in box)
+        self.box = None if box is None else (checks.number("box", box[0]), checks.number("box", box[1]))
         if arrays is None:
             need = sum(int(np.prod(shape)) for shape in self.shapes.values()) * (self.dtype.itemsize + 8)
             memory.require(need, f"a network of {self.n_parameters:,} parameters", "choose a smaller width or depth")
             arrays = initialised(self.program, rng)
         self._arrays = self.fitting(arrays)
 
-    def fitting(self, arrays) -> dict[str, np.ndarray]:
+    def fitting(self, arrays: Arrays) -> dict[str, FloatArray]:
         """Copies of arrays in the network's dtype; ValueError, naming what differs, where others are needed."""
         missing, foreign = sorted(self.shapes.keys() - arrays.keys()), sorted(arrays.keys() - self.shapes.keys())
         said = [f"{what} {', '.join(names[:3])}" + f" and {len(names) - 3} more" * (len(names) > 3)
@@ -90,7 +105,7 @@ class Network(Model):
 
     # -------------------------------------------------------------- sizes
     @property
-    def shapes(self) -> dict[str, tuple]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of all arrays by name: parameters, then running statistics."""
         return self.program.parameters | self.program.statistics
 
@@ -103,7 +118,7 @@ class Network(Model):
         """Which kernel each layer has in a pass over n images: rows (layer, kernel)."""
         return self.engine.plan(checks.integer("n", n, 1), self.dtype.itemsize)
 
-    def memory(self, n: int, mode: str = TRAIN, gradient: bool = True) -> int:
+    def memory(self, n: int, mode: Mode = TRAIN, gradient: bool = True) -> int:
         """About how many bytes a pass over n images takes beside weights and images, with or without its gradient.
 
         In evaluation mode many images are worked on in parts, of a gigabyte where one image needs no more.
@@ -116,40 +131,40 @@ class Network(Model):
 
     # -------------------------------------------------------------- the model protocol (core/model.py)
     @property
-    def parameters(self) -> dict[str, np.ndarray]:
+    def parameters(self) -> dict[str, FloatArray]:
         return {name: self._arrays[name] for name in self.program.parameters}
 
     @property
-    def statistics(self) -> dict[str, np.ndarray]:
+    def statistics(self) -> dict[str, FloatArray]:
         """Batch norm's running means and variances by name, which `loss_and_grad` changes in place."""
         return {name: self._arrays[name] for name in self.program.statistics}
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, FloatArray]:
         return dict(self._arrays)
 
     @property
-    def options(self) -> dict:
+    def options(self) -> JsonDict:
         box = None if self.box is None else list(self.box)
         return {"layers": to_json(self.layers), "image_shape": list(self.sample_shape), "box": box,
                 "backend": self.backend}  # fmt: skip
 
     @classmethod
-    def from_options(cls, *, layers, **rest) -> Network:
+    def from_options(cls, *, layers: object, **rest: object) -> Self:
         """A network of `options`, with initial weights or, in `rest`, others of the constructor's arguments."""
         return cls(from_json(layers), **rest)
 
     @classmethod
-    def from_arrays(cls, arrays, **options) -> Network:
+    def from_arrays(cls, arrays: Arrays, **options: object) -> Self:
         return cls.from_options(arrays=arrays, dtype=next((a.dtype for a in arrays.values()), "float32"), **options)
 
-    def astype(self, dtype) -> Network:
+    def astype(self, dtype: Dtype) -> Network:
         """The same network in another dtype."""
         return Network.from_options(arrays=self._arrays, dtype=dtype, **self.options)
 
     def fingerprint(self) -> str:
         return f"{super().fingerprint()} {json.dumps(self.options)}"
 
-    def check(self, X, y=None):
+    def check(self, X: ArrayLike, y: ArrayLike | None = None) -> tuple[FloatArray, IntArray | None]:
         """X (1, N, C, H, W) of the network's dtype, y (1, N) int64 or None; errors for anything else."""
         X, y = super().check(X, y)
         if self.box is not None and (X.min() < self.box[0] or X.max() > self.box[1]):
@@ -157,25 +172,28 @@ class Network(Model):
             raise ValueError(f"X reaches {reach}: images must lie in [{self.box[0]:g}, {self.box[1]:g}]")
         return X, y
 
-    def logits_of(self, batch) -> np.ndarray:
+    def logits_of(self, batch: Batch) -> Float64Array:
+        batch = cast(Prepared, batch)
         F = np.full((1, *batch.active.shape[1:], self.n_classes), np.nan)
         if batch.active.any():
             F[batch.active] = self._value(_picked(batch), EVALUATE, self.program.logits)
         return F
 
-    def pull_back_of(self, batch, C) -> np.ndarray:
+    def pull_back_of(self, batch: Batch, C: FloatArray) -> FloatArray:
+        batch = cast(Prepared, batch)
         out = np.zeros(batch.X.shape, self.dtype)
         if batch.active.any():
             out[batch.active] = self._pulled(_picked(batch), C[batch.active], EVALUATE, self.program.logits)[0]
         return out
 
-    def logits_and_pull_back_of(self, batch, coefficients):
+    def logits_and_pull_back_of(self, batch: Batch, coefficients: Slopes) -> tuple[Float64Array, FloatArray]:
+        batch = cast(Prepared, batch)
         if not batch.active.all():
             return super().logits_and_pull_back_of(batch, coefficients)
         F, pulled = self._both(batch.X[0], self.program.logits, coefficients)
         return F.astype(np.float64)[None], pulled[None]
 
-    def in_mode(self, mode: str, update_statistics: bool = False) -> Model:
+    def in_mode(self, mode: Mode, update_statistics: bool = False) -> Model:
         """The same network, its arrays shared, as it answers in one mode: attacks on it craft in that mode.
 
         `update_statistics`: in training mode every pass moves the running statistics.
@@ -183,32 +201,34 @@ class Network(Model):
         return self if checks.choice("mode", mode, MODES) == EVALUATE else InTraining(self, update_statistics)
 
     # -------------------------------------------------------------- answers
-    def logits(self, X, mode: str = EVALUATE) -> np.ndarray:
+    def logits(self, X: ArrayLike, mode: Mode = EVALUATE) -> FloatArray:
         """F (N, n_classes), of the network's dtype."""
         return self._value(self.check(X)[0][0], mode, self.program.logits)
 
-    def right(self, X, y) -> np.ndarray:
+    def right(self, X: ArrayLike, y: ArrayLike) -> BoolArray:
         """Whether F_y is strictly the largest logit, (N,) bool."""
         F = self.logits(X).astype(np.float64)
         return formulas.margin(F[None], np.asarray(y)[None])[0] > 0
 
-    def representation(self, X, mode: str = EVALUATE) -> np.ndarray:
+    def representation(self, X: ArrayLike, mode: Mode = EVALUATE) -> FloatArray:
         """g(X) (N, E): what enters the last linear layer, taken flat."""
         return self._value(self.check(X)[0][0], mode, self.program.representation).reshape(len(X), -1)
 
-    def pull_back(self, X, C, mode: str = EVALUATE) -> np.ndarray:
+    def pull_back(self, X: ArrayLike, C: ArrayLike, mode: Mode = EVALUATE) -> FloatArray:
         """d/dX of sum_{n, i} C[n, i] F_i(x_n), of X's shape; in evaluation mode sum_i C[n, i] dF_i/dx at x_n."""
         X, C = self.check(X)[0][0], self._coefficients(C, X, self.n_classes)
         return self._pulled(X, C, mode, self.program.logits)[0]
 
-    def pull_back_representation(self, X, C, mode: str = EVALUATE) -> np.ndarray:
+    def pull_back_representation(self, X: ArrayLike, C: ArrayLike, mode: Mode = EVALUATE) -> FloatArray:
         """d/dX of sum_{n, e} C[n, e] g_e(x_n), of X's shape; C (N, E)."""
         X, last = self.check(X)[0][0], self.program.representation
         shape = self.program.shapes[last]
         C = self._coefficients(C, X, int(np.prod(shape)))
         return self._pulled(X, C.reshape(len(X), *shape), mode, last)[0]
 
-    def representation_and_pull_back(self, X, coefficients, straight_through: bool = False):
+    def representation_and_pull_back(
+        self, X: ArrayLike, coefficients: Slopes, straight_through: bool = False
+    ) -> tuple[Float64Array, FloatArray]:
         """g(X) (N, E) float64, and d/dX of sum_{n, e} C[n, e] g_e(x_n) with C = coefficients(g, slice of the images),
         which gets g of a part of them at a time; in evaluation mode and one pass.
 
@@ -236,7 +256,7 @@ class Network(Model):
         pulled = self._both(X, relu.inputs[0], through)[1]
         return found, pulled
 
-    def weights_grad(self, X, C, mode: str = TRAIN) -> dict[str, np.ndarray]:
+    def weights_grad(self, X: ArrayLike, C: ArrayLike, mode: Mode = TRAIN) -> dict[str, FloatArray]:
         """The gradient of sum_{n, i} C[n, i] F_i(x_n) by every parameter, by name; running statistics stay.
 
         Any objective J(F_1 ... F_N) has this gradient for C = dJ/dF (TRADES, distillation).
@@ -244,7 +264,9 @@ class Network(Model):
         X, C = self.check(X)[0][0], self._coefficients(C, X, self.n_classes)
         return self._pulled(X, C, mode, self.program.logits, inputs=False, parameters=True)[1]
 
-    def logits_and_weights_grad(self, X, coefficients):
+    def logits_and_weights_grad(
+        self, X: ArrayLike, coefficients: Callable[[Float64Array], ArrayLike]
+    ) -> tuple[Float64Array, dict[str, FloatArray]]:
         """F (N, k) float64 in training mode, and the gradient by every parameter of sum C F with C = coefficients(F);
         running statistics move towards the batch's."""
         X = self.check(X)[0][0]
@@ -256,7 +278,9 @@ class Network(Model):
         self._update(passed.statistics, len(X))
         return F, gradients
 
-    def loss_and_grad(self, X, y, mode: str = TRAIN, update_statistics: bool | None = None):
+    def loss_and_grad(
+        self, X: ArrayLike, y: ArrayLike, mode: Mode = TRAIN, update_statistics: bool | None = None
+    ) -> tuple[float, dict[str, FloatArray]]:
         """The mean cross-entropy, a float, and its gradient by every parameter, by name.
 
         `update_statistics` moves the running statistics towards the batch's; by default in training mode, and only
@@ -286,7 +310,7 @@ class Network(Model):
             raise ValueError(f"C has shape {C.shape}: must be {(len(X), width)}")
         return checks.cast("C", C, self.dtype)
 
-    def reserve(self, n: int, mode: str = TRAIN, gradient: bool = True) -> None:
+    def reserve(self, n: int, mode: Mode = TRAIN, gradient: bool = True) -> None:
         """Raise ValueError or MemoryError where a pass over n images cannot be, before any work."""
         need = self.memory(n, mode, gradient)
         for number, operation in enumerate(self.program.operations if mode == TRAIN and n == 1 else ()):
@@ -380,25 +404,25 @@ class InTraining(Network):
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, in training mode>"
 
-    def logits(self, X, mode: str = TRAIN):
+    def logits(self, X: ArrayLike, mode: Mode = TRAIN) -> FloatArray:
         return super().logits(X, mode)
 
-    def representation(self, X, mode: str = TRAIN):
+    def representation(self, X: ArrayLike, mode: Mode = TRAIN) -> FloatArray:
         return super().representation(X, mode)
 
-    def pull_back(self, X, C, mode: str = TRAIN):
+    def pull_back(self, X: ArrayLike, C: ArrayLike, mode: Mode = TRAIN) -> FloatArray:
         return super().pull_back(X, C, mode)
 
-    def pull_back_representation(self, X, C, mode: str = TRAIN):
+    def pull_back_representation(self, X: ArrayLike, C: ArrayLike, mode: Mode = TRAIN) -> FloatArray:
         return super().pull_back_representation(X, C, mode)
 
-    def logits_of(self, batch):
+    def logits_of(self, batch: Batch) -> Float64Array:
         return self._masked(batch, None)[0]
 
-    def pull_back_of(self, batch, C):
+    def pull_back_of(self, batch: Batch, C: FloatArray) -> FloatArray:
         return self._masked(batch, lambda F, some: C[:, some], updates=False)[1]
 
-    def logits_and_pull_back_of(self, batch, coefficients):
+    def logits_and_pull_back_of(self, batch: Batch, coefficients: Slopes) -> tuple[Float64Array, FloatArray]:
         return self._masked(batch, coefficients)
 
     def _masked(self, batch, coefficients, updates=True):
@@ -409,6 +433,6 @@ class InTraining(Network):
         return np.where(on, F, np.nan), None if pulled is None else np.where(on[..., None, None], pulled, 0)
 
 
-def _picked(batch: Prepared) -> np.ndarray:
+def _picked(batch: Prepared) -> FloatArray:
     """The active images (N, C, H, W)."""
     return batch.X[0] if batch.active.all() else batch.X[batch.active]

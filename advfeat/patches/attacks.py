@@ -1,15 +1,22 @@
 """Attacks that know the patch network or its data: the paper's ascent, feature swap, moves along neurons, rescue."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..attacks.base import Attack
+from ..attacks.base import Attack, AttackProblem
 from ..attacks.gradient import ascended, climb, targets_in_turn
+from ..attacks.threat import ThreatModel
 from ..core import ball, checks
+from ..core.data import Data
+from ..core.model import Model
 from ..core.rng import stream
 from ..core.runs import renamed, run_seeds
+from ..core.types import FloatArray, PerRun, Rng
 from ..kernels import formulas
 from .data import PatchData
 from .network import PatchCNN
@@ -19,8 +26,16 @@ NO_FEATURES = "features = None: the feature swap needs data that know their feat
 
 
 def one_step_ascent(
-    net: PatchCNN, X, y, *, lr, eps, objective: str = "neg_label_logit", norm: str = "linf", n_steps: int = 1
-) -> np.ndarray:
+    net: PatchCNN,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    lr: PerRun,
+    eps: PerRun,
+    objective: checks.AscentObjective = "neg_label_logit",
+    norm: checks.AscentNorm = "linf",
+    n_steps: int = 1,
+) -> FloatArray:
     """X + clip_eps(lr grad_X J(X)), the adversarial examples of the paper's training (Sec. 2.5).
 
     Parameters
@@ -47,7 +62,7 @@ def one_step_ascent(
 
 
 @renamed(seed="rng")
-def feature_swap(data: PatchData, *, eps, norm: str = "linf", rng=0) -> np.ndarray:
+def feature_swap(data: PatchData, *, eps: PerRun, norm: ball.Norm = "linf", rng: Rng = 0) -> FloatArray:
     """The model-free attack of Thm. 4.3: delta_p = clip_eps(beta_p (v_{y'} - v_y)) on J_NR, 0 on J_R, y' != y random.
 
     Needs the data's features.  `eps` is one number or one per run of a stacked `data`, `rng` a seed, one per run, or a
@@ -83,7 +98,7 @@ def swap(y, other, robust, strength, v):
     return np.where(robust, 0, strength)[..., None] * (v[other] - v[y])[:, :, None]
 
 
-def need_patch_network(attack, model) -> None:
+def need_patch_network(attack: Attack, model: Model) -> None:
     """TypeError where the model is none whose neurons the attack could read."""
     if not isinstance(model, PatchCNN):
         raise TypeError(f"{attack.name}: reads the neurons of a PatchCNN, but the model is a {type(model).__name__}")
@@ -98,20 +113,20 @@ class FeatureSwap(Attack):
 
     all_classes: bool = False
 
-    def default_name(self):
+    def default_name(self) -> str:
         return "feature_swap" + "_all_classes" * self.all_classes
 
-    def check_options(self):
+    def check_options(self) -> None:
         checks.choice("all_classes", self.all_classes, (True, False))
 
-    def check(self, model, data, threat):
+    def check(self, model: Model, data: Data, threat: ThreatModel) -> None:
         missing = [name for name in ("robust", "strength") if name not in data.arrays]
         if missing:
             raise ValueError(f"data have no {missing[0]!r}: the feature swap needs a PatchData with features (u, v)")
         if "v" not in data.directions:
             raise ValueError(NO_FEATURES)
 
-    def run(self, problem):
+    def run(self, problem: AttackProblem) -> None:
         robust, strength, v = problem.arrays["robust"], problem.arrays["strength"], problem.directions["v"]
         k = len(v)
         if problem.targets is not None:
@@ -143,13 +158,13 @@ class Aligned(Attack):
 
     n_leaders: int = 4
 
-    def check_options(self):
+    def check_options(self) -> None:
         checks.integer("n_leaders", self.n_leaders, 1)
 
-    def check(self, model, data, threat):
+    def check(self, model: Model, data: Data, threat: ThreatModel) -> None:
         need_patch_network(self, model)
 
-    def run(self, problem):
+    def run(self, problem: AttackProblem) -> None:
         net = problem.model
         W, (k, m, d) = net.weights, net.shape
         flat = W.reshape(len(W), k * m, d)
@@ -252,17 +267,17 @@ class Rescue(Attack):
     step: float | None = None
     all_targets: bool = True
 
-    def check_options(self):
+    def check_options(self) -> None:
         checks.choice("all_targets", self.all_targets, (True, False))
         for name in ("n_steps", "n_restarts"):
             checks.integer(name, getattr(self, name), 1)
         if self.step is not None:
             checks.number("step", self.step, above=0)
 
-    def check(self, model, data, threat):
+    def check(self, model: Model, data: Data, threat: ThreatModel) -> None:
         need_patch_network(self, model)
 
-    def run(self, problem):
+    def run(self, problem: AttackProblem) -> None:
         turns = [problem.targets] if problem.targets is not None else targets_in_turn(problem)
         for targets in turns if self.all_targets else turns[:1]:
             weights, top = self._reach(problem, targets)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.types import BoolArray, Dtype, Features, Float64Array, FloatArray, IntArray, Law
+
+FeatureKind = Literal["robust", "non_robust"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,13 @@ class PatchData:
     features : (u, v), each (k, d), or None when unknown
     """
 
-    X: np.ndarray
-    y: np.ndarray
-    robust: np.ndarray
-    strength: np.ndarray
-    features: tuple[np.ndarray, np.ndarray] | None = None
+    X: FloatArray
+    y: IntArray
+    robust: BoolArray
+    strength: FloatArray
+    features: Features | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.X.ndim not in (3, 4):
             raise ValueError(f"X has shape {self.X.shape}: must be (n, P, d) or (R, n, P, d)")
         for name, value, shape in (
@@ -49,12 +54,12 @@ class PatchData:
         return cls(*arrays, runs[0].features)
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, BoolArray | FloatArray]:
         """What is known of every sample, by name (core/data.py)."""
         return {"robust": self.robust, "strength": self.strength}
 
     @property
-    def directions(self) -> dict[str, np.ndarray]:
+    def directions(self) -> dict[str, FloatArray]:
         """The feature vectors u and v, (k, d) each; none where they are unknown."""
         return {} if self.features is None else dict(zip("uv", self.features))
 
@@ -62,11 +67,11 @@ class PatchData:
         """Samples per run."""
         return self.X.shape[-3]
 
-    def astype(self, dtype) -> PatchData:
+    def astype(self, dtype: Dtype) -> PatchData:
         """The same data with X of `dtype`."""
         return replace(self, X=self.X.astype(dtype, copy=False))
 
-    def signal(self) -> np.ndarray:
+    def signal(self) -> Float64Array:
         """alpha_p u_y on J_R and beta_p v_y on J_NR, the patches without their noise; X's shape, float64."""
         if self.features is None:
             raise ValueError("features = None: this needs the data's feature vectors (u, v)")
@@ -74,18 +79,18 @@ class PatchData:
         direction = np.where(self.robust[..., None], u[self.y][..., None, :], v[self.y][..., None, :])
         return self.strength[..., None] * direction
 
-    def representative(self, feature: str) -> PatchData:
+    def representative(self, feature: FeatureKind) -> PatchData:
         """The S-extended representatives of Def. 4.1: only the `feature` ("robust" or "non_robust") under study stays.
 
         Every instance of the other feature is removed from its patch, x_p - strength_p f_y; noise stays.
         """
-        checks.choice("feature", feature, ("robust", "non_robust"))
+        checks.choice("feature", feature, get_args(FeatureKind))
         kept = self.robust if feature == "robust" else ~self.robust
         X = self.X - np.where(kept[..., None], 0, self.signal()).astype(self.X.dtype)
         return replace(self, X=X, strength=np.where(kept, self.strength, 0.0))
 
 
-def _moment(law, exponent: float) -> float:
+def _moment(law: float | Law, exponent: float) -> float:
     return float(law.expect(lambda x: x**exponent)) if hasattr(law, "rvs") else law**exponent
 
 
@@ -121,12 +126,12 @@ class PatchDistribution:
         patch_dim: int,
         n_patches: int,
         n_robust: int,
-        alpha,
-        beta,
+        alpha: float | Law,
+        beta: float | Law,
         noise_std: float = 0.0,
-        features=None,
-        partition: str = "uniform",
-        positions=None,
+        features: tuple[ArrayLike, ArrayLike] | None = None,
+        partition: checks.Partition = "uniform",
+        positions: ArrayLike | None = None,
         shared_strengths: bool = False,
     ):
         self.n_classes = checks.integer("n_classes", n_classes, 2)
@@ -137,13 +142,14 @@ class PatchDistribution:
         self.n_robust = checks.integer("n_robust", n_robust, 0)
         if self.n_robust > self.n_patches:
             raise ValueError(f"n_robust = {n_robust}: must be <= n_patches = {self.n_patches}")
-        self.alpha, self.beta = checks.strengths("alpha", alpha), checks.strengths("beta", beta)
+        self.alpha: float | Law = checks.strengths("alpha", alpha)
+        self.beta: float | Law = checks.strengths("beta", beta)
         self.noise_std = checks.number("noise_std", noise_std, low=0)
-        self.partition = checks.choice("partition", partition, checks.PARTITIONS)
-        self.shared_strengths = checks.choice("shared_strengths", shared_strengths, (True, False))
+        self.partition: checks.Partition = checks.choice("partition", partition, checks.PARTITIONS)
+        self.shared_strengths: bool = checks.choice("shared_strengths", shared_strengths, (True, False))
         if positions is not None and partition != "fixed":
             raise ValueError(f"positions = {positions!r}: only partition = 'fixed' takes positions")
-        self.positions = range(self.n_robust) if positions is None else np.asarray(positions)
+        self.positions: range | IntArray = range(self.n_robust) if positions is None else np.asarray(positions)
         if positions is not None and (
             self.positions.shape != (self.n_robust,)
             or len(set(self.positions.tolist())) != self.n_robust
@@ -155,7 +161,7 @@ class PatchDistribution:
         self._features = None if features is None else checks.features(features, self.n_classes, self.patch_dim)
 
     @property
-    def features(self) -> tuple[np.ndarray, np.ndarray]:
+    def features(self) -> tuple[Float64Array, Float64Array]:
         """(u, v), each (k, d); the axis-parallel ones are made on demand, so that d may be any number until then."""
         if self._features is None:
             k, d = self.n_classes, self.patch_dim
@@ -175,7 +181,9 @@ class PatchDistribution:
         data = PatchData(np.zeros(shape), y, robust, strength, self.features)
         return replace(data, X=data.signal() + X)
 
-    def sample_types(self, n: int, rng: np.random.Generator | int, balanced: bool = False):
+    def sample_types(
+        self, n: int, rng: np.random.Generator | int, balanced: bool = False
+    ) -> tuple[IntArray, BoolArray, Float64Array]:
         """Labels, robust patches and strengths, (n,), (n, P), (n, P), as `sample` draws them, without the patches."""
         n, k, P = checks.integer("n", n, 1), self.n_classes, self.n_patches
         rng = np.random.default_rng(rng)

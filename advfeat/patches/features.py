@@ -1,13 +1,32 @@
 """What is measured of a patch network and its data: correlations, feature learning accuracy, gaps between samples."""
 
+from __future__ import annotations
+
+from typing import Protocol
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..core.model import Model
-from .data import PatchData
+from ..core.types import Array, Float64Array, FloatArray, IntArray, Share
+from .data import FeatureKind, PatchData
 
 
-def correlations(net: Model, features) -> dict[str, np.ndarray]:
+class Neurons(Protocol):
+    """What is asked of a patch network here, a `PatchCNN`."""
+
+    @property
+    def weights(self) -> FloatArray: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def accuracy(self, X: ArrayLike, y: ArrayLike) -> Share: ...
+
+    def drop_runs_axis(self, values: Array) -> Array: ...
+
+
+def correlations(net: Neurons, features: tuple[ArrayLike, ArrayLike]) -> dict[str, Float64Array]:
     """Weight-feature correlations (Sec. 5, 6.1) of a `PatchCNN`; `features` = (u, v).  Leading runs axis for a batch.
 
     Returns
@@ -32,7 +51,7 @@ def correlations(net: Model, features) -> dict[str, np.ndarray]:
     return {name: net.drop_runs_axis(value) for name, value in out.items()}
 
 
-def smallest_gap(X: np.ndarray, y: np.ndarray, block: int = 1 << 22) -> float:
+def smallest_gap(X: FloatArray, y: IntArray, block: int = 1 << 22) -> float:
     """min |X - X'|_inf over pairs of samples (n, P, d) with different labels (Sec. 2.5); inf where there is no pair.
 
     A pair is at least as far apart as at the largest coordinate of either of its samples.  Pairs are looked at in the
@@ -53,23 +72,23 @@ def smallest_gap(X: np.ndarray, y: np.ndarray, block: int = 1 << 22) -> float:
     return float(found)
 
 
-def strongest(C: np.ndarray) -> np.ndarray:
+def strongest(C: FloatArray) -> FloatArray:
     """max_s of correlations (..., k, m) -> (..., k)."""
     return C.max(axis=-1)
 
 
-def q_sum(C: np.ndarray, q: int) -> np.ndarray:
+def q_sum(C: FloatArray, q: int) -> FloatArray:
     """(sum_s (C_s)_+^q)^(1/q) of correlations (..., k, m) -> (..., k); the class's strength in the logit.  q <= 100."""
     checks.small_degree(q)
     return (np.maximum(C, 0) ** q).sum(axis=-1) ** (1 / q)
 
 
-def normalized(C: np.ndarray, norm: np.ndarray) -> np.ndarray:
+def normalized(C: FloatArray, norm: FloatArray) -> FloatArray:
     """mean_i max_s C_{i,s} / |w_{i,s}| (Sec. 6.1) of (..., k, m) -> (...)."""
     return (C / np.maximum(norm, np.finfo(float).tiny)).max(axis=-1).mean(axis=-1)
 
 
-def feature_learning_accuracy(net: Model, data: PatchData, feature: str):
+def feature_learning_accuracy(net: Neurons, data: PatchData, feature: FeatureKind) -> Share:
     """Def. 4.1: accuracy on data in which only the `feature` ("robust" or "non_robust") is left, noise included."""
     kept = data.representative(feature)
     return net.accuracy(kept.X, kept.y)

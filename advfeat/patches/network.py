@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks, store
-from ..core.model import Model
-from ..kernels import formulas, get_engine
+from ..core.data import Data
+from ..core.model import Batch, Model
+from ..core.types import (
+    Array,
+    Arrays,
+    BoolArray,
+    Dtype,
+    Features,
+    Float64Array,
+    FloatArray,
+    IntArray,
+    JsonDict,
+    Rngs,
+    Share,
+)
+from ..kernels import Backend, formulas, get_engine
 from .features import correlations
 
 
@@ -22,14 +39,14 @@ class SmoothedReLU:
     q: int = 3
     rho: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.degree(self.q)
         checks.number("rho", self.rho, above=0)
 
-    def __call__(self, z):
+    def __call__(self, z: ArrayLike) -> Float64Array:
         return formulas.sigma(np.asarray(z, float), self.q, self.rho)
 
-    def derivative(self, z):
+    def derivative(self, z: ArrayLike) -> Float64Array:
         """sigma'(z) = clip(z / rho, 0, 1)^(q-1)."""
         return formulas.sigma_prime(np.asarray(z, float), self.q, self.rho)
 
@@ -51,11 +68,11 @@ class PatchCNN(Model):
     (in float32 1e60 is not), before any work.
     """
 
-    def __init__(self, W, q: int = 3, rho: float = 1.0, backend: str = "numba"):
+    def __init__(self, W: ArrayLike, q: int = 3, rho: float = 1.0, backend: Backend = "numba"):
         W = checks.floats("W", np.array(W))
         if W.ndim not in (3, 4) or 0 in W.shape or W.shape[-3] < 2:
             raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
-        self.W = checks.cast("W", W, W.dtype)
+        self.W: FloatArray = checks.cast("W", W, W.dtype)
         self.activation = SmoothedReLU(q, rho)
         checks.threshold(rho, W.dtype)
         self.q, self.rho, self.backend = int(q), float(rho), backend
@@ -69,11 +86,13 @@ class PatchCNN(Model):
         n_neurons: int,
         patch_dim: int,
         *,
-        rng,
+        rng: Rngs,
         init_std: float | None = None,
-        dtype="float64",
-        **kwargs,
-    ) -> PatchCNN:
+        dtype: Dtype = "float64",
+        q: int = 3,
+        rho: float = 1.0,
+        backend: Backend = "numba",
+    ) -> Self:
         """Random weights w ~ N(0, init_std^2 I_d), init_std = 1/sqrt(d) by default (the paper's sigma_0).
 
         `rng` is a Generator or a seed; draws are float64, then rounded to `dtype`.  A list of them makes a batch.
@@ -86,22 +105,25 @@ class PatchCNN(Model):
         init_std = patch_dim**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
         checks.in_dtype("init_std", init_std, dtype)
         W = init_std * np.stack([one.standard_normal(shape) for one in checks.generators(rng)])
-        return cls(checks.cast("W", W if isinstance(rng, checks.SEQUENCES) else W[0], dtype), **kwargs)
+        W = checks.cast("W", W if isinstance(rng, checks.SEQUENCES) else W[0], dtype)
+        return cls(W, q, rho, backend)
 
     @classmethod
-    def _minimum(cls, vectors, gamma, n_neurons, kwargs):
+    def _minimum(cls, vectors, gamma, n_neurons, *options):
         vectors = checks.number("gamma", gamma) * np.asarray(vectors, np.float64)
-        return cls(np.repeat(vectors[:, None], checks.integer("n_neurons", n_neurons, 1), axis=1), **kwargs)
+        return cls(np.repeat(vectors[:, None], checks.integer("n_neurons", n_neurons, 1), axis=1), *options)
 
     @classmethod
-    def nonrobust_minimum(cls, gamma: float, features, n_neurons: int = 1, **kwargs) -> PatchCNN:
+    def nonrobust_minimum(cls, gamma: float, features: Features, n_neurons: int = 1, *, q: int = 3, rho: float = 1.0,
+                          backend: Backend = "numba") -> Self:  # fmt: skip
         """w_{i,s} = gamma v_i (Prop. 3.1): fits as gamma grows; the feature swap breaks it.  `features` = (u, v)."""
-        return cls._minimum(features[1], gamma, n_neurons, kwargs)
+        return cls._minimum(features[1], gamma, n_neurons, q, rho, backend)
 
     @classmethod
-    def robust_minimum(cls, gamma: float, features, n_neurons: int = 1, **kwargs) -> PatchCNN:
+    def robust_minimum(cls, gamma: float, features: Features, n_neurons: int = 1, *, q: int = 3, rho: float = 1.0,
+                       backend: Backend = "numba") -> Self:  # fmt: skip
         """w_{i,s} = gamma u_i (Prop. 3.2); robust in the linear part iff P_R (alpha - eps) > P eps."""
-        return cls._minimum(features[0], gamma, n_neurons, kwargs)
+        return cls._minimum(features[0], gamma, n_neurons, q, rho, backend)
 
     def __repr__(self) -> str:
         k, m, d = self.shape
@@ -114,7 +136,7 @@ class PatchCNN(Model):
         return self.W.ndim == 4
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> FloatArray:
         """W as (R, k, m, d), a view."""
         return self.W if self.batched else self.W[None]
 
@@ -125,17 +147,18 @@ class PatchCNN(Model):
     @property
     def shape(self) -> tuple[int, int, int]:
         """k, m, d."""
-        return self.W.shape[-3:]
+        k, m, d = self.W.shape[-3:]
+        return k, m, d
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[np.floating]:
         return self.W.dtype
 
-    def with_weights(self, W) -> PatchCNN:
+    def with_weights(self, W: ArrayLike) -> PatchCNN:
         """The same network with other weights."""
         return PatchCNN(W, self.q, self.rho, self.backend)
 
-    def astype(self, dtype) -> PatchCNN:
+    def astype(self, dtype: Dtype) -> PatchCNN:
         """The same network in another dtype; ValueError where a weight or rho is infinite there, or rho is 0."""
         return self.with_weights(checks.cast("W", self.W, dtype))
 
@@ -147,7 +170,7 @@ class PatchCNN(Model):
     kind, patch_axis = "patch-cnn", 0
 
     @property
-    def capabilities(self) -> frozenset:
+    def capabilities(self) -> frozenset[str]:
         return frozenset({"ascend", "pgd", "train"} | ({"masks"} if self.backend != "numpy" else set()))
 
     @property
@@ -155,29 +178,29 @@ class PatchCNN(Model):
         return self.W.shape[-3]
 
     @property
-    def sample_shape(self) -> tuple:
+    def sample_shape(self) -> tuple[int | None, ...]:
         """(P, d), any number of patches."""
         return None, self.W.shape[-1]
 
     @property
-    def parameters(self) -> dict[str, np.ndarray]:
+    def parameters(self) -> dict[str, FloatArray]:
         return {"W": self.W}
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Array]:
         return {"W": self.W, "q": np.array(self.q), "rho": np.array(self.rho)}
 
     @property
-    def options(self) -> dict:
+    def options(self) -> JsonDict:
         return {"backend": self.backend}
 
     @classmethod
-    def from_arrays(cls, arrays, **options) -> PatchCNN:
+    def from_arrays(cls, arrays: Arrays, **options: object) -> Self:
         return cls(arrays["W"], int(arrays["q"]), float(arrays["rho"]), **options)
 
     def fingerprint(self) -> str:
         return store.digest(self.W) + f" q={self.q} rho={self.rho!r} {self.backend}"
 
-    def measured(self, data) -> dict[str, np.ndarray]:
+    def measured(self, data: Data) -> dict[str, Array]:
         """The correlations with the features u and v, where the data know them."""
         known = data.directions
         return correlations(self, (known["u"], known["v"])) if {"u", "v"} <= set(known) else {}
@@ -186,53 +209,53 @@ class PatchCNN(Model):
         """In float64, whatever the dtype of training."""
         return self.astype(np.float64)
 
-    def check(self, X, y=None):
+    def check(self, X: ArrayLike, y: ArrayLike | None = None) -> tuple[FloatArray, IntArray | None]:
         """X (1 or R, N, P, d) of the network's dtype, y (1 or R, N) int64 or None; errors for anything else."""
         X, _ = super().check(X)
         if y is not None and np.ndim(y) == 2 and len(X) == 1 and self.batched:
             X = np.broadcast_to(X, (len(y), *X.shape[1:]))
         return X, None if y is None else checks.labels(y, X, self.n_classes)
 
-    def prepare(self, X, y=None, active=None):
+    def prepare(self, X: FloatArray, y: IntArray | None = None, active: BoolArray | None = None) -> Batch:
         """The engine's batch of already checked X and y; `active` (R, N) bool picks samples."""
         y = np.zeros((1, X.shape[1]), np.int64) if y is None else y
         return self.engine.pack(X, y, self.n_runs, active)
 
-    def logits_of(self, batch) -> np.ndarray:
+    def logits_of(self, batch: Batch) -> Float64Array:
         return self.engine.logits(self.weights, batch, self.q, self.rho)
 
-    def pull_back_of(self, batch, C) -> np.ndarray:
+    def pull_back_of(self, batch: Batch, C: FloatArray) -> FloatArray:
         return self.engine.pull_back(self.weights, batch, self.q, self.rho, C)
 
-    def ascend(self, batch, *args) -> np.ndarray:
+    def ascend(self, batch: Batch, *args: FloatArray | int) -> FloatArray:
         """Ascent steps in one call of the engine: objective, step and eps (R,), norm, n_steps."""
         return self.engine.ascend(self.weights, batch, self.q, self.rho, *args)
 
-    def pgd(self, batch, *args) -> tuple[np.ndarray, np.ndarray]:
+    def pgd(self, batch: Batch, *args: FloatArray | int) -> tuple[FloatArray, Float64Array]:
         """Projected steepest ascent in one call of the engine: objective, step and eps (R,), norm, n_steps, start."""
         return self.engine.pgd(self.weights, batch, self.q, self.rho, *args)
 
-    def train(self, batch, lr, n_iter, *ascent) -> np.ndarray:
+    def train(self, batch: Batch, lr: Float64Array, n_iter: int, *ascent: Float64Array | int) -> IntArray:
         """`n_iter` iterations in one call of the engine; the first whose loss was not finite, else -1, (R,)."""
         return self.engine.train(self.weights, batch, self.q, self.rho, lr, n_iter, *ascent)[1]
 
-    def aligned(self, batch, *args) -> np.ndarray:
+    def aligned(self, batch: Batch, *args: FloatArray | IntArray) -> IntArray:
         """The aligned attack's codes in one call of the engine: eps (R,), cross, leaders."""
         return self.engine.aligned(self.weights, batch, self.q, self.rho, *args)
 
     # -------------------------------------------------------------- answers
-    def logits(self, X) -> np.ndarray:
+    def logits(self, X: ArrayLike) -> Float64Array:
         """F (N, k) or (R, N, k), float64."""
         X, _ = self.check(X)
         return self.drop_runs_axis(self.logits_of(self.prepare(X)))
 
-    def loss(self, X, y):
+    def loss(self, X: ArrayLike, y: ArrayLike) -> Share:
         """Cross-entropy mean_n -log softmax(F(X_n))_{y_n}, a float or (R,)."""
         X, y = self.check(X, y)
         F = self.logits_of(self.prepare(X))
         return self.drop_runs_axis(formulas.cross_entropy(F, np.broadcast_to(y, F.shape[:2])).mean(axis=1))
 
-    def loss_and_grad(self, X, y):
+    def loss_and_grad(self, X: ArrayLike, y: ArrayLike) -> tuple[Share, FloatArray]:
         """Cross-entropy and its closed-form gradient dL/dW, of W's shape and dtype (Sec. 2.4).
 
         -grad_{w_{i,s}} L = (1/N) sum_n (1{y_n = i} - logit_i(X_n)) sum_p sigma'(<w_{i,s}, x_{n,p}>) x_{n,p}.
@@ -241,7 +264,9 @@ class PatchCNN(Model):
         loss, gradient = self.engine.loss_and_grad(self.weights, batch, self.q, self.rho)
         return self.drop_runs_axis(loss), self.drop_runs_axis(gradient)
 
-    def input_grad(self, X, y, objective: str = "cross_entropy") -> np.ndarray:
+    def input_grad(
+        self, X: ArrayLike, y: ArrayLike, objective: checks.AscentObjective = "cross_entropy"
+    ) -> FloatArray:
         """grad_X of the per-sample objective (no 1/N), X's shape, for "neg_label_logit" (-F_y), "margin"
         (max_{j != y} F_j - F_y) or "cross_entropy"."""
         checks.choice("objective", objective, checks.OBJECTIVES)
@@ -249,7 +274,7 @@ class PatchCNN(Model):
         out = self.engine.input_grad(self.weights, batch, self.q, self.rho, checks.OBJECTIVES[objective])
         return self.drop_runs_axis(out)
 
-    def pull_back(self, X, C) -> np.ndarray:
+    def pull_back(self, X: ArrayLike, C: ArrayLike) -> FloatArray:
         """sum_i C[n, i] dF_i/dx at x = X_n, of X's shape and the network's dtype; C (N, k) or (R, N, k)."""
         X, _ = self.check(X)
         shape = self.n_runs, X.shape[1], self.n_classes
@@ -257,29 +282,31 @@ class PatchCNN(Model):
             raise ValueError(f"C has shape {np.shape(C)}: must be {shape[1:]}" + f" or {shape}" * self.batched)
         return self.drop_runs_axis(self.pull_back_of(self.prepare(X), np.broadcast_to(C, shape)))
 
-    def margin(self, X, y) -> np.ndarray:
+    def margin(self, X: ArrayLike, y: ArrayLike) -> Float64Array:
         """F_y - max_{j != y} F_j, (N,) or (R, N), float64."""
         X, y = self.check(X, y)
         F = self.logits_of(self.prepare(X))
         return self.drop_runs_axis(formulas.margin(F, np.broadcast_to(y, F.shape[:2])))
 
-    def predict(self, X) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> IntArray:
         """The class with the strictly largest logit, or -1 where the largest is attained twice; (N,) or (R, N)."""
         F = self.logits(X)
         top = F.max(axis=-1, keepdims=True) == F
         return np.where(top.sum(axis=-1) == 1, F.argmax(axis=-1), -1)
 
-    def accuracy(self, X, y):
+    def accuracy(self, X: ArrayLike, y: ArrayLike) -> Share:
         """Share of samples with F_y > max_{j != y} F_j, a float or (R,); a tie is wrong."""
         return (self.margin(X, y) > 0).mean(axis=-1)
 
     # -------------------------------------------------------------- files
-    def save(self, path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the weights, q and rho to `path` (.npz), through a temporary file."""
         store.save_npz(path, **self.arrays())
 
     @classmethod
-    def load(cls, path, q: int | None = None, rho: float | None = None, backend: str = "numba") -> PatchCNN:
+    def load(
+        cls, path: str | Path, q: int | None = None, rho: float | None = None, backend: Backend = "numba"
+    ) -> Self:
         """A network from an .npz with ``W`` (k, m, d) or (R, k, m, d), and ``q``, ``rho`` unless given here."""
         W, held = read_weights(path)
         held |= {name: value for name, value in (("q", q), ("rho", rho)) if value is not None}
@@ -289,7 +316,7 @@ class PatchCNN(Model):
         return cls(W, **held, backend=backend)
 
 
-def read_weights(path) -> tuple[np.ndarray, dict]:
+def read_weights(path: str | Path) -> tuple[FloatArray, dict[str, float]]:
     """The array ``W`` of an .npz, and those of "q" and "rho" that it holds (`PatchCNN.save` writes all three).
 
     Raises

@@ -1,6 +1,9 @@
 """Every attack and every certificate once: its name, what figures and tables call it, its defaults, what it needs."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -9,9 +12,12 @@ from ..attacks.base import Attack
 from ..attacks.gradient import FGSM, PGD, OneStepAscent
 from ..attacks.square import Square
 from ..core import checks
-from ..core.model import Checked
+from ..core.ball import Budget, Norm
+from ..core.data import Data
+from ..core.model import Checked, Model
+from ..core.types import Array, BoolArray, PerRun, PerSample
 from ..patches.attacks import Aligned, FeatureSwap, Rescue
-from ..patches.certify import certify
+from ..patches.certify import Method, certify
 from ..patches.certify.interval import interval_bound
 from ..patches.network import PatchCNN
 
@@ -37,6 +43,12 @@ class AttackEntry:
         return self.short or self.attack.name
 
 
+#: The attacks that a suite knows by name: all of ATTACKS but the one that needs a rate.
+AttackName = Literal[
+    "feature_swap", "fgsm_cross_entropy", "fgsm_margin", "aligned", "pgd_cross_entropy", "pgd_margin", "pgd_dlr",
+    "pgd_margin_all_targets", "apgd_cross_entropy", "apgd_margin", "apgd_dlr", "apgd_margin_all_targets",
+    "apgd_dlr_all_targets", "rescue", "square",
+]  # fmt: skip
 #: Cheap first; by the attacks' own names.
 ATTACKS = {
     entry.attack.name: entry
@@ -70,13 +82,13 @@ SEARCH = "branch_and_bound"  # who broke a sample: an attack's key, or this, the
 LABELS = {entry.key: entry.label for entry in ATTACKS.values()} | {SEARCH: "branch and bound's search"}
 
 
-def attack(name: str, **options) -> Attack:
+def attack(name: str, **options: object) -> Attack:
     """The attack of this name with other options; it has its entry's key as its name in results."""
     entry = ATTACKS[checks.choice("attack", name, ATTACKS)]
     return replace(entry.attack, name=entry.key, **options)
 
 
-def lacking(name: str, model, data, ascent_lr) -> str | None:
+def lacking(name: str, model: Model, data: Data, ascent_lr: PerRun | None) -> str | None:
     """What the attack of this name needs and is not there, in words; None where it can run."""
     there = {"features": "v" in data.directions, "ascent_lr": ascent_lr is not None,
              "neurons": isinstance(model, PatchCNN)}  # fmt: skip
@@ -84,7 +96,7 @@ def lacking(name: str, model, data, ascent_lr) -> str | None:
     return missing[0] if missing else None
 
 
-def certifiable(model) -> bool:
+def certifiable(model: Model) -> bool:
     """Whether certificates exist for models of this kind."""
     if isinstance(model, PatchCNN):
         return True
@@ -93,7 +105,8 @@ def certifiable(model) -> bool:
     return isinstance(model, Network)
 
 
-def prove(model, held: Checked, eps, active, *, method: str, norm: str, budget: str, max_nodes: int):
+def prove(model: Model, held: Checked, eps: PerSample, active: BoolArray, *, method: Method, norm: Norm,
+          budget: Budget, max_nodes: int) -> tuple[BoolArray, BoolArray, Array | None]:  # fmt: skip
     """What a certificate says of the samples `active` at radius `eps`: certified, broken, and X_adv where broken.
 
     Intervals of a budget per patch, at one radius per run, are one pass of the engine over all samples.  Networks of

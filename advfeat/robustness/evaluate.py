@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
+from ..attacks.base import Attack
 from ..attacks.threat import ThreatModel
 from ..core import ball, checks
-from ..core.model import Checked
+from ..core.model import AnyData, Checked, Model
 from ..core.runs import renamed, run_seeds
+from ..core.types import Array, Arrays, BoolArray, Float64Array, FloatArray, PerRun, PerSample, Rng, Share, StrArray
 from ..kernels import formulas
+from ..patches.certify import Method
 from . import catalogue
 from .catalogue import SEARCH
 
 #: Attacks in the order in which they run: cheap first, the last one on what still stands.
-MEASURED_BY = ("feature_swap", "one_step", "aligned", "pgd_cross_entropy", "pgd_margin")
+MeasuringAttack = Literal["feature_swap", "one_step", "aligned", "pgd_cross_entropy", "pgd_margin"]
+MEASURED_BY: tuple[MeasuringAttack, ...] = get_args(MeasuringAttack)
 FOUND = ("certified", "broken", "interval", "X_adv", "found_by")  # what `Evaluation` narrows, beside `alone`
 
 
@@ -44,7 +49,8 @@ class Evaluation:
         Per attack or search, the smallest radius at which it broke the sample; inf where it did not, or was not asked.
     """
 
-    def __init__(self, model, data, *, norm: str = "linf", budget: str = "patch", box=None, rng=0):
+    def __init__(self, model: Model, data: AnyData, *, norm: ball.Norm = "linf", budget: ball.Budget = "patch",
+                 box: tuple[float, float] | None = None, rng: Rng = 0):  # fmt: skip
         checks.choice("norm", norm, ball.NORMS)
         checks.choice("budget", budget, ball.BUDGETS)
         self.model = model.for_verdicts()
@@ -52,23 +58,25 @@ class Evaluation:
         self.threat = {"norm": norm, "budget": budget, "box": box}
         self.seeds = run_seeds(rng, self.model.n_runs)
         self.clean = self.model.logits_of(self.held.batch)
-        self.correct = self.model.drop_runs_axis(formulas.margin(self.clean, self.held.y) > 0)
-        self.certified = np.full(self.correct.shape, -np.inf)
-        self.interval, self.broken = self.certified.copy(), np.where(self.correct, np.inf, 0.0)
-        self.X_adv = np.array(self.model.drop_runs_axis(self.held.X))
-        self.found_by, self.alone = np.full(self.correct.shape, "", "<U32"), {}
+        self.correct: BoolArray = self.model.drop_runs_axis(formulas.margin(self.clean, self.held.y) > 0)
+        self.certified: Float64Array = np.full(self.correct.shape, -np.inf)
+        self.interval: Float64Array = self.certified.copy()
+        self.broken: Float64Array = np.where(self.correct, np.inf, 0.0)
+        self.X_adv: FloatArray = np.array(self.model.drop_runs_axis(self.held.X))
+        self.found_by: StrArray = np.full(self.correct.shape, "", "<U32")
+        self.alone: dict[str, Float64Array] = {}
 
-    def spread(self, eps):
+    def spread(self, eps: PerSample) -> Float64Array:
         """A radius, one number, one per run (R,) or one per sample, as an array that fits beside the samples."""
         eps = np.asarray(eps, np.float64)
         return eps[:, None] if self.model.batched and eps.ndim == 1 else eps
 
-    def open(self, eps):
+    def open(self, eps: PerSample) -> BoolArray:
         """Samples that are right, not certified at `eps` and not broken there."""
         eps = self.spread(eps)
         return self.correct & (self.certified < eps) & (eps < self.broken)
 
-    def take(self, name, X_adv, hit, eps):
+    def take(self, name: str, X_adv: FloatArray, hit: BoolArray, eps: PerSample) -> None:
         """Adversarial examples of radius `eps`, kept where no smaller one is known."""
         eps = np.broadcast_to(self.spread(eps), hit.shape)
         alone = self.alone.setdefault(name, np.where(self.correct, np.inf, 0.0))
@@ -76,7 +84,7 @@ class Evaluation:
         new = hit & (eps < self.broken)
         self.broken[new], self.found_by[new], self.X_adv[new] = eps[new], name, X_adv[new]
 
-    def prove(self, eps, method: str, max_nodes: int = 64, active=None):
+    def prove(self, eps: PerSample, method: Method, max_nodes: int = 64, active: BoolArray | None = None) -> None:
         """Ask a certificate for the samples that are open at `eps`, or for those of them that are `active`."""
         active = self.open(eps) if active is None else active
         if method != "interval":
@@ -92,7 +100,7 @@ class Evaluation:
         else:
             self.take(SEARCH, X_adv, hit, eps)
 
-    def attack(self, eps, attack, alone: bool = False):
+    def attack(self, eps: PerSample, attack: Attack, alone: bool = False) -> None:
         """Attack the samples that are open at `eps`; with `alone`, all that are right, not certified there and that
         this attack has not broken yet, whatever others did."""
         reached = self.alone.setdefault(attack.name, np.where(self.correct, np.inf, 0.0))
@@ -103,7 +111,7 @@ class Evaluation:
             found = attack(self.model, self.held, threat, self.seeds, active=active, clean=self.clean)
             self.take(attack.name, found.X_adv, active & found.success, eps)
 
-    def bisect(self, method: str, end: str, rtol: float, max_nodes: int):
+    def bisect(self, method: Method, end: Literal["certified", "broken"], rtol: float, max_nodes: int) -> None:
         """Narrow `end` ("certified" or "broken") to `rtol` of itself, or to neighbouring numbers."""
         low, high = np.maximum(self.certified, 0), self.broken.copy()
         known = self.correct & np.isfinite(high)
@@ -117,18 +125,18 @@ class Evaluation:
             up = self.certified >= e if end == "certified" else self.broken > e
             low, high = np.where(todo & up, e, low), np.where(todo & ~up, e, high)
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Array]:
         """All that was found so far, by name; with it `restore` continues to the same bits."""
         held = {name: getattr(self, name) for name in FOUND}
         return held | {f"alone/{name}": radius for name, radius in self.alone.items()}
 
-    def restore(self, arrays):
+    def restore(self, arrays: Arrays) -> None:
         """Take back what `arrays` returned for the same model and data."""
         for name in FOUND:
             setattr(self, name, arrays[name].copy())
         self.alone = {n.removeprefix("alone/"): a.copy() for n, a in arrays.items() if n.startswith("alone/")}
 
-    def at(self, eps) -> RobustAccuracy:
+    def at(self, eps: PerSample) -> RobustAccuracy:
         """What is known at one radius."""
         e = self.spread(eps)
         broken = {name: self.correct & (radius <= e) for name, radius in self.alone.items()}
@@ -152,28 +160,28 @@ class RobustAccuracy:
     interval_certified : certified by intervals alone.
     """
 
-    eps: float | np.ndarray
-    norm: str
-    correct: np.ndarray
-    certified: np.ndarray
-    broken: dict[str, np.ndarray] = field(default_factory=dict)
-    interval_certified: np.ndarray | None = None
+    eps: PerSample
+    norm: ball.Norm
+    correct: BoolArray
+    certified: BoolArray
+    broken: dict[str, BoolArray] = field(default_factory=dict)
+    interval_certified: BoolArray | None = None
 
     @property
-    def standing(self) -> np.ndarray:
+    def standing(self) -> BoolArray:
         """Correct and broken by nothing: robust accuracy's samples."""
         return self.correct & ~np.any([np.zeros_like(self.correct), *self.broken.values()], axis=0)
 
     @property
-    def robust_accuracy(self):
+    def robust_accuracy(self) -> Share:
         """Share of samples that stand against the worst of all attacks, sample by sample."""
         return self.standing.mean(axis=-1)
 
     @property
-    def certified_accuracy(self):
+    def certified_accuracy(self) -> Share:
         return self.certified.mean(axis=-1)
 
-    def under(self, attack: str):
+    def under(self, attack: str) -> Share:
         """Accuracy under one attack alone; not for one that only ran on what the others left."""
         if attack in (MEASURED_BY[-1], SEARCH):
             raise ValueError(f"attack = {attack!r}: runs only on what the others left; see robust_accuracy")
@@ -182,20 +190,20 @@ class RobustAccuracy:
 
 @renamed(seed="rng")
 def robust_accuracy(
-    model,
-    data,
+    model: Model,
+    data: AnyData,
     *,
-    eps,
-    norm: str = "linf",
-    budget: str = "patch",
+    eps: PerSample,
+    norm: ball.Norm = "linf",
+    budget: ball.Budget = "patch",
     box: tuple[float, float] | None = None,
-    certificate: str = "branch_and_bound",
+    certificate: Method = "branch_and_bound",
     max_nodes: int = 64,
-    attacks: Sequence[str] | None = None,
-    ascent_lr=None,
+    attacks: Sequence[MeasuringAttack] | None = None,
+    ascent_lr: PerRun | None = None,
     n_steps: int = 20,
     n_restarts: int = 1,
-    rng=0,
+    rng: Rng = 0,
 ) -> RobustAccuracy:
     """Robust accuracy between the worst of several attacks and a certificate, in the precision of verdicts.
 
@@ -236,7 +244,7 @@ def robust_accuracy(
     return evaluation.at(eps)
 
 
-def measuring_attacks(ascent_lr=None, n_steps: int = 20, n_restarts: int = 1) -> list:
+def measuring_attacks(ascent_lr: PerRun | None = None, n_steps: int = 20, n_restarts: int = 1) -> list[Attack]:
     """The attacks of `MEASURED_BY`; one-step ascent only where its rate is given."""
     options = {name: {"n_steps": n_steps, "n_restarts": n_restarts} for name in ("pgd_cross_entropy", "pgd_margin")}
     if ascent_lr is not None:

@@ -1,14 +1,20 @@
 """Several attacks, the worst of them per sample."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ..attacks.base import Attack
-from ..attacks.threat import AttackResult
+from ..attacks.base import Attack, AttackProblem
+from ..attacks.threat import AttackResult, ThreatModel
 from ..core import checks
+from ..core.model import AnyData, Model
 from ..core.runs import run_seeds
-from .catalogue import ATTACKS
+from ..core.types import BoolArray, Float64Array, FloatArray, Rng
+from .catalogue import ATTACKS, AttackName
 
 #: Attacks that a suite knows by name, with their default options.
 NAMED = {name: entry.attack for name, entry in ATTACKS.items() if "ascent_lr" not in entry.needs}
@@ -31,13 +37,13 @@ class SuiteResult:
         Attacked samples that stand.
     """
 
-    X_adv: np.ndarray
-    margin: np.ndarray
-    success: np.ndarray
+    X_adv: FloatArray
+    margin: Float64Array
+    success: BoolArray
     results: dict[str, AttackResult]
-    broken_by: dict[str, np.ndarray]
-    clean: np.ndarray
-    robust: np.ndarray
+    broken_by: dict[str, BoolArray]
+    clean: BoolArray
+    robust: BoolArray
 
 
 @dataclass(frozen=True)
@@ -51,10 +57,10 @@ class AttackSuite:
         Attack only what no earlier attack broke, and stop when nothing is left; False: every attack on every sample.
     """
 
-    attacks: tuple
+    attacks: Sequence[Attack | AttackName]
     stop_early: bool = field(default=True, kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.attacks, (str, Attack)) or not len(self.attacks):
             raise ValueError(f"attacks = {self.attacks!r}: must be a sequence of one attack or more")
         found = tuple(NAMED[checks.choice("attack", a, NAMED)] if isinstance(a, str) else a for a in self.attacks)
@@ -66,7 +72,16 @@ class AttackSuite:
             raise ValueError(f"attacks are named {names}: names must differ; give name=... to an attack")
         object.__setattr__(self, "attacks", found)
 
-    def __call__(self, model, data, threat, rng=0, *, active=None, progress=None) -> SuiteResult:
+    def __call__(
+        self,
+        model: Model,
+        data: AnyData,
+        threat: ThreatModel,
+        rng: Rng = 0,
+        *,
+        active: ArrayLike | None = None,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> SuiteResult:
         """Arguments and errors as for every attack; all attacks have the same seeds.  progress(name, samples that are
         left) is called before each."""
         seeds = run_seeds(rng, model.n_runs)
@@ -93,8 +108,8 @@ class AttackSuite:
 class _Clean(Attack):
     """No perturbation at all."""
 
-    def default_name(self):
+    def default_name(self) -> str:
         return "clean"
 
-    def run(self, problem):
+    def run(self, problem: AttackProblem) -> None:
         pass

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from ..core import checks
+from ..core.types import Array, JsonDict
 from ..experiments.configuration import Figure3Config
 
 KEYS = Figure3Config.keys()
-SCALES = ("linear", "log")
+Scale = Literal["linear", "log"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+Value: TypeAlias = bool | int | float | str | None  # of a field of the configuration
 
 
 @dataclass(frozen=True)
@@ -19,13 +23,13 @@ class Axis:
     """`values` in order; or, for random designs, the range `low` to `high` in `scale`."""
 
     name: str
-    values: tuple | None
+    values: tuple[Value, ...] | None
     low: float | None = None
     high: float | None = None
-    scale: str = "linear"
+    scale: Scale = "linear"
 
     @classmethod
-    def build(cls, name: str, given, grid: bool) -> Axis:
+    def build(cls, name: str, given: AxisLike, grid: bool) -> Axis:
         """From a list of values, or a table: values; or low, high, scale, and n in a grid."""
         if isinstance(given, cls):
             return given
@@ -73,7 +77,7 @@ class Axis:
         values = space(low, high, n).tolist() if kind is float else [axis.at(u) for u in between.tolist()]
         return cls(name, tuple(dict.fromkeys(values)), low, high, scale)
 
-    def at(self, u: float):
+    def at(self, u: float) -> Value:
         """The value at share `u` in [0, 1] of the axis; integers are rounded, listed values equally likely."""
         if self.values is not None:
             return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
@@ -84,10 +88,14 @@ class Axis:
         value = min(max(value, self.low), self.high)
         return round(value) if KEYS[self.name].kind is int else value
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> JsonDict:
         if self.values is not None:
             return {"values": list(self.values)} | ({} if self.low is None else {"scale": self.scale})
         return {"low": self.low, "high": self.high, "scale": self.scale}
+
+
+#: An axis, its values, or a table of "values", or of "low", "high", "scale" and "n".
+AxisLike: TypeAlias = Axis | Sequence[Value] | Array | Mapping[str, object]
 
 
 def _known(name, table, keys):

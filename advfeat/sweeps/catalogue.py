@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-ENGINES = ("network", "recursion")
-TRAININGS = ("standard", "adversarial")
-DESIGNS = ("grid", "random", "sobol")
+OneEngine = Literal["network", "recursion"]
+Engine = Literal[OneEngine, "both"]
+Training = Literal["standard", "adversarial"]
+Design = Literal["grid", "random", "sobol"]
+ENGINES: tuple[OneEngine, ...] = get_args(OneEngine)
+TRAININGS: tuple[Training, ...] = get_args(Training)
+DESIGNS: tuple[Design, ...] = get_args(Design)
 TABLE = "results.parquet"
 DIGEST = "results_sha256"  # of the table, in sweep.json; None until there is one, and not there in version 0.1.0
 CLAIM_LEVEL = 0.95  # "1 - o(1)" at a finite size, and 1 - CLAIM_LEVEL for "o(1)"; as in `advfeat.validation.figure3`

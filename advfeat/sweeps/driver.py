@@ -1,5 +1,7 @@
 """Run a sweep: plan, hand batches to workers, store each as it comes back, make the table."""
 
+from __future__ import annotations
+
 import math
 import re
 import time
@@ -25,7 +27,7 @@ from ..training.loop import TrainingInterrupted
 from . import plan as planning
 from .archive import Archive, opened
 from .catalogue import DIGEST, TABLE
-from .spec import SweepSpec, runs_in_words
+from .spec import SpecLike, SweepSpec, runs_in_words
 from .work import work
 
 DRIVER, WORKER = 160e6, 190e6  # bytes of a process before its first batch: `python benchmarks/sweep_memory.py`
@@ -59,7 +61,7 @@ class Progress:
 
 
 def sweep(
-    spec,
+    spec: SpecLike,
     out: str | Path,
     *,
     memory: str | float = "2GB",
@@ -221,7 +223,7 @@ class Workers:
 
 
 # ------------------------------------------------------------------ words
-def bytes_of(memory) -> float:
+def bytes_of(memory: str | float) -> float:
     """Bytes of a number, or of text as "500MB", "2 GiB"."""
     if isinstance(memory, (int, float)) and not isinstance(memory, bool) and 0 < memory < math.inf:
         return float(memory)

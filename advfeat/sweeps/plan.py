@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Container
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..core.types import JsonDict
 from ..experiments.configuration import Figure3Config
-from .catalogue import CLAIMS, METRICS, count_runs, engines_of
-from .spec import SweepSpec
+from ..patches.certify import Method
+from .axis import Value
+from .catalogue import CLAIMS, METRICS, Engine, Training, count_runs, engines_of
+from .spec import Start, SweepSpec
 
 LARGEST_BATCH = 256  # runs; more gain nothing on a CPU and are lost together when a sweep is stopped
 CONTEXT = 600_000_000  # bytes of GPU memory that a process takes before its first array
@@ -41,12 +45,12 @@ class SweepRun:
 class Task:
     """What all runs of a batch have in common beside their shapes."""
 
-    engine: str
-    training: str
+    engine: Engine
+    training: Training
     n_looks: int
-    certificate: str
+    certificate: Method
     max_nodes: int
-    start: str
+    start: Start
     costly: tuple[str, ...]
 
 
@@ -76,7 +80,7 @@ class SweepBatch:
         """Relative cost: multiply-adds of training, and some for every batch."""
         return 1e6 + sum(_work(run.config, self.task.engine) for run in self.runs)
 
-    def without(self, done) -> SweepBatch:
+    def without(self, done: Container[str]) -> SweepBatch:
         """The batch without the runs whose keys are all in `done`."""
         return replace(self, runs=tuple(run for run in self.runs if not all(key in done for key in run.keys)))
 
@@ -90,9 +94,9 @@ class Plan:
     """
 
     spec: SweepSpec
-    points: dict[int, tuple]
+    points: dict[int, tuple[Value, ...]]
     keys: dict[str, dict[int, list[str]]]
-    skipped: list[dict]
+    skipped: list[JsonDict]
     batches: list[SweepBatch]
     shapes: int
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from ..core import checks, store
+from ..core.types import JsonDict
 from ..experiments.configuration import Figure3Config
-from ..patches.certify import METHODS
-from .axis import KEYS, Axis
-from .catalogue import CLAIMS, DESIGNS, ENGINES, METRICS, TRAININGS, engines_of
+from ..patches.certify import METHODS, Method
+from .axis import KEYS, Axis, AxisLike, Value
+from .catalogue import CLAIMS, DESIGNS, ENGINES, METRICS, TRAININGS, Design, Engine, Training, engines_of
+
+OnInvalid = Literal["refuse", "skip"]
+Start = Literal["weights", "drawn"]
 
 MOST_RUNS = 1_000_000  # without yes
 NOT_AXES = {"n_seeds": "the number of seeds belongs in [base]", "n_records": "the recorded times belong in [base]"}
@@ -50,28 +56,28 @@ class SweepSpec:
     """
 
     title: str = "sweep"
-    engine: str = "network"
-    training: tuple[str, ...] = TRAININGS
-    design: str = "grid"
+    engine: Engine = "network"
+    training: Training | Sequence[Training] = TRAININGS
+    design: Design = "grid"
     n_points: int | None = None
     design_seed: int = 0
-    on_invalid: str = "refuse"
-    metrics: tuple[str, ...] = ()
+    on_invalid: OnInvalid = "refuse"
+    metrics: Sequence[str] = ()
     n_looks: int = 200
-    certificate: str = "branch_and_bound"
+    certificate: Method = "branch_and_bound"
     max_nodes: int = 1
-    start: str = "weights"
-    base: Mapping = field(default_factory=dict)
-    axes: Mapping = field(default_factory=dict)
-    plots: tuple[Mapping, ...] = ()
+    start: Start = "weights"
+    base: Mapping[str, Value] = field(default_factory=dict)
+    axes: Mapping[str, AxisLike] = field(default_factory=dict)
+    plots: Sequence[Mapping[str, object]] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("training", (self.training,) if isinstance(self.training, str) else tuple(self.training))
         put("metrics", tuple(self.metrics))
         for name, options in (
-            ("engine", (*ENGINES, "both")), ("design", DESIGNS), ("on_invalid", ("refuse", "skip")),
-            ("certificate", METHODS), ("start", ("weights", "drawn")),
+            ("engine", get_args(Engine)), ("design", DESIGNS), ("on_invalid", get_args(OnInvalid)),
+            ("certificate", METHODS), ("start", get_args(Start)),
         ):  # fmt: skip
             checks.choice(name, getattr(self, name), options)
         if not self.training or len(set(self.training)) < len(self.training):
@@ -166,7 +172,7 @@ class SweepSpec:
 
     # -------------------------------------------------------------- from users
     @classmethod
-    def build(cls, source) -> SweepSpec:
+    def build(cls, source: SpecLike) -> SweepSpec:
         """From a SweepSpec, a mapping of the tables sweep, base, axes, plot, or the path of a TOML file of them."""
         if isinstance(source, cls):
             return source
@@ -190,7 +196,7 @@ class SweepSpec:
         tables = {name: source.get(name, {}) for name in ("base", "axes")}
         return cls(**head, **tables, plots=tuple(source.get("plot", ())))
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> JsonDict:
         """JSON-ready."""
         head = {name: getattr(self, name) for name in SWEEP_KEYS}
         head |= {name: list(head[name]) for name in ("training", "metrics")}
@@ -224,7 +230,7 @@ class SweepSpec:
                 f"{runs_in_words(self.n_runs, self.engine)}, more than {MOST_RUNS:,} only with --yes (yes=True)"
             )
 
-    def points(self) -> Iterator[tuple]:
+    def points(self) -> Iterator[tuple[Value, ...]]:
         """The axes' values, point by point."""
         axes = list(self.axes.values())
         if self.design == "grid":
@@ -241,6 +247,9 @@ class SweepSpec:
         for row in draws.tolist():
             yield tuple(axis.at(u) for axis, u in zip(axes, row))
 
-    def config(self, point: tuple) -> Figure3Config:
+    def config(self, point: tuple[Value, ...]) -> Figure3Config:
         """The configuration of a point; raises ValueError where none can be."""
         return Figure3Config(**{**self.base, **dict(zip(self.axes, point))})
+
+
+SpecLike: TypeAlias = SweepSpec | Mapping[str, object] | str | Path  # a spec, a mapping of its tables, a TOML file

@@ -14,14 +14,18 @@ What is left out is not zero in a drawn network: `LeadingOrder.neglected` measur
 that is not the class's own, and says where the premise is met.
 """  # noqa: E501
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
-from .timing import DEGREE, Flow, Point, flow_time, log_flow_time, log_growth_rate, numbers
+from ..core.types import BoolArray, Float64Array, IntArray, PerPoint
+from .timing import DEGREE, Flow, Measure, Point, Which, flow_time, log_flow_time, log_growth_rate, numbers
 
 RULES = {name: {"above": 0} for name in ("alpha", "beta", "rho", "lr")}
 RULES |= {name: {"low": 0} for name in ("ascent_lr", "eps")}
@@ -51,12 +55,12 @@ class Neglected(NamedTuple):
         with u_i and v_i, with the true sigma: (k-1) e^rivals stands in the softmax where the leading order has k - 1.
     """
 
-    rest: np.ndarray
-    late: np.ndarray
-    rivals: np.ndarray
+    rest: Float64Array
+    late: Float64Array
+    rivals: Float64Array
 
     @property
-    def small(self) -> np.ndarray:
+    def small(self) -> BoolArray:
         """The premise, class by class: late <= 0.1, and rivals <= 0.05, which is the most that 1 - logit is off by."""
         return (self.late <= LATE) & (self.rivals <= RIVALS)
 
@@ -64,9 +68,9 @@ class Neglected(NamedTuple):
 class LeadingOrderPath(NamedTuple):
     """Recorded iterations (n,) and A, B (n, ..., m) there."""
 
-    iteration: np.ndarray
-    A: np.ndarray
-    B: np.ndarray
+    iteration: IntArray
+    A: Float64Array
+    B: Float64Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,19 +90,19 @@ class LeadingOrder:
     ValueError : a parameter breaks its rule, or shapes do not fit.
     """
 
-    n_classes: Any
-    alpha: Any
-    beta: Any
-    n_robust: Any
-    n_nonrobust: Any
-    q: Any
-    rho: Any
-    lr: Any
-    ascent_lr: Any = None
-    eps: Any = None
+    n_classes: PerPoint
+    alpha: PerPoint
+    beta: PerPoint
+    n_robust: PerPoint
+    n_nonrobust: PerPoint
+    q: PerPoint
+    rho: PerPoint
+    lr: PerPoint
+    ascent_lr: PerPoint | None = None
+    eps: PerPoint | None = None
     polynomial: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.ascent_lr is None) != (self.eps is None):
             raise ValueError(
                 f"ascent_lr = {self.ascent_lr!r}, eps = {self.eps!r}: must both be given, or both be None (standard)"
@@ -130,7 +134,7 @@ class LeadingOrder:
         m = A.shape[-1]
         return lead, columns, flat(A, m), flat(B, m), *(flat(value)[:, 0] for _, value in others)
 
-    def growth_rate(self, feature: str) -> np.ndarray:
+    def growth_rate(self, feature: Which) -> Float64Array:
         """kappa of "A" or "B", per iteration, while logit = 1/k and nothing is taken away: timing.growth_rate."""
         with np.errstate(over="ignore", under="ignore"):
             return np.exp(self._log_growth_rate(feature))
@@ -141,12 +145,13 @@ class LeadingOrder:
         names = (*FEATURES[feature], "n_classes", "q", "rho", "lr")
         return log_growth_rate(*(np.asarray(getattr(p, name), np.float64) for name in names))
 
-    def rates(self, A, B) -> tuple[np.ndarray, np.ndarray]:
+    def rates(self, A: ArrayLike, B: ArrayLike) -> tuple[Float64Array, Float64Array]:
         """One iteration's (dA, dB), (..., m) each, in the units of a weight: the formulas of the module."""
         lead, p, A, B = self._points(A, B)
-        return tuple(d.reshape(*lead, -1) for d in _rates(p, A, B))
+        dA, dB = (d.reshape(*lead, -1) for d in _rates(p, A, B))
+        return dA, dB
 
-    def neglected(self, phi, gram=None) -> Neglected:
+    def neglected(self, phi: ArrayLike, gram: ArrayLike | None = None) -> Neglected:
         """What the leading order leaves out at correlations `phi` (..., k, m, 2k), u_1..u_k first: `Neglected`.
 
         gram : H (..., k m, k m) of the parts orthogonal to all features, as in `State`; None: there are none, d = 2k.
@@ -183,7 +188,7 @@ class LeadingOrder:
             rest, start = np.sqrt(np.maximum(left, 0)) / star, B.max(axis=-1) / star
         return Neglected(rest, _late(rest, start, np.broadcast_to(p["q"], rest.shape)), rivals)
 
-    def recursion(self, A0, B0, n_iter: int, record_every: int = 1) -> LeadingOrderPath:
+    def recursion(self, A0: ArrayLike, B0: ArrayLike, n_iter: int, record_every: int = 1) -> LeadingOrderPath:
         """n_iter steps of `rates`, all points at once; recorded at 0, every `record_every` iterations and at n_iter.
 
         Returns
@@ -203,7 +208,7 @@ class LeadingOrder:
         A, B = (np.stack(values).reshape(len(at), *lead, -1) for values in zip(*kept))
         return LeadingOrderPath(np.array(at), A, B)
 
-    def until(self, A0, B0, feature: str, level, max_iter: int) -> np.ndarray:
+    def until(self, A0: ArrayLike, B0: ArrayLike, feature: Which, level: PerPoint, max_iter: int) -> Float64Array:
         """Iterations of `recursion` until max_s of `feature` ("A" or "B") is at `level` (> 0, broadcasts).
 
         Before it starts it knows a lower bound.  As 1 - logit <= 1 - 1/k, a~ <= alpha and sigma' <= its polynomial
@@ -248,7 +253,7 @@ class LeadingOrder:
             A, B = A + dA, B + dB
         return answer.reshape(lead)
 
-    def take_off_time(self, feature: str, x0, level) -> np.ndarray:
+    def take_off_time(self, feature: Which, x0: PerPoint, level: PerPoint) -> Float64Array:
         """Predicted iterations of "A" or "B" from x0 to `level` with the logit held at 1/k: flow_time of its kappa.
 
         x0 is the class's largest correlation at the start (drawn, or from Lemma B.1); x0, level > 0 broadcast against
@@ -260,7 +265,7 @@ class LeadingOrder:
             return np.exp(log_flow_time(x0, level, log_kappa, self.q))
 
     # ------------------------------------------------------------------ the flow
-    def flow(self, A0, B0, t_end, rtol: float = 1e-10) -> Flow:
+    def flow(self, A0: ArrayLike, B0: ArrayLike, t_end: float, rtol: float = 1e-10) -> Flow:
         """The continuous-time limit dA/dt, dB/dt = `rates` from t = 0 to t_end (a number), in iterations.
 
         Solved point by point in log-space and rescaled time (timing.Path), so starts of 1e-100 at q = 10 and times of
@@ -271,7 +276,8 @@ class LeadingOrder:
         t_end, rtol = checks.number("t_end", t_end, above=0), checks.number("rtol", rtol, above=1e-13)
         return Flow(lead, t_end, [Point(p, i, A[i], B[i], t_end, rtol) for i in range(len(A))])
 
-    def passage_time(self, A0, B0, feature: str, level, measure="max", t_end=NEVER, rtol: float = 1e-10) -> np.ndarray:
+    def passage_time(self, A0: ArrayLike, B0: ArrayLike, feature: Which, level: PerPoint, measure: Measure = "max",
+                     t_end: float = NEVER, rtol: float = 1e-10) -> Float64Array:  # fmt: skip
         """`flow(...).first_passage(feature, level, measure)`, iterations (...), stopping each point at its passage.
 
         Keeps nothing.  level > 0 broadcasts against the leading axes.
@@ -279,7 +285,9 @@ class LeadingOrder:
         lead, p, A, B, level = self._points(A0, B0, ("level", numbers("level", level, above=0)))
         return self._passages(lead, p, A, B, lambda point: point.measured(feature, measure), np.log(level), t_end, rtol)
 
-    def phase_two_time(self, A0, B0, t_end=NEVER, rtol: float = 1e-10) -> np.ndarray:
+    def phase_two_time(
+        self, A0: ArrayLike, B0: ArrayLike, t_end: float = NEVER, rtol: float = 1e-10
+    ) -> Float64Array:
         """First time of the flow with ascent_lr sum_s sigma'(beta B_s) B_s >= beta / 2, iterations (...).
 
         The rule of plateau.phase_two_started; inf if it does not hold by t_end.
@@ -294,7 +302,7 @@ class LeadingOrder:
             target = np.log(p.beta / 2)[:, 0]
         return self._passages(lead, p, A, B, lambda point: point.taken, target, t_end, rtol)
 
-    def phase_two_estimate(self, B0) -> np.ndarray:
+    def phase_two_estimate(self, B0: ArrayLike) -> Float64Array:
         """Closed form beside `phase_two_time`: one neuron, from max_s B0 to (1/2)^(1/q) B*, in iterations.
 
         take_off_time of B to the level at which half of beta is taken away, (B*)^q = rho^(q-1) beta^(2-q) / ascent_lr

@@ -11,11 +11,15 @@ X~ = X + delta the inputs of a step (delta = 0 in standard training).  Everythin
 correlations have the data's units (dimensionless in the paper).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.types import Array, Float64Array
 from ..kernels import formulas
 
 ORTHONORMAL = 1e-8  # how far features may be from orthonormal, and the signal from their span
@@ -45,12 +49,12 @@ class Decomposition:
     <w(t), f> - <w(0), f> = c_f + sum b <xi, f> + <D, f>: c alone in noiseless standard training.
     """
 
-    a: np.ndarray
-    perturbation: np.ndarray
-    weights: np.ndarray
-    history: dict[str, np.ndarray]
-    feature_coefficients: np.ndarray | None = None
-    noise_coefficients: np.ndarray | None = None
+    a: Float64Array
+    perturbation: Float64Array
+    weights: Float64Array
+    history: dict[str, Array]
+    feature_coefficients: Float64Array | None = None
+    noise_coefficients: Float64Array | None = None
 
 
 @dataclass(frozen=True)
@@ -69,22 +73,22 @@ class NoiseUpdate:
         square entry of xi.
     """
 
-    self_term: np.ndarray
-    noise_term: np.ndarray
-    feature_term: np.ndarray
-    perturbation_term: np.ndarray
+    self_term: Float64Array
+    noise_term: Float64Array
+    feature_term: Float64Array
+    perturbation_term: Float64Array
     predicted: dict[str, float]
 
     @property
-    def total(self) -> np.ndarray:
+    def total(self) -> Float64Array:
         """The sum of the four: the whole change."""
         return self.self_term + self.noise_term + self.feature_term + self.perturbation_term
 
 
 def decompose(
-    W0,
-    X,
-    y,
+    W0: ArrayLike,
+    X: ArrayLike,
+    y: ArrayLike,
     *,
     q: int,
     rho: float,
@@ -92,12 +96,12 @@ def decompose(
     n_iter: int,
     ascent_lr: float | None = None,
     eps: float | None = None,
-    objective: str = "neg_label_logit",
-    norm: str = "linf",
+    objective: checks.AscentObjective = "neg_label_logit",
+    norm: checks.AscentNorm = "linf",
     n_ascent: int = 1,
-    features=None,
+    features: tuple[ArrayLike, ArrayLike] | None = None,
     record_every: int | None = None,
-    signal=None,
+    signal: ArrayLike | None = None,
 ) -> Decomposition:
     """Full-batch training of one network, kept as the books a and D (Lemma E.2, E.9).
 
@@ -162,9 +166,21 @@ def decompose(
 
 
 def noise_update(
-    W, X, signal, y, *, q, rho, lr, features=None, ascent_lr=None, eps=None, objective="neg_label_logit", norm="linf",
-    n_ascent=1,
-) -> NoiseUpdate:  # fmt: skip
+    W: ArrayLike,
+    X: ArrayLike,
+    signal: ArrayLike,
+    y: ArrayLike,
+    *,
+    q: int,
+    rho: float,
+    lr: float,
+    features: tuple[ArrayLike, ArrayLike] | None = None,
+    ascent_lr: float | None = None,
+    eps: float | None = None,
+    objective: checks.AscentObjective = "neg_label_logit",
+    norm: checks.AscentNorm = "linf",
+    n_ascent: int = 1,
+) -> NoiseUpdate:
     """How one full-batch step changes <w_{i,s}, xi_{n,p}>, term by term (Lemma E.4; with an ascent step, Lemma E.10).
 
     With g as in :func:`decompose`,

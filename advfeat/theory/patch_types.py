@@ -1,11 +1,15 @@
 """What the recursions need of the data: classes, strengths and counts of patches, no patch itself (Def. 2.2)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.types import Float64Array, Law
 from ..kernels.recursion import Types
 
 MOST_VALUES = 10_000  # of a discrete strength law
@@ -36,7 +40,7 @@ def _merged(samples):
     return [(y, weight, dict(kinds)) for (y, kinds), weight in held.items()]
 
 
-def empirical_types(y, robust, strength, n_classes: int) -> Types:
+def empirical_types(y: ArrayLike, robust: ArrayLike, strength: ArrayLike, n_classes: int) -> Types:
     """The sample types of data: equal patches of a sample counted, equal samples weighted (1/N each).
 
     Parameters
@@ -112,10 +116,10 @@ def population_types(
     n_classes: int,
     n_patches: int,
     n_robust: int,
-    alpha,
-    beta,
+    alpha: float | Law,
+    beta: float | Law,
     *,
-    partition: str = "uniform",
+    partition: checks.Partition = "uniform",
     shared: bool = False,
     n_nodes: int = 24,
     n_points: int = 64,
@@ -192,7 +196,7 @@ def _nodes(law, n):
     return pairs
 
 
-def standard_error(values: np.ndarray, axis: int = 0) -> np.ndarray:
+def standard_error(values: ArrayLike, axis: int = 0) -> Float64Array:
     """Standard error of the mean of independent (quasi-)Monte Carlo replicates along `axis`."""
     values = np.asarray(values, float)
     n = values.shape[axis]

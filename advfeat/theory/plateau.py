@@ -1,8 +1,12 @@
 """Where adversarial training stops the non-robust features (Lemma 5.2, leading order)."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.types import BoolArray, PerPoint
 
 
 def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
@@ -16,7 +20,7 @@ def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
     return (rho ** (q - 1) * beta ** (2 - q) / ascent_lr) ** (1 / q)
 
 
-def phase_two_started(B: np.ndarray, beta: float, q: int, rho: float, ascent_lr: float) -> np.ndarray:
+def phase_two_started(B: ArrayLike, beta: PerPoint, q: int, rho: PerPoint, ascent_lr: PerPoint) -> BoolArray:
     """Whether ascent_lr sum_s sigma'(beta B_s) B_s >= beta / 2, for B (..., m) -> bool (...).
 
     beta, rho, ascent_lr: numbers, or arrays that broadcast against B's leading axes.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..kernels import get_engine
+from ..core.types import BoolArray, Float64Array, IntArray, PerRun, Rngs
+from ..kernels import Backend, get_engine
 from ..kernels.recursion import Types, Watch
+
+AfterSaturation = Literal["stop", "continue"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,14 @@ class State:
     axis_parallel : whether the features are parallel to the axes, which l_inf training needs
     """
 
-    phi: np.ndarray
-    gram: np.ndarray
+    phi: Float64Array
+    gram: Float64Array
     n_orthogonal: int
-    orthogonal: np.ndarray | None = None
+    orthogonal: Float64Array | None = None
     axis_parallel: bool = True
 
     @classmethod
-    def from_weights(cls, W, features) -> State:
+    def from_weights(cls, W: ArrayLike, features: tuple[ArrayLike, ArrayLike]) -> State:
         """The state of given weights, (k, m, d) or (R, k, m, d), and features (u, v), each (k, d) and orthonormal."""
         W = np.asarray(W, np.float64)
         W = W[None] if W.ndim == 3 else W
@@ -51,7 +56,9 @@ class State:
         return cls(phi, rest @ rest.swapaxes(1, 2), d - 2 * k, axis_parallel=False)
 
     @classmethod
-    def draw(cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng, init_std: float | None = None) -> State:
+    def draw(
+        cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng: Rngs, init_std: float | None = None
+    ) -> State:
         """The state of w ~ N(0, init_std^2 I_d), drawn without the weights: as cheap for d = 10^9 as for d = 100.
 
         init_std = 1/sqrt(d) by default.  Correlations are N(0, init_std^2); H is Wishart: L L^T by Bartlett's
@@ -98,27 +105,27 @@ class Recursion:
     diverged_at : (R,) float; first iteration whose logits were not finite, NaN if none
     """
 
-    iteration: np.ndarray
-    phi: np.ndarray
-    norm: np.ndarray
-    gram: np.ndarray
-    saturated_at: np.ndarray
-    watched: str
-    risk: np.ndarray
-    diverged_at: np.ndarray
+    iteration: IntArray
+    phi: Float64Array
+    norm: Float64Array
+    gram: Float64Array
+    saturated_at: Float64Array
+    watched: Literal["exact", "probability", "never"]
+    risk: Float64Array
+    diverged_at: Float64Array
 
     @property
-    def A(self) -> np.ndarray:
+    def A(self) -> Float64Array:
         """<w_{i,s}, u_i>, (T, R, k, m)."""
         return np.einsum("trisi->tris", self.phi[..., : self.phi.shape[2]]).copy()
 
     @property
-    def B(self) -> np.ndarray:
+    def B(self) -> Float64Array:
         """<w_{i,s}, v_i>, (T, R, k, m)."""
         return np.einsum("trisi->tris", self.phi[..., self.phi.shape[2] :]).copy()
 
     @property
-    def exact(self) -> np.ndarray:
+    def exact(self) -> BoolArray:
         """(T, R) bool: the record is exact, not after a saturation and not after a divergence."""
         t = self.iteration[:, None]
         return ~(t > self.saturated_at) & ~(t > self.diverged_at)
@@ -129,18 +136,18 @@ def simulate(
     types: Types,
     *,
     q: int,
-    rho,
-    lr,
+    rho: PerRun,
+    lr: PerRun,
     n_iter: int,
-    ascent_lr=None,
-    eps=None,
-    objective: str = "neg_label_logit",
+    ascent_lr: PerRun | None = None,
+    eps: PerRun | None = None,
+    objective: checks.AscentObjective = "neg_label_logit",
     n_ascent: int = 1,
-    norm: str = "linf",
+    norm: checks.AscentNorm = "linf",
     record_every: int | None = None,
-    after_saturation: str = "stop",
+    after_saturation: AfterSaturation = "stop",
     risk: float = 1e-9,
-    backend: str = "numba",
+    backend: Backend = "numba",
 ) -> Recursion:
     """Noiseless training by its exact recursion; adversarial where `ascent_lr` and `eps` are given.
 
@@ -164,7 +171,7 @@ def simulate(
     checks.ascent_steps(n_ascent)
     J = checks.OBJECTIVES[checks.choice("objective", objective, checks.OBJECTIVES)]
     kind = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
-    checks.choice("after_saturation", after_saturation, ("stop", "continue"))
+    checks.choice("after_saturation", after_saturation, get_args(AfterSaturation))
     checks.number("risk", risk, low=0)
     if (ascent_lr is None) != (eps is None):
         raise ValueError(f"ascent_lr = {ascent_lr!r}, eps = {eps!r}: give both (adversarial training) or none")

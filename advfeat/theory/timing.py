@@ -4,17 +4,28 @@ The unit of every time is one training iteration, as a real number: kappa holds 
 flow is one Euler step of training.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.types import Float64Array, PerPoint
 
+Which = Literal["A", "B"]  # the feature: robust or non-robust
+Measure = Literal["max", "q_sum"]
+#: What is measured of the logarithms of a path's entries, (..., n) -> (...).
+Measured: TypeAlias = Callable[[Float64Array], Float64Array]
 #: The rule of q, a number or an array.
 DEGREE = {"low": 2, "high": checks.LARGEST_DEGREE, "whole": True}
 
 
-def numbers(name: str, value, *, above=None, low=None, high=None, whole: bool = False):
+def numbers(name: str, value: ArrayLike, *, above: float | None = None, low: float | None = None,
+            high: float | None = None, whole: bool = False) -> Float64Array:  # fmt: skip
     """A number or an array, finite, > `above` or >= `low`, integers (<= `high`) if `whole` -> float64 array."""
     held = np.asarray(value)
     if held.dtype.kind not in ("iu" if whole else "iuf"):
@@ -36,13 +47,15 @@ def _log(x):
         return np.log(x)
 
 
-def log_growth_rate(strength, n_patches, n_classes, q, rho, lr):
+def log_growth_rate(strength: PerPoint, n_patches: PerPoint, n_classes: PerPoint, q: PerPoint, rho: PerPoint,
+                    lr: PerPoint) -> Float64Array:  # fmt: skip
     """log kappa of :func:`growth_rate`; -inf without patches.  No checks, no overflow."""
     k = np.asarray(n_classes, np.float64)
     return _log(lr) + np.log1p(-1 / k) - _log(k) + (1 - q) * _log(rho) + _log(n_patches) + q * _log(strength)
 
 
-def growth_rate(strength, n_patches, n_classes, q, rho, lr):
+def growth_rate(strength: PerPoint, n_patches: PerPoint, n_classes: PerPoint, q: PerPoint, rho: PerPoint,
+                lr: PerPoint) -> Float64Array:  # fmt: skip
     """kappa = (lr / k) (1 - 1/k) rho^(1-q) P s^q, the rate of a feature while the logit is 1/k (Lemma D.8).
 
     strength > 0 and n_patches >= 0 of the feature: alpha and P_R, or beta and P_NR; integers n_classes
@@ -58,7 +71,7 @@ def growth_rate(strength, n_patches, n_classes, q, rho, lr):
         return np.exp(log_growth_rate(strength, n_patches, n_classes, q, rho, lr))
 
 
-def log_flow_time(start, level, log_kappa, q):
+def log_flow_time(start: PerPoint, level: PerPoint, log_kappa: PerPoint, q: PerPoint) -> Float64Array:
     """log of :func:`flow_time`; inf where the level is never reached, -inf where it holds at the start.  No checks."""
     start, level, log_kappa, q = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (start, level, log_kappa, q)))
     with np.errstate(all="ignore"):
@@ -70,7 +83,7 @@ def log_flow_time(start, level, log_kappa, q):
     return np.where(level <= start, -np.inf, np.where(start > 0, time, np.inf))
 
 
-def flow_time(start, level, kappa, q):
+def flow_time(start: PerPoint, level: PerPoint, kappa: PerPoint, q: PerPoint) -> Float64Array:
     """Time in which x' = kappa x^(q-1) takes x from `start` to `level`, in iterations (sec. 6 of the notes; Lemma B.2).
 
         (start^(2-q) - level^(2-q)) / ((q-2) kappa),  for q = 2: log(level / start) / kappa.
@@ -120,10 +133,11 @@ class Path:
     stop : optional (measure, target): ends the path when measure(y) has grown to the target, at `stop_time` (or inf).
     """
 
-    def __init__(self, log_rates, y, t_end: float, rtol: float, stop=None):
+    def __init__(self, log_rates: Measured, y: ArrayLike, t_end: float, rtol: float,
+                 stop: tuple[Measured, float] | None = None):  # fmt: skip
         from scipy.integrate import solve_ivp  # slow to load: not at every start of the library
 
-        self.y, self.steps, self.stop_time = np.asarray(y, np.float64), None, np.inf
+        self.y, self.steps, self.stop_time = np.asarray(y, np.float64), None, float("inf")
         n = len(self.y)
         if stop is not None and n and stop[0](self.y) >= stop[1]:
             self.stop_time = 0.0
@@ -184,14 +198,14 @@ class Path:
             return self.states[i]
         return step(low if gap(low) >= 0 else brentq(gap, low, high, xtol=1e-14, rtol=1e-14))
 
-    def at(self, t: float) -> np.ndarray:
+    def at(self, t: float) -> Float64Array:
         """y (n,) at time t in [0, t_end] (the end of the path if it stopped before)."""
         if self.steps is None:
             return self.y
         state = self._first(self.states[:, -1], self._tau(t), lambda state: state[-1])
         return (self.states[-1] if state is None else state)[:-1]
 
-    def passage(self, measure, target: float) -> float:
+    def passage(self, measure: Measured, target: float) -> float:
         """First time with measure(y) >= target, inf if the path ends before; measure (..., n) -> (...) never falls."""
         if len(self.y) and measure(self.y) >= target:
             return 0.0
@@ -207,7 +221,8 @@ class Point(Path):
     p holds columns (n, 1) of the parameters of leading_order.LeadingOrder, of which row i counts; A, B (m,).
     """
 
-    def __init__(self, p, i, A, B, t_end, rtol, stop=None):
+    def __init__(self, p: SimpleNamespace, i: int, A: Float64Array, B: Float64Array, t_end: float, rtol: float,
+                 stop: tuple[Callable[[Point], Measured], float] | None = None):  # fmt: skip
         self.p = SimpleNamespace(**{k: v if k == "polynomial" else float(v[i, 0]) for k, v in vars(p).items()})
         self.start = np.concatenate([A, B])
         self.entries = np.flatnonzero(self.start > 0)
@@ -216,22 +231,22 @@ class Point(Path):
         with np.errstate(all="ignore"):
             super().__init__(_log_rates(self.p, self.n), np.log(self.start[self.entries]), t_end, rtol, stop)
 
-    def of(self, feature, y):
+    def of(self, feature: Which, y: Float64Array) -> Float64Array:
         return y[..., : self.n] if feature == "A" else y[..., self.n :]
 
-    def measured(self, feature, measure):
+    def measured(self, feature: Which, measure: Measure) -> Measured:
         """log of max_s ("max") or of (sum_s (.)_+^q)^(1/q) ("q_sum") of "A" or "B", as a function of y."""
         checks.choice("feature", feature, ("A", "B"))
         if checks.choice("measure", measure, ("max", "q_sum")) == "max":
             return lambda y: np.max(self.of(feature, y), axis=-1, initial=-np.inf)
         return lambda y: np.logaddexp.reduce(self.p.q * self.of(feature, y), axis=-1) / self.p.q
 
-    def taken(self, y):
+    def taken(self, y: Float64Array) -> Float64Array:
         """log of ascent_lr sum_s sigma'(beta B_s) B_s."""
         y = self.of("B", y)
         return _log(self.p.ascent_lr) + np.logaddexp.reduce(_log_slope(np.log(self.p.beta) + y, self.p) + y, axis=-1)
 
-    def state(self, t):
+    def state(self, t: float) -> list[Float64Array]:
         """A, B (m,) at time t."""
         value = self.start.copy()
         if t > 0:
@@ -242,7 +257,7 @@ class Point(Path):
 class Flow:
     """Solutions of leading_order.LeadingOrder.flow for points of leading shape (...), from 0 to t_end iterations."""
 
-    def __init__(self, lead: tuple, t_end: float, points: list):
+    def __init__(self, lead: tuple[int, ...], t_end: float, points: list[Point]):
         self.lead, self.t_end, self.points = lead, t_end, points
 
     def _each(self, name, value, **rule):
@@ -254,7 +269,7 @@ class Flow:
         index = np.broadcast_to(np.arange(len(self.points)).reshape(self.lead), shape)
         return shape, [(self.points[i], x) for i, x in zip(index.ravel(), np.broadcast_to(value, shape).ravel())]
 
-    def at(self, t) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, t: PerPoint) -> tuple[Float64Array, Float64Array]:
         """A, B (..., m) at times t in [0, t_end], iterations; t broadcasts against the leading axes (or adds some)."""
         shape, pairs = self._each("t", t, low=0)
         for _, x in pairs:
@@ -263,7 +278,7 @@ class Flow:
         A, B = zip(*(point.state(x) for point, x in pairs))
         return np.reshape(A, (*shape, -1)), np.reshape(B, (*shape, -1))
 
-    def first_passage(self, feature: str, level, measure: str = "max") -> np.ndarray:
+    def first_passage(self, feature: Which, level: PerPoint, measure: Measure = "max") -> Float64Array:
         """First time, in iterations, at which `feature` ("A" or "B") has grown to `level`; inf if not by t_end.
 
         measure: "max", max_s; or "q_sum", (sum_s (.)_+^q)^(1/q).  level > 0, in the units of a weight, broadcasts

@@ -14,11 +14,15 @@ the window tends to (beta/2, c^(1/q) beta).  For large A the first condition bec
 suffices where P_NR > 0), and at any A this is enough: a smaller window, or none.  `find_window` says which holds.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ..core import checks
+from ..core.ball import Norm
 
 
 def density_ratio(alpha: float, beta: float, n_patches: int, n_robust: int, exponent: float = 3) -> float:
@@ -64,7 +68,7 @@ class Window:
         """[low, high], or None where there is no window."""
         return [self.low, self.high] if self.stands else None
 
-    def place(self, eps: float) -> str:
+    def place(self, eps: float) -> Literal["inside", "below", "above", "no window"]:
         """Where a radius lies: "inside", "below", "above", or "no window"."""
         if not self.stands:
             return "no window"
@@ -81,7 +85,15 @@ class Window:
 
 
 def find_window(
-    alpha: float, beta: float, n_patches: int, n_robust: int, q: int, rho: float, *, norm: str = "linf", strength=None
+    alpha: float,
+    beta: float,
+    n_patches: int,
+    n_robust: int,
+    q: int,
+    rho: float,
+    *,
+    norm: Norm = "linf",
+    strength: float | None = None,
 ) -> Window:
     """The window of test radii where its premises hold, else the first premise that fails, with its numbers.
 

@@ -1,10 +1,18 @@
 """How to train: the declared configuration of one training."""
 
-from dataclasses import MISSING, dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from ..core import checks
-from ..core.config import Configuration, key
-from .optim import OPTIMISERS, SCHEDULES
+from ..core.config import Configuration, about, key
+from ..core.types import PerRun, Seeds
+from ..kernels.layers import Mode
+from .optim import OPTIMISERS, SCHEDULES, OptimiserName, RateSchedule
+
+Ascent = Literal["gradient", "steepest"]
+Loss = Literal["cross_entropy", "trades"]
 
 
 @dataclass(frozen=True)
@@ -37,42 +45,45 @@ class TrainConfig(Configuration):
         statistics move there; only networks that have modes.
     """
 
-    lr: float = key(MISSING, "learning rate, eta", "weight / input", above=0, per_run=True)
-    n_iter: int = key(MISSING, "iterations, T, of one batch each", low=0, high=checks.MOST)
+    lr: PerRun = field(metadata=about("learning rate, eta", "weight / input", above=0, per_run=True))
+    n_iter: int = field(metadata=about("iterations, T, of one batch each", low=0, high=checks.MOST))
     adversarial: bool = key(False, "train on ascended samples X + clip_eps(ascent_lr grad_X J(X)) instead of X")
-    ascent_lr: float | None = key(
+    ascent_lr: PerRun | None = key(
         None, "rate of the ascent, given iff adversarial", "input / weight", above=0, per_run=True
     )
-    eps: float | None = key(None, "radius of the ascent, given iff adversarial", "input", low=0, per_run=True)
-    objective: str = key("neg_label_logit", "what the ascent raises, J", choices=tuple(checks.OBJECTIVES))
+    eps: PerRun | None = key(None, "radius of the ascent, given iff adversarial", "input", low=0, per_run=True)
+    objective: checks.AscentObjective = key("neg_label_logit", "what the ascent raises, J",
+                                            choices=tuple(checks.OBJECTIVES))  # fmt: skip
     n_ascent: int = key(1, "steps of the ascent", low=1, high=checks.MOST_STEPS)
-    norm: str = key("linf", "norm of the ascent's balls, patch by patch", choices=tuple(checks.NORMS))
+    norm: checks.AscentNorm = key("linf", "norm of the ascent's balls, patch by patch", choices=tuple(checks.NORMS))
     batch_size: int | None = key(None, "samples per step, all without it", low=1)
-    seed: int = key(0, "seed of the minibatches' order", low=0, per_run=True)
+    seed: Seeds = key(0, "seed of the minibatches' order", low=0, per_run=True)
     later_seed: int | None = key(None, "another seed of the same, from the iteration later_from on", low=0)
     later_from: int = key(0, "first iteration of later_seed", low=0, high=checks.MOST)
     record_every: int | None = key(None, "iterations between two records, n_iter / 20 without it", low=1)
     checkpoint_every: int = key(1, "records between two checkpoints in a run folder", low=1)
     momentum: float = key(0.0, "share of the last step that is kept, below 1", low=0)
     weight_decay: float = key(0.0, "share of the weights that is added to their gradient", low=0)
-    optimiser: str = key("sgd", "how parameters move along gradients", choices=OPTIMISERS)
+    optimiser: OptimiserName = key("sgd", "how parameters move along gradients", choices=OPTIMISERS)
     nesterov: bool = key(False, "whether momentum looks a step ahead")
     decay_vectors: bool = key(True, "whether biases and batch norms decay too")
-    schedule: str = key("constant", "how the learning rate moves along the training", choices=tuple(SCHEDULES))
+    schedule: RateSchedule = key("constant", "how the learning rate moves along the training",
+                                 choices=tuple(SCHEDULES))  # fmt: skip
     drops: tuple[float, ...] = key((0.5, 0.75), "shares of the training where the step schedule divides by 10",
                                    low=0, many=True)  # fmt: skip
     warm_up: int = key(0, "first iterations, over which the learning rate grows from 0", low=0, high=checks.MOST)
-    ascent: str = key("gradient", "what the ascent follows", choices=("gradient", "steepest"))
+    ascent: Ascent = key("gradient", "what the ascent follows", choices=get_args(Ascent))
     random_start: bool = key(False, "whether the ascent starts at a random point of the ball")
     eps_warm_up: int = key(0, "first iterations, over which the radius grows from 0", low=0, high=checks.MOST)
-    loss: str = key("cross_entropy", "what is made small", choices=("cross_entropy", "trades"))
+    loss: Loss = key("cross_entropy", "what is made small", choices=get_args(Loss))
     beta: float = key(6.0, "weight of the divergence in TRADES", low=0)
-    augmentation: str = key("none", "how images are moved and mirrored at random", choices=checks.AUGMENTATIONS)
+    augmentation: checks.Augmentation = key("none", "how images are moved and mirrored at random",
+                                            choices=checks.AUGMENTATIONS)  # fmt: skip
     padding: int = key(4, "pixels by which augmentation moves at most", low=1, high=32)
-    crafting_mode: str = key("evaluate", "mode of batch norm in the ascent", choices=("evaluate", "train"))
+    crafting_mode: Mode = key("evaluate", "mode of batch norm in the ascent", choices=("evaluate", "train"))
     crafting_updates: bool = key(False, "whether the ascent moves batch norm's running statistics")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.momentum >= 1:
             raise ValueError(f"momentum = {self.momentum!r}: must be < 1")

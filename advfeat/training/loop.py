@@ -5,16 +5,19 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks, store
-from ..core.data import Data, as_data
+from ..core.data import DataLike, as_data
 from ..core.model import Model
 from ..core.rng import stream
+from ..core.types import Float64Array
 from ..kernels import formulas
 from . import optim
 from .adversary import Adversary, trades
@@ -22,19 +25,29 @@ from .configuration import TrainConfig
 from .recorder import History, Measurement, Recorder
 from .run_folder import Checkpoint, RunFolder
 
+if TYPE_CHECKING:  # a default for `TrainResult` alone, which Python 3.11 does not know
+    from typing_extensions import TypeVar
+
+    Net = TypeVar("Net", bound=Model, covariant=True, default=Model)
+else:
+    from typing import TypeVar
+
+    Net = TypeVar("Net", bound=Model, covariant=True)
+
+Diverged = Literal["raise", "drop"]
 SEGMENT_SECONDS = 0.25  # how long the engine works between two looks at Ctrl-C and the progress bar
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(Generic[Net]):
     """The trained network and its history: arrays whose first axis is the record; key "iteration" says which.
 
     ``diverged_at`` (R,): the iteration at which a run ceased to be finite, NaN if it did not.
     """
 
-    net: Model
+    net: Net
     history: History
-    diverged_at: np.ndarray
+    diverged_at: Float64Array
 
     @property
     def iteration(self) -> int:
@@ -81,7 +94,7 @@ class Trainer:
     """One training: everything is checked when it is made, before anything is written."""
 
     def __init__(self, net, data, config, test=None, metrics=None, diverged="raise"):
-        self.drops = checks.choice("diverged", diverged, ("raise", "drop")) == "drop"
+        self.drops = checks.choice("diverged", diverged, get_args(Diverged)) == "drop"
         data, self.config = as_data(data), config
         self.net = net = net.copy()
         self.X, self.y = net.check(data.X, data.y)
@@ -279,17 +292,21 @@ class Trainer:
         raise DivergenceError(int(first), np.flatnonzero(self.diverged_at == first).tolist(), self.result())
 
 
+Trained = TypeVar("Trained", bound=Model)
+Metric: TypeAlias = Callable[[Trained, int], Mapping[str, ArrayLike]] | Measurement[Trained]
+
+
 def train(
-    net: Model,
-    data: Data | tuple,
+    net: Trained,
+    data: DataLike,
     config: TrainConfig,
-    test: Data | tuple | None = None,
+    test: DataLike | None = None,
     *,
-    metrics: Callable[[Model, int], dict] | Measurement | Sequence | None = None,
+    metrics: Metric[Trained] | Sequence[Metric[Trained]] | None = None,
     run_dir: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
-    diverged: str = "raise",
-) -> TrainResult:
+    diverged: Diverged = "raise",
+) -> TrainResult[Trained]:
     """Train `net` (a network or a batch of runs; it is not changed) on `data`, a Data or a pair (X, y).
 
     W <- W - lr grad L(W; X), or in adversarial training W <- W - lr grad L(W; X~).  Recorded at every record point:

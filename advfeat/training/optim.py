@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -116,7 +117,8 @@ class Adam(Optimiser):
         return m / (1 - self.beta1 ** float(t)) / (np.sqrt(s) / scale.astype(g.dtype) + self.eps)
 
 
-OPTIMISERS = ("sgd", "adam")
+OptimiserName = Literal["sgd", "adam"]
+OPTIMISERS: tuple[OptimiserName, ...] = get_args(OptimiserName)
 
 
 def of(config, lr: np.ndarray, batched: bool) -> Optimiser:
@@ -138,7 +140,8 @@ def one_cycle(iteration: int, n_iter: int, peak: float = 0.3) -> float:
 
 
 #: The share of lr that an iteration takes; `drops` are shares of the training at which the step schedule divides by 10.
-SCHEDULES = {
+RateSchedule = Literal["constant", "step", "cosine", "one_cycle"]
+SCHEDULES: dict[str, Callable[[int, int, Sequence[float]], float]] = {
     "constant": lambda iteration, n_iter, drops: 1.0,
     "step": lambda iteration, n_iter, drops: 0.1 ** sum(iteration >= drop * n_iter for drop in drops),
     "cosine": lambda iteration, n_iter, drops: half_cosine(iteration / n_iter),
@@ -146,7 +149,7 @@ SCHEDULES = {
 }
 
 
-def rate(schedule: str, iteration: int, n_iter: int, drops: Sequence[float] = (), warm_up: int = 0) -> float:
+def rate(schedule: RateSchedule, iteration: int, n_iter: int, drops: Sequence[float] = (), warm_up: int = 0) -> float:
     """The share of lr that iteration 0 ... n_iter - 1 takes: the schedule's (cosine: Loshchilov & Hutter 2017, without
     restarts), times (i + 1) / (warm_up + 1) for the first `warm_up` iterations."""
     return SCHEDULES[schedule](iteration, n_iter, drops) * min((iteration + 1) / (warm_up + 1), 1.0)

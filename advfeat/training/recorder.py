@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.model import Model
+from ..core.types import Array, Arrays, BoolArray, IntArray
+
+if TYPE_CHECKING:  # a default for `Measurement` alone, which Python 3.11 does not know
+    from typing_extensions import TypeVar
+
+    Measured = TypeVar("Measured", bound=Model, contravariant=True, default=Model)
+else:
+    from typing import TypeVar
+
+    Measured = TypeVar("Measured", bound=Model, contravariant=True)
 
 CLOCK = "iteration/"  # in a file, what stands before the name of a series whose iterations are its own
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Generic[Measured]):
     """`measure(model, iteration)` returns arrays by name; it is called at iterations 0, `every`, 2 `every`, ... and
     the last."""
 
-    measure: Callable[[object, int], Mapping[str, np.ndarray]]
+    measure: Callable[[Measured, int], Mapping[str, ArrayLike]]
     every: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.integer("every", self.every, 1)
 
     def next(self, iteration: int, n_iter: int) -> int:
@@ -36,21 +48,21 @@ class Measurement:
 class Series(NamedTuple):
     """The values (T, ...) of one name, and the iterations (T,) at which they were measured."""
 
-    iteration: np.ndarray
-    values: np.ndarray
+    iteration: IntArray
+    values: Array
 
 
-class History(Mapping):
+class History(Mapping[str, Array]):
     """Recorded arrays (T, ...) by name, each with its own iterations; axes of runs come second.
 
     ``history["iteration"]`` is the clock of loss and correlations; :meth:`at` gives a series with its own, which for
     attacks and certificates is a slower one.
     """
 
-    def __init__(self, iteration, series: Mapping[str, Series]):
+    def __init__(self, iteration: IntArray, series: Mapping[str, Series]):
         self._iteration, self._series = np.asarray(iteration), dict(series)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Array:
         return self._iteration if name == "iteration" else self._series[name].values
 
     def __iter__(self) -> Iterator[str]:
@@ -65,7 +77,7 @@ class History(Mapping):
             raise KeyError(f"{name!r} was not recorded; {checks.nearest(name, self._series)}")
         return self._series[name]
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Array]:
         """As a file holds them: by name, and "iteration/NAME" for a series by a clock of its own."""
         out = {"iteration": self._iteration}
         for name, (iteration, values) in self._series.items():
@@ -75,7 +87,7 @@ class History(Mapping):
         return out
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> History:
+    def from_arrays(cls, arrays: Arrays) -> History:
         """From what `arrays` made, or from version 0.1.0's, which has rows of NaN where nothing was measured.
 
         Raises ValueError for arrays that no history can be.
@@ -110,17 +122,17 @@ class Recorder:
     `measurements`: the first one's clock is the history's "iteration".  Two must not return the same name.
     """
 
-    def __init__(self, measurements: Sequence[Measurement], n_iter: int):
+    def __init__(self, measurements: Sequence[Measurement[Model]], n_iter: int):
         self.measurements, self.n_iter = tuple(measurements), n_iter
         self.clock: list[int] = []  # of the first measurement
-        self.series: dict[str, tuple[list[int], list[np.ndarray]]] = {}
+        self.series: dict[str, tuple[list[int], list[Array]]] = {}
         self._kept: dict[str, int] = {}  # how many rows of each series `unsaved` has handed out
 
     def next(self, iteration: int) -> int:
         """The first iteration after `iteration` at which something is due."""
         return min(one.next(iteration, self.n_iter) for one in self.measurements)
 
-    def record(self, model, iteration: int, gone=None) -> None:
+    def record(self, model: Model, iteration: int, gone: BoolArray | None = None) -> None:
         """Measure what is due at `iteration`; `gone` (R,) bool, or bool of a single model, are runs that are NaN."""
         for place, one in enumerate(self.measurements):
             if iteration % one.every and iteration != self.n_iter:
@@ -142,7 +154,7 @@ class Recorder:
         return History(np.array(self.clock), held)
 
     # -------------------------------------------------------------- on disk, piece by piece
-    def unsaved(self) -> dict[str, np.ndarray]:
+    def unsaved(self) -> dict[str, Array]:
         """What was recorded since the last call, as arrays; their size does not grow with the history."""
         new, out = {"": (self.clock, self.clock), **self.series}, {}
         for name, (at, rows) in new.items():
@@ -152,7 +164,7 @@ class Recorder:
                 self._kept[name] = len(rows)
         return out
 
-    def extend(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def extend(self, arrays: Arrays) -> None:
         """Take back what `unsaved` handed out."""
         for key, at in arrays.items():
             if key.startswith(CLOCK):

@@ -19,6 +19,7 @@ import numpy as np
 from ..core import store
 from ..core.lock import Lock
 from ..core.model import Model
+from ..core.types import Array, Float64Array, JsonDict
 from ..patches.network import PatchCNN
 from .configuration import TrainConfig
 from .recorder import History, Recorder
@@ -37,11 +38,11 @@ class Checkpoint:
 
     iteration: int
     kind: str
-    arrays: dict[str, np.ndarray]
-    options: dict
-    identity: dict
-    optimiser: dict[str, np.ndarray] = field(default_factory=dict)
-    diverged_at: np.ndarray | None = None
+    arrays: dict[str, Array]
+    options: JsonDict
+    identity: JsonDict
+    optimiser: dict[str, Array] = field(default_factory=dict)
+    diverged_at: Float64Array | None = None
     records: tuple[int, str] = (0, START)
     history: History | None = None  # version 0.1.0 keeps it here
 
@@ -227,8 +228,8 @@ class Run:
     """
 
     path: Path
-    config: dict
-    environment: dict
+    config: JsonDict
+    environment: JsonDict
     nets: dict[str, Model]
     histories: dict[str, History]
 
@@ -246,7 +247,7 @@ class Run:
         return next(iter(table.values()))
 
 
-def load(run_folder, kinds: dict[str, type[Model]] | None = None) -> Run:
+def load(run_folder: str | Path, kinds: dict[str, type[Model]] | None = None) -> Run:
     """Read a run folder; its networks may be those of an unfinished run (see history["iteration"]).
 
     `kinds` are classes of models that advfeat does not know, by their `kind`.  Raises FileNotFoundError or

@@ -1,9 +1,11 @@
 """What a network does, as engines read it: a list of operations on numbered values."""
 
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
-TRAIN, EVALUATE = "train", "evaluate"
-MODES = (TRAIN, EVALUATE)  # of batch norm: with the batch's statistics, or with the running ones
+Mode = Literal["train", "evaluate"]
+TRAIN: Final = "train"
+EVALUATE: Final = "evaluate"
+MODES: tuple[Mode, ...] = get_args(Mode)  # of batch norm: with the batch's statistics, or with the running ones
 
 
 class Operation(NamedTuple):

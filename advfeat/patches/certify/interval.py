@@ -1,17 +1,21 @@
 """The interval certificate: one pass over the network, the same radius for all samples of a run."""
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...core import checks
-from ...core.ball import NORMS, norms
+from ...core.ball import NORMS, Norm, norms
 from ...core.model import Checked
+from ...core.types import Float64Array, PerRun
 from ...kernels.branch_and_bound import TINY, UNIT_ROUNDOFF
 from ..network import PatchCNN
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
-def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarray:
+def interval_margin(net: PatchCNN, X: ArrayLike, y: ArrayLike, *, eps: PerRun, norm: Norm = "linf") -> Float64Array:
     """Lower bound on min_{|delta_p| <= eps} F_y - max_{j != y} F_j, from intervals of the preactivations.
 
     Every preactivation stays in z +- eps |w|_*, |.|_* the dual norm (l_1 for l_inf, l_2 for l_2, l_inf for l_1), and
@@ -33,7 +37,7 @@ def interval_margin(net: PatchCNN, X, y, *, eps, norm: str = "linf") -> np.ndarr
     return net.drop_runs_axis(interval_bound(net.astype(np.float64), Checked(net, (X, y)), eps, norm))
 
 
-def interval_bound(net: PatchCNN, held: Checked, eps, norm: str) -> np.ndarray:
+def interval_bound(net: PatchCNN, held: Checked, eps: Float64Array, norm: Norm) -> Float64Array:
     """The same, (R, N), of a float64 network for data that it has checked."""
     X, y = held.X, held.y
     k, m, d = net.shape

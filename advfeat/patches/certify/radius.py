@@ -1,13 +1,17 @@
 """Robust radii: the largest radius that is certified and the smallest that is broken, sample by sample."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...core import ball, checks
 from ...core.runs import per_sample
+from ...core.types import Float64Array, PerSample
 from ..network import PatchCNN
-from .certificate import METHODS, certify
+from .certificate import METHODS, Method, certify
 from .scaling import LARGEST
 
 MAX_HALVINGS = 200
@@ -26,25 +30,25 @@ class RobustRadius:
     X_adv : float64, like X with a runs axis for a batch
     """
 
-    norm: str
-    budget: str
-    method: str
-    certified: np.ndarray
-    broken: np.ndarray
-    X_adv: np.ndarray
+    norm: ball.Norm
+    budget: ball.Budget
+    method: Method
+    certified: Float64Array
+    broken: Float64Array
+    X_adv: Float64Array
 
 
 def robust_radius(
     net: PatchCNN,
-    X,
-    y,
+    X: ArrayLike,
+    y: ArrayLike,
     *,
-    norm: str = "linf",
-    budget: str = "patch",
-    method: str = "branch_and_bound",
+    norm: ball.Norm = "linf",
+    budget: ball.Budget = "patch",
+    method: Method = "branch_and_bound",
     max_nodes: int = 64,
     rtol: float = 1e-3,
-    high=None,
+    high: PerSample | None = None,
 ) -> RobustRadius:
     """Bisection with :func:`certify` for the largest certified and the smallest broken radius of every sample.
 
