@@ -4,8 +4,8 @@ The two-layer smoothed-ReLU patch network of Li & Li (ICLR 2025), its data, both
 gradients, attacks, certificates and measurements.  One run or ten thousand: runs are an array axis everywhere.
 """
 
+import typing as _typing
 from pathlib import Path as _Path
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # `kernels/` and `validation/` stand beside this folder and install inside it.  In a checkout (its root on sys.path)
 # they are found where they stand; an installed package has them inside and is left alone.
@@ -71,7 +71,7 @@ __all__ = [
 ]
 
 
-if _TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from .sweeps import sweep
 else:  # unseen by type checkers, which would take any name for one that is there
 

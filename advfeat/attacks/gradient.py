@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,7 +112,7 @@ def ascended(model: Model, X: FloatArray, y: IntArray, *, lr: Float64Array, eps:
     return as_samples(moved, X.shape[2:], model.patch_axis)
 
 
-def targets_in_turn(problem: AttackProblem) -> Sequence[IntArray]:
+def targets_in_turn(problem: AttackProblem) -> IntArray:
     """Every sample's k - 1 rivals, those of larger clean logits first, (R, n) each."""
     F = np.where(formulas.label_onehot(problem.clean, problem.y) > 0, np.inf, problem.clean)
     order = np.argsort(-F, axis=-1, kind="stable")

@@ -42,7 +42,7 @@ class Key:
     """A declared field, as `Configuration.keys` lists it."""
 
     name: str
-    kind: type
+    kind: type[bool] | type[int] | type[float] | type[str]
     optional: bool
     default: object
     help: str
@@ -74,7 +74,7 @@ class Key:
         """The default as `--set` takes it; "" where a value must be given."""
         return word(np.asarray(self.default).tolist()) if self.default is not MISSING else ""
 
-    def check(self, value: object, name: str | None = None) -> Any:
+    def check(self, value: object, name: str | None = None) -> object:
         """The value in the key's type.  ValueError, naming the key (or `name`), value and rule, where it breaks it."""
         name = name or self.name
         if value is None and self.optional:
@@ -100,7 +100,7 @@ class Key:
             return value
         return self.kind(checks.choice(name, value, self.choices or (True, False)))
 
-    def typed(self, value: object, name: str | None = None) -> Any:
+    def typed(self, value: object, name: str | None = None) -> object:
         """The value in the key's type, so that 3 and 3.0 are one, whatever the rest of its rule."""
         if self.choices:
             return value

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from .types import Array, Arrays, Dtype, FloatArray, IntArray
 
@@ -38,7 +37,7 @@ class Data(Protocol):
     def directions(self) -> Mapping[str, FloatArray]: ...
 
 
-DataLike: TypeAlias = Data | tuple[ArrayLike, ArrayLike]  # or a pair (X, y)
+DataLike: TypeAlias = Data | tuple[FloatArray, IntArray]  # or a pair (X, y)
 
 
 @dataclass(frozen=True, eq=False)

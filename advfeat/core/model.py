@@ -14,6 +14,7 @@ from typing import NamedTuple, Self, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..kernels.layers import Mode
 from . import checks, store
 from .data import Data, DataLike, as_data, in_dtype
 from .types import Array, Arrays, BoolArray, Float64Array, FloatArray, IntArray, JsonDict, Share, Slopes
@@ -128,7 +129,7 @@ class Model(ABC):
     def reserve(self, n: int) -> None:  # noqa: B027
         """Errors for a training step on n samples that cannot be, as for want of memory; before any work."""
 
-    def in_mode(self, mode: str, update_statistics: bool = False) -> Model:
+    def in_mode(self, mode: Mode, update_statistics: bool = False) -> Model:
         """The model as it answers in a mode, where it has several; most have the one called "evaluate" alone."""
         if mode != "evaluate":
             raise ValueError(f"mode = {mode!r}: {type(self).__name__} answers in the mode 'evaluate' alone")

@@ -6,7 +6,7 @@ flow is one Euler step of training.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Literal, TypeAlias
 
@@ -137,7 +137,9 @@ class Path:
                  stop: tuple[Measured, float] | None = None):  # fmt: skip
         from scipy.integrate import solve_ivp  # slow to load: not at every start of the library
 
-        self.y, self.steps, self.stop_time = np.asarray(y, np.float64), None, float("inf")
+        self.y: Float64Array = np.asarray(y, np.float64)
+        self.steps: Sequence[Callable[[float], Float64Array]] | None = None
+        self.stop_time = np.inf
         n = len(self.y)
         if stop is not None and n and stop[0](self.y) >= stop[1]:
             self.stop_time = 0.0
@@ -145,7 +147,7 @@ class Path:
         log_r = log_rates(self.y) if n else np.full(1, -np.inf)
         if log_r.max() == -np.inf:
             return
-        self.log_t0 = -np.logaddexp.reduce(log_r)
+        self.log_t0: float = -np.logaddexp.reduce(log_r)
         tau_end = self._tau(t_end)
 
         def slope(s, state):
@@ -168,7 +170,9 @@ class Path:
             found = solve_ivp(slope, (0, np.inf), state, "DOP853", dense_output=True, events=events, **tolerance)
         if found.status != 1:
             raise RuntimeError(f"the flow stopped at time {self._time(found.y[n, -1]):.6g}: {found.message}")
-        self.s, self.steps, self.states = found.sol.ts, found.sol.interpolants, found.y.T
+        self.s: Float64Array = found.sol.ts
+        self.states: Float64Array = found.y.T
+        self.steps = found.sol.interpolants
         if stop is not None and len(found.t_events[1]):
             self.stop_time = self._time(self.states[-1, -1])
 

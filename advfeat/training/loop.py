@@ -293,7 +293,7 @@ class Trainer:
 
 
 Trained = TypeVar("Trained", bound=Model)
-Metric: TypeAlias = Callable[[Trained, int], Mapping[str, ArrayLike]] | Measurement[Trained]
+Recordable: TypeAlias = Callable[[Trained, int], Mapping[str, ArrayLike]] | Measurement[Trained]
 
 
 def train(
@@ -302,7 +302,7 @@ def train(
     config: TrainConfig,
     test: DataLike | None = None,
     *,
-    metrics: Metric[Trained] | Sequence[Metric[Trained]] | None = None,
+    metrics: Recordable[Trained] | Sequence[Recordable[Trained]] | None = None,
     run_dir: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
     diverged: Diverged = "raise",

@@ -28,7 +28,7 @@ class Operation(NamedTuple):
     kind: str
     inputs: tuple[int, ...]  # the values that it reads: 0 is the image, v > 0 the answer of operation v - 1
     arrays: tuple[str, ...] = ()  # the names of its arrays
-    options: dict = {}  # noqa: RUF012  (never changed)
+    options: dict[str, object] = {}  # noqa: RUF012  (never changed)
 
 
 class Program(NamedTuple):
