@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..core.types import Float64Array, PerPoint
+from ..core.types import Float64Array, IntArray, PerPoint
 
 Which = Literal["A", "B"]  # the feature: robust or non-robust
 Measure = Literal["max", "q_sum"]
@@ -228,8 +228,8 @@ class Point(Path):
     def __init__(self, p: SimpleNamespace, i: int, A: Float64Array, B: Float64Array, t_end: float, rtol: float,
                  stop: tuple[Callable[[Point], Measured], float] | None = None):  # fmt: skip
         self.p = SimpleNamespace(**{k: v if k == "polynomial" else float(v[i, 0]) for k, v in vars(p).items()})
-        self.start = np.concatenate([A, B])
-        self.entries = np.flatnonzero(self.start > 0)
+        self.start: Float64Array = np.concatenate([A, B])
+        self.entries: IntArray = np.flatnonzero(self.start > 0)
         self.n = int(np.searchsorted(self.entries, len(A)))
         stop = None if stop is None else (stop[0](self), stop[1])
         with np.errstate(all="ignore"):
