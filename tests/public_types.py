@@ -30,6 +30,8 @@ def faults(hint) -> list[str]:
     Arrays of any dtype are right: what an array in a history or a file holds is decided by its name.
     """
     origin = typing.get_origin(hint)
+    if hasattr(hint, "__value__"):  # by the statement `type`: NumPy's own NDArray and ArrayLike from version 2.5 on
+        return []
     if hint is typing.Any:
         return ["Any"]
     if hint in BARE:
