@@ -109,11 +109,11 @@ class Model(ABC):
 
     # -------------------------------------------------------------- what a model must say
     @abstractmethod
-    def logits(self, X: ArrayLike) -> FloatArray:
+    def logits(self, X: FloatArray) -> FloatArray:
         """F (N, k) of X (N, *sample_shape)."""
 
     @abstractmethod
-    def pull_back(self, X: ArrayLike, C: ArrayLike) -> FloatArray:
+    def pull_back(self, X: FloatArray, C: FloatArray) -> FloatArray:
         """sum_i C[n, i] dF_i/dx at x = X_n, of X's shape; C (N, k)."""
 
     # -------------------------------------------------------------- what training and files need besides
@@ -122,7 +122,7 @@ class Model(ABC):
         """The trained arrays by name, which training changes in place; with an axis of runs in front in a batch."""
         return {}
 
-    def loss_and_grad(self, X: ArrayLike, y: ArrayLike) -> tuple[Share, FloatArray | dict[str, FloatArray]]:
+    def loss_and_grad(self, X: FloatArray, y: IntArray) -> tuple[Share, FloatArray | dict[str, FloatArray]]:
         """The mean cross-entropy and its gradient by the parameters, a dict of their names."""
         raise TypeError(f"{type(self).__name__} has no loss_and_grad: it can be attacked, but not trained")
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 import advfeat as af
 from advfeat.attacks import Aligned, Attack, AttackProblem
 from advfeat.core.model import Model
+from advfeat.core.types import FloatArray, IntArray
 from advfeat.images import AveragePool, BatchNorm, Convolution, Linear, Network, ReLU, Residual
 from advfeat.sweeps import SweepSpec
 from advfeat.theory import LeadingOrder, State, empirical_types, find_window, plateau, simulate
@@ -21,6 +22,32 @@ class Signs(Attack):
         on = problem.open
         gradient = problem.gradient("margin", problem.X, problem.clean, on)
         problem.evaluate(problem.move(problem.eps[..., None, None] * np.sign(gradient)), on)
+
+
+class Planes(Model):
+    """A model of one's own: F(x) = x W."""
+
+    kind = "planes"
+
+    def __init__(self, W: FloatArray):
+        self.W = np.asarray(W)
+        self.dtype, self.n_classes, self.sample_shape = self.W.dtype, self.W.shape[1], (self.W.shape[0],)
+
+    def logits(self, X: FloatArray) -> FloatArray:
+        return X @ self.W
+
+    def pull_back(self, X: FloatArray, C: FloatArray) -> FloatArray:
+        return C.astype(self.dtype) @ self.W.T
+
+    @property
+    def parameters(self) -> dict[str, FloatArray]:
+        return {"W": self.W}
+
+    def loss_and_grad(self, X: FloatArray, y: IntArray) -> tuple[float, dict[str, FloatArray]]:
+        p = np.exp(self.logits(X))
+        p = p / p.sum(axis=1, keepdims=True)
+        gradient: FloatArray = X.T @ (p - np.eye(self.n_classes)[y]) / len(y)
+        return float(-np.log(p[np.arange(len(y)), y]).mean()), {"W": gradient}
 
 
 class Clean(af.attacks.Attack):
@@ -65,6 +92,13 @@ def measured(net: af.PatchCNN) -> NDArray[np.bool_]:
     return attacked.success & found.standing
 
 
+def planes() -> Planes:
+    X, y = np.eye(3), np.arange(3)
+    result = af.train(Planes(0.1 * np.eye(3)), (X, y), af.TrainConfig(lr=0.5, n_iter=2, optimiser="adam"))
+    print(af.robust_accuracy(result.net, (X, y), eps=0.01).robust_accuracy)
+    return result.net
+
+
 def predicted() -> NDArray[np.float64]:
     data = law().sample(4, rng=0)
     types = empirical_types(data.y, data.robust, data.strength, 2)
@@ -92,4 +126,4 @@ def spec() -> SweepSpec:
 
 if __name__ == "__main__":
     result = trained()
-    print(measured(result.net), predicted(), layers().n_parameters, spec().size)
+    print(measured(result.net), planes().W, predicted(), layers().n_parameters, spec().size)
