@@ -104,9 +104,7 @@ class FeaturePGD(Attack):
         problem.iterations += self.n_steps * on
         problem.evaluate(problem.step(problem.X, points.reshape(problem.X.shape) - problem.X), on)
 
-    def craft(
-        self, X: ArrayLike, targets: ArrayLike, eps: float, norm: ball.Norm = "linf", rng: int = 0
-    ) -> Crafted:
+    def craft(self, X: ArrayLike, targets: ArrayLike, eps: float, norm: ball.Norm = "linf", rng: int = 0) -> Crafted:
         """Images X (N, C, H, W) moved towards the classes `targets` (N,): what the attack shows to every network with
         this seed, made without one.  Errors as of the attack."""
         X = self.reference.check(X)[0][0]

@@ -264,9 +264,7 @@ class PatchCNN(Model):
         loss, gradient = self.engine.loss_and_grad(self.weights, batch, self.q, self.rho)
         return self.drop_runs_axis(loss), self.drop_runs_axis(gradient)
 
-    def input_grad(
-        self, X: ArrayLike, y: ArrayLike, objective: checks.AscentObjective = "cross_entropy"
-    ) -> FloatArray:
+    def input_grad(self, X: ArrayLike, y: ArrayLike, objective: checks.AscentObjective = "cross_entropy") -> FloatArray:
         """grad_X of the per-sample objective (no 1/N), X's shape, for "neg_label_logit" (-F_y), "margin"
         (max_{j != y} F_j - F_y) or "cross_entropy"."""
         checks.choice("objective", objective, checks.OBJECTIVES)
@@ -304,9 +302,7 @@ class PatchCNN(Model):
         store.save_npz(path, **self.arrays())
 
     @classmethod
-    def load(
-        cls, path: str | Path, q: int | None = None, rho: float | None = None, backend: Backend = "numba"
-    ) -> Self:
+    def load(cls, path: str | Path, q: int | None = None, rho: float | None = None, backend: Backend = "numba") -> Self:
         """A network from an .npz with ``W`` (k, m, d) or (R, k, m, d), and ``q``, ``rho`` unless given here."""
         W, held = read_weights(path)
         held |= {name: value for name, value in (("q", q), ("rho", rho)) if value is not None}

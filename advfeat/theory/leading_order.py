@@ -285,9 +285,7 @@ class LeadingOrder:
         lead, p, A, B, level = self._points(A0, B0, ("level", numbers("level", level, above=0)))
         return self._passages(lead, p, A, B, lambda point: point.measured(feature, measure), np.log(level), t_end, rtol)
 
-    def phase_two_time(
-        self, A0: ArrayLike, B0: ArrayLike, t_end: float = NEVER, rtol: float = 1e-10
-    ) -> Float64Array:
+    def phase_two_time(self, A0: ArrayLike, B0: ArrayLike, t_end: float = NEVER, rtol: float = 1e-10) -> Float64Array:
         """First time of the flow with ascent_lr sum_s sigma'(beta B_s) B_s >= beta / 2, iterations (...).
 
         The rule of plateau.phase_two_started; inf if it does not hold by t_end.

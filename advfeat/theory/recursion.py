@@ -56,9 +56,7 @@ class State:
         return cls(phi, rest @ rest.swapaxes(1, 2), d - 2 * k, axis_parallel=False)
 
     @classmethod
-    def draw(
-        cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng: Rngs, init_std: float | None = None
-    ) -> State:
+    def draw(cls, n_classes: int, n_neurons: int, patch_dim: int, *, rng: Rngs, init_std: float | None = None) -> State:
         """The state of w ~ N(0, init_std^2 I_d), drawn without the weights: as cheap for d = 10^9 as for d = 100.
 
         init_std = 1/sqrt(d) by default.  Correlations are N(0, init_std^2); H is Wishart: L L^T by Bartlett's
