@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 # ------------------------------------------------------------------ arrays
 FloatArray: TypeAlias = NDArray[np.floating[Any]]  # float32 or float64, as the dtype of the model says
@@ -19,6 +19,7 @@ StrArray: TypeAlias = NDArray[np.str_]
 Array: TypeAlias = NDArray[Any]  # its dtype is decided by the name under which it stands, as in a history
 Arrays: TypeAlias = Mapping[str, Array]
 Features: TypeAlias = tuple[FloatArray, FloatArray]  # (u, v), robust and non-robust, each (k, d)
+FeaturesLike: TypeAlias = tuple[ArrayLike, ArrayLike]
 
 # ------------------------------------------------------------------ numbers
 Number: TypeAlias = float | np.floating[Any] | np.integer[Any]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..core.types import BoolArray, Dtype, Features, Float64Array, FloatArray, IntArray, Law
+from ..core.types import BoolArray, Dtype, Features, FeaturesLike, Float64Array, FloatArray, IntArray, Law
 
 FeatureKind = Literal["robust", "non_robust"]
 
@@ -129,7 +129,7 @@ class PatchDistribution:
         alpha: float | Law,
         beta: float | Law,
         noise_std: float = 0.0,
-        features: tuple[ArrayLike, ArrayLike] | None = None,
+        features: FeaturesLike | None = None,
         partition: checks.Partition = "uniform",
         positions: ArrayLike | None = None,
         shared_strengths: bool = False,

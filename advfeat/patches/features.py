@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..core.types import Array, Float64Array, FloatArray, IntArray, Share
+from ..core.types import Array, FeaturesLike, Float64Array, FloatArray, IntArray, Share
 from .data import FeatureKind, PatchData
 
 
@@ -26,7 +26,7 @@ class Neurons(Protocol):
     def drop_runs_axis(self, values: Array) -> Array: ...
 
 
-def correlations(net: Neurons, features: tuple[ArrayLike, ArrayLike]) -> dict[str, Float64Array]:
+def correlations(net: Neurons, features: FeaturesLike) -> dict[str, Float64Array]:
     """Weight-feature correlations (Sec. 5, 6.1) of a `PatchCNN`; `features` = (u, v).  Leading runs axis for a batch.
 
     Returns

@@ -17,7 +17,7 @@ from ..core.types import (
     Arrays,
     BoolArray,
     Dtype,
-    Features,
+    FeaturesLike,
     Float64Array,
     FloatArray,
     IntArray,
@@ -114,14 +114,14 @@ class PatchCNN(Model):
         return cls(np.repeat(vectors[:, None], checks.integer("n_neurons", n_neurons, 1), axis=1), *options)
 
     @classmethod
-    def nonrobust_minimum(cls, gamma: float, features: Features, n_neurons: int = 1, *, q: int = 3, rho: float = 1.0,
-                          backend: Backend = "numba") -> Self:  # fmt: skip
+    def nonrobust_minimum(cls, gamma: float, features: FeaturesLike, n_neurons: int = 1, *, q: int = 3,
+                          rho: float = 1.0, backend: Backend = "numba") -> Self:  # fmt: skip
         """w_{i,s} = gamma v_i (Prop. 3.1): fits as gamma grows; the feature swap breaks it.  `features` = (u, v)."""
         return cls._minimum(features[1], gamma, n_neurons, q, rho, backend)
 
     @classmethod
-    def robust_minimum(cls, gamma: float, features: Features, n_neurons: int = 1, *, q: int = 3, rho: float = 1.0,
-                       backend: Backend = "numba") -> Self:  # fmt: skip
+    def robust_minimum(cls, gamma: float, features: FeaturesLike, n_neurons: int = 1, *, q: int = 3,
+                       rho: float = 1.0, backend: Backend = "numba") -> Self:  # fmt: skip
         """w_{i,s} = gamma u_i (Prop. 3.2); robust in the linear part iff P_R (alpha - eps) > P eps."""
         return cls._minimum(features[0], gamma, n_neurons, q, rho, backend)
 

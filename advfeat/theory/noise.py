@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..core.types import Array, Float64Array
+from ..core.types import Array, FeaturesLike, Float64Array
 from ..kernels import formulas
 
 ORTHONORMAL = 1e-8  # how far features may be from orthonormal, and the signal from their span
@@ -99,7 +99,7 @@ def decompose(
     objective: checks.AscentObjective = "neg_label_logit",
     norm: checks.AscentNorm = "linf",
     n_ascent: int = 1,
-    features: tuple[ArrayLike, ArrayLike] | None = None,
+    features: FeaturesLike | None = None,
     record_every: int | None = None,
     signal: ArrayLike | None = None,
 ) -> Decomposition:
@@ -174,7 +174,7 @@ def noise_update(
     q: int,
     rho: float,
     lr: float,
-    features: tuple[ArrayLike, ArrayLike] | None = None,
+    features: FeaturesLike | None = None,
     ascent_lr: float | None = None,
     eps: float | None = None,
     objective: checks.AscentObjective = "neg_label_logit",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..core.types import BoolArray, Float64Array, IntArray, PerRun, Rngs
+from ..core.types import BoolArray, FeaturesLike, Float64Array, IntArray, PerRun, Rngs
 from ..kernels import Backend, get_engine
 from ..kernels.recursion import Types, Watch
 
@@ -37,7 +37,7 @@ class State:
     axis_parallel: bool = True
 
     @classmethod
-    def from_weights(cls, W: ArrayLike, features: tuple[ArrayLike, ArrayLike]) -> State:
+    def from_weights(cls, W: ArrayLike, features: FeaturesLike) -> State:
         """The state of given weights, (k, m, d) or (R, k, m, d), and features (u, v), each (k, d) and orthonormal."""
         W = np.asarray(W, np.float64)
         W = W[None] if W.ndim == 3 else W
