@@ -19,7 +19,8 @@ def get_engine(backend: Backend = "numba") -> NumpyEngine:
     Raises
     ------
     ValueError
-        For an unknown name; for "cupy" without CuPy, driver or device, saying which is missing (:class:`gpu.NoGpu`).
+        For an unknown name; for "cupy" without CuPy, driver or device, saying which is missing
+        (:class:`advfeat.kernels.gpu.device.NoGpu`).
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend = {backend!r}: must be one of {BACKENDS}")

@@ -185,6 +185,8 @@ class PGD(GradientAttack):
     all_targets : bool
         Attack each of the k - 1 other classes in turn, with the objective's targeted form.
 
+    Notes
+    -----
     Where threat and options fit a loop that the model has (l_inf or patch-wise l_2, one eps per run, no box, no
     targets, no momentum, constant step, an objective of the kernels) that is used.
     """

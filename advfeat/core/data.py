@@ -42,7 +42,8 @@ DataLike: TypeAlias = Data | tuple[FloatArray, IntArray]  # or a pair (X, y)
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The plainest :class:`Data`: what a pair (X, y) is taken for, and what a law of one's own can return."""
+    """The plainest :class:`~advfeat.core.data.Data`: what a pair (X, y) is taken for, and what a law of one's own may
+    return."""
 
     X: FloatArray
     y: IntArray

@@ -139,7 +139,7 @@ class Experiment:
     def run(self, progress: Callable[[str, float], None] | None = None, force: bool = False, jobs: int | None = 1,
             scheduler: str = "loky") -> Evidence:  # fmt: skip
         """Every stage that is not done yet; progress(what, share of it) is called now and then.  `jobs`, `scheduler`:
-        who does them, as of :func:`stages.spread`; what comes out does not hang on it."""
+        who does them, as of :func:`advfeat.experiments.stages.spread`; what comes out does not hang on it."""
         tell = progress or (lambda what, share: None)
         with Lock(store.make_folder(self.path)):
             self._claim(force)

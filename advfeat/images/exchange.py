@@ -63,8 +63,9 @@ def with_state_dict(net: Network, state: Mapping[str, np.ndarray], style: str = 
 
 # ------------------------------------------------------------------ files
 def save(net: Network, path, style: str = "torchvision") -> None:
-    """A network as a file that :func:`load` reads: PATH.npz (arrays, layers, digest; no pickle), or PATH.safetensors
-    (arrays under the names of `style`, as other programs read them; layers in its metadata).
+    """A network as a file that :func:`~advfeat.images.exchange.load` reads: PATH.npz (arrays, layers, digest; no
+    pickle), or PATH.safetensors (arrays under the names of `style`, as other programs read them, layers in its
+    metadata).
 
     ValueError for any other ending; ModuleNotFoundError where the package safetensors is needed and missing.
     """
@@ -81,7 +82,7 @@ def save(net: Network, path, style: str = "torchvision") -> None:
 
 
 def load(path) -> Network:
-    """The network that :func:`save` wrote.
+    """The network that :func:`~advfeat.images.exchange.save` wrote.
 
     Raises FileNotFoundError; CheckpointError, naming the file, for what is damaged or holds no network of this library
     (arrays of others come by :func:`read_safetensors` and :func:`with_state_dict`); MemoryError.

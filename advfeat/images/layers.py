@@ -87,7 +87,8 @@ class Layer(ABC):
     """One layer; `add` writes it down behind a value and returns its own value's number."""
 
     @abstractmethod
-    def add(self, build: Builder, value: int, name: str) -> int: ...
+    def add(self, build: Builder, value: int, name: str) -> int:
+        """Put this layer behind `value` of the program being built; the number of its own value."""
 
 
 #: Layers in turn: one, a list of them, or a dictionary where they shall have names of their own.

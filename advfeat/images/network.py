@@ -40,11 +40,13 @@ class Network(Model):
     arrays : dict of arrays, optional
         Parameters and running statistics by name, instead of drawn ones; copied.
 
+    Notes
+    -----
     Images ``X`` are (N, C, H, W), labels ``y`` (N,), coefficients ``C`` (N, n_classes).  ``mode`` is that of batch
     norm, an argument and no state: in "evaluate" every image is answered by itself, in "train" with the statistics of
     its batch, so that an image's answer and gradient hang on the others.
 
-    Errors
+    Raises
     ------
     ValueError, TypeError
         For layers that do not fit, images of another shape, outside `box` or not finite, labels out of range, and

@@ -63,6 +63,8 @@ class PatchCNN(Model):
     backend : {"numba", "numpy", "cupy", "cupy-tf32"}
         The engine (:func:`advfeat.kernels.get_engine`).
 
+    Notes
+    -----
     Inputs ``X`` are (N, P, d), shared by all runs, or (R, N, P, d); labels ``y`` (N,) or (R, N).  Every method raises
     ValueError or TypeError for wrong shapes, dtypes, labels out of range, and numbers that are not finite in W's dtype
     (in float32 1e60 is not), before any work.
@@ -133,6 +135,7 @@ class PatchCNN(Model):
     # -------------------------------------------------------------- shapes
     @property
     def batched(self) -> bool:
+        """Whether W has an axis of runs, and so have all answers."""
         return self.W.ndim == 4
 
     @property
@@ -142,6 +145,7 @@ class PatchCNN(Model):
 
     @property
     def n_runs(self) -> int:
+        """Runs, R; 1 where W has no axis of them."""
         return len(self.weights)
 
     @property
@@ -152,6 +156,7 @@ class PatchCNN(Model):
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
+        """That of the weights, in which all work is done."""
         return self.W.dtype
 
     def with_weights(self, W: ArrayLike) -> PatchCNN:
@@ -171,10 +176,12 @@ class PatchCNN(Model):
 
     @property
     def capabilities(self) -> frozenset[str]:
+        """The loops that the engine does itself, as :class:`advfeat.core.model.Model` lists them."""
         return frozenset({"ascend", "pgd", "train"} | ({"masks"} if self.backend != "numpy" else set()))
 
     @property
     def n_classes(self) -> int:
+        """Classes, k."""
         return self.W.shape[-3]
 
     @property

@@ -87,6 +87,8 @@ def sweep(
     started : called with the plan and its description in lines, before any work
     progress : called after every batch
 
+    Notes
+    -----
     Results do not depend on scheduler, `jobs`, `memory` or interruptions.  Raises ValueError for a spec that cannot be,
     before any work; SweepInterrupted on Ctrl-C; SweepFailed where a batch raises (no other is started then, those under
     way are kept) or workers die; CheckpointError where another process writes in `out`, or it is no sweep's folder.

@@ -45,6 +45,8 @@ class Decomposition:
     noise_coefficients : (k, m, N, P) or None
         The coefficient of xi_{n,p}: a, and 0 where a patch has no noise.
 
+    Notes
+    -----
     With F (2k, d) the features and c, b the last two, W = W(0) + c F + b xi + D, and a correlation moves by
     <w(t), f> - <w(0), f> = c_f + sum b <xi, f> + <D, f>: c alone in noiseless standard training.
     """

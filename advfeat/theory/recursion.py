@@ -81,6 +81,7 @@ class State:
 
     @property
     def n_runs(self) -> int:
+        """Runs, R."""
         return len(self.phi)
 
 

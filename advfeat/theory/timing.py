@@ -99,8 +99,12 @@ def flow_time(start: PerPoint, level: PerPoint, kappa: PerPoint, q: PerPoint) ->
 
     Returns
     -------
-    float64 array (0-d for numbers): 0 where level <= start; inf where start <= 0 or kappa = 0 (never), and where the
-    time is larger than a float64.  Raises ValueError where a parameter breaks its rule.
+    float64 array (0-d for numbers)
+        0 where level <= start; inf where start <= 0 or kappa = 0 (never), and where the time is larger than a float64.
+
+    Raises
+    ------
+    ValueError : a parameter breaks its rule.
     """
     start, kappa = numbers("start", start), numbers("kappa", kappa, low=0)
     level = np.asarray(level)

@@ -61,6 +61,7 @@ class Window:
 
     @property
     def stands(self) -> bool:
+        """Whether no premise fails."""
         return not self.failed
 
     @property

@@ -51,6 +51,7 @@ class TrainResult(Generic[Net]):
 
     @property
     def iteration(self) -> int:
+        """That of the last record."""
         return int(self.history["iteration"][-1])
 
 

@@ -65,6 +65,7 @@ class Certificate:
 
     @property
     def undecided(self) -> BoolArray:
+        """Samples that are neither certified nor broken; False where a run has none."""
         return ~np.isnan(self.lower) & ~self.certified & ~self.broken
 
 
@@ -113,6 +114,8 @@ def certify(
     active : (N,) or (R, N) bool, optional
         Samples to work on; the others have NaN bounds.
 
+    Notes
+    -----
     Every stage works on the rivals that the stage before left open, on samples that are not broken yet.  Perturbations
     that the search meets are tried on the network: they are what `upper` and `broken` rest on.  At extreme scales the
     search is given an equal problem at scale one (patches/certify/scaling.py).

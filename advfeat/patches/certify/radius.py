@@ -60,6 +60,8 @@ def robust_radius(
         Largest radius to look at, shaped like `eps` of :func:`certify`.  By default the size of X itself: at delta = -X
         all logits are 0, a tie, so every network is broken there.
 
+    Notes
+    -----
     Robustness is monotone in the radius, so what is certified at eps is taken as certified below it, what is broken as
     broken above.  First the broken end is bisected, with the perturbations that a search of one box per patch meets,
     whatever the method; then the certified one, with `method`.
