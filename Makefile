@@ -1,4 +1,4 @@
-.PHONY: test test-gpu lint bench bench-quick bench-gpu
+.PHONY: test test-gpu lint docs bench bench-quick bench-gpu
 
 test:
 	python -m pytest -n auto --dist loadfile
@@ -14,6 +14,12 @@ test-gpu:
 
 lint:
 	ruff check .
+
+# the site: every warning is an error, and nothing is loaded from a network, neither now nor by its readers
+docs:
+	rm -rf docs/_build docs/gallery docs/reference/generated
+	python -m sphinx -b html --nitpicky --fail-on-warning --keep-going --doctree-dir docs/_build/doctrees docs docs/_build/html
+	python docs/extensions/check_site.py docs/_build/html
 
 bench:
 	python benchmarks/run.py
