@@ -20,7 +20,8 @@ low, high = np.array([robust_window(ALPHA, BETA, P, 1, q=int(q)) for q in degree
 axis.fill_between(degrees, low, high, where=high > low, color="#009e73", alpha=0.3, label="window")
 axis.plot(degrees, low, "o-", color="#d55e00", label="non-robust features break from here on")
 axis.plot(degrees, high, "s-", color="#0072b2", label="robust features hold up to here")
-axis.set(xlabel="degree q of the activation", ylabel="test radius ε", title="one robust patch of 64, α = 3, β = 1")
+axis.set(xlabel="degree q of the activation", ylabel="test radius ε", ylim=(0.2, 1.6))
+axis.set_title("one robust patch of 64, α = 3, β = 1")
 axis.legend()
 
 # %%
