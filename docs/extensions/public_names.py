@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 
 PACKAGES = ("advfeat", "advfeat.attacks", "advfeat.theory", "advfeat.sweeps", "advfeat.images", "advfeat.images.data",
             "advfeat.training", "advfeat.patches.certify")  # fmt: skip
@@ -29,7 +30,7 @@ def undocumented() -> list[str]:
     """Public names, methods and properties without a docstring, of their own or of what they override."""
     missing = []
     for name, one in public_names().items():
-        if callable(one) and not inspect.getdoc(one):
+        if (inspect.isclass(one) or inspect.isroutine(one)) and not inspect.getdoc(one):
             missing.append(name)
         if inspect.isclass(one):
             missing += [f"{name}.{member}" for member in sorted(members(one)) if not _documented(one, member)]
@@ -93,7 +94,11 @@ def _without_a_page(app, env, node, contnode):
     module, cls = node.get("py:module") or "", node.get("py:class")
     if cls and exists(f"{module}.{cls}"):
         module = pkgutil.resolve_name(f"{module}.{cls}").__module__
-    return contnode if node.get("refdomain") == "py" and exists(node["reftarget"], module) else None
+    target, modules = node["reftarget"], [module]
+    if node["reftype"] == "class" and "." not in target:  # of an annotation: an alias of some module
+        modules += [name for name in sys.modules if name.startswith("advfeat.")]
+    found = node.get("refdomain") == "py" and any(exists(target, one) for one in modules)
+    return contnode if found else None
 
 
 def setup(app):
