@@ -2,9 +2,10 @@
 
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
+from advfeat.validation.pages import drawn
 from advfeat.validation.run import EXPECTED
+from figure_layout import well_laid_out
 
 RECORDED = json.loads(EXPECTED.read_text())
 
@@ -18,10 +19,8 @@ def as_recorded(entry, measured):
 
 
 def draws(entry, measured):
-    """The figure shows something and says over what."""
-    figure, axis = plt.subplots()
-    entry.draw(axis, measured)
-    figure.draw_without_rendering()
+    """The figure shows something and says over what; its legend, insets and colour bars stand where they should."""
+    axis = well_laid_out(drawn(entry, measured)).axes[0]
     assert axis.has_data()
     assert axis.get_xlabel()
-    plt.close(figure)
+    assert axis.get_legend() is None  # `drawn` puts it below

@@ -72,7 +72,6 @@ def draw_sandwich(axis, m, bounds, what):
         axis.loglog(F[:, 0], high / low - 1, "_", color=color, ms=5, alpha=0.5, label=f"bound, {name}")
     axis.set_xlabel("F_y at the adversarial example")
     axis.set_ylabel(what)
-    axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 def diagonal_bounds(F, tau):
@@ -178,7 +177,6 @@ class AdversarialOffDiagonal:
         axis.axhline(1, color=PAPER, ls="--", lw=1, label="bound: initial maximum")
         axis.set_xlabel("iteration / last iteration")
         axis.set_ylabel("extreme off-diagonal entries,\nof the initial maximum")
-        axis.legend(fontsize=7, loc="center right", bbox_to_anchor=(1, 0.62))
 
 
 # ------------------------------------------------------------------ D.22
@@ -243,4 +241,3 @@ class EarlyTime:
         axis.set_ylim(-3, 2)
         axis.set_xlabel("share of a strength that the ascent takes (worst of both so far)")
         axis.set_ylabel("increment / leading order")
-        axis.legend(fontsize=7, loc="lower left")

@@ -81,7 +81,7 @@ class AdversarialDecomposition:
     def draw(axis, m):
         change = np.abs(m["M"] - np.eye(len(m["M"])))
         shown = axis.imshow(change, cmap="Blues", norm=LogNorm(1e-6, 1), interpolation="nearest")
-        axis.figure.colorbar(shown, ax=axis, shrink=0.9, label=r"$|M_T - 1|$ (1: erased)")
+        axis.figure.colorbar(shown, ax=axis, label=r"$|M_T - 1|$ (1: erased)")
         axis.set_xlabel("initial orthogonal part of neuron b")
         axis.set_ylabel("neuron a")
         axis.grid(False)
@@ -162,7 +162,6 @@ class AdversarialExamples:
         axis.set_yscale("symlog", linthresh=1e-4)
         axis.set_xlabel(r"coordinate of the perturbation, network (dashed: $\pm\varepsilon$)")
         axis.set_ylabel("formula")
-        axis.legend(fontsize=7, ncols=2, loc="upper left")
 
 
 # ------------------------------------------------------------------ D.18
@@ -254,4 +253,3 @@ class Saturation:
         axis.plot(m["clipped"], m["bound"], "v", color=NON_ROBUST, ms=5, label="probability bound, H known")
         axis.set_xlabel("network: first iteration with a clipped orthogonal axis")
         axis.set_ylabel("recursion: flagged at iteration")
-        axis.legend(fontsize=7)

@@ -154,7 +154,6 @@ class NonRobustFirst:
         axis.set_xlim(-1, 100)
         axis.set_xlabel(r"head start $\delta$ of B (grey: none, outside the premise)")
         axis.set_ylabel(r"$\max A$ / its start, when B is there")
-        axis.legend(fontsize=7)
 
 
 # ------------------------------------------------------------------ D.24
@@ -202,7 +201,6 @@ class LinearPart:
         axis.plot(ends, ends, color="0.4", lw=0.8, label="predicted")
         axis.set_xlabel("predicted iteration, flow of A alone")
         axis.set_ylabel(r"iteration of $\max_s A = \varrho/\alpha$")
-        axis.legend(fontsize=7)
 
 
 # ------------------------------------------------------------------ D.25
@@ -253,7 +251,6 @@ class OutputGrows:
         axis.invert_yaxis()
         axis.set_xlim(0, 1.6)
         axis.set_xlabel("time from alpha A = rho to F_y = log k, of the predicted time; a dot per class")
-        axis.legend(fontsize=7, loc="upper left")
 
 
 # ------------------------------------------------------------------ D.26
@@ -306,4 +303,3 @@ class Bounded:
         axis.set_xlim(50, row["horizon"])
         axis.set_xlabel("iterations after F_y = log k")
         axis.set_ylabel("F_y, A; a line per class")
-        axis.legend(fontsize=7, loc="upper left")

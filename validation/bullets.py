@@ -251,7 +251,6 @@ def draw_radius(axis, m):
         axis.plot(found["eps"], np.mean(found["standing"]), "D", color=ACCURACY, ms=4.5, label=label, zorder=5)
     axis.set_xlabel(r"radius $\epsilon$ of the perturbation ($\ell_\infty$)")
     share_axis(axis)
-    axis.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_attacks(axis, m):
@@ -271,7 +270,6 @@ def draw_attacks(axis, m):
     axis.axhline(LEVEL, color="0.5", lw=0.9, ls=(0, (2, 2)))
     share_axis(axis)
     axis.set_ylim(0, 1.18)
-    axis.legend(fontsize=7.5, loc="upper right", ncols=2, bbox_to_anchor=(1, 1.02))
 
 
 def draw_learned(axis, m):
@@ -286,7 +284,6 @@ def draw_learned(axis, m):
     axis.set_xticks(seeds)
     axis.set_xlabel("seed")
     share_axis(axis, "feature learning accuracy")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_noise(axis, sweep, lines):
@@ -297,4 +294,3 @@ def draw_noise(axis, sweep, lines):
         axis.plot(sweep["noise"], sweep[name], style, color=color, ms=6, mfc="none", lw=1.4, label=label)
     axis.set_xlabel(r"noise per coordinate, $\sigma_n$ (features have length 1)")
     share_axis(axis)
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -99,7 +99,6 @@ class GaussianMaximum:
         axis.set_xscale("log")
         axis.set_xlabel("m")
         axis.set_ylabel(r"$\max_s g_s\,/\,\sigma$")
-        axis.legend(fontsize=7)
 
 
 # ------------------------------------------------------------------ Lemma B.2
@@ -183,4 +182,3 @@ class TensorPowerMethod:
         axis.set_xlim(HEAD_STARTS[0] * 1.2, HEAD_STARTS[-1] * 1.2)
         axis.set_xlabel(r"head start $\delta = x_0 / (y_0 S^{1/(q-2)}) - 1$")
         axis.set_ylabel(r"$y_T / y_0$ (at most $1 / y_0$)")
-        axis.legend(fontsize=7)

@@ -133,7 +133,6 @@ class NonRobustMinimum:
         axis.set_ylim(1e-13, 20)
         axis.set_xlabel(r"scale $\gamma$")
         axis.set_ylabel("risk, share of errors")
-        axis.legend(fontsize=7, loc="lower left")
 
 
 @entry(
@@ -195,7 +194,6 @@ class NonRobustMargins:
         axis.set_yticks([-1e6, -1e2, 0, 1e2, 1e6])
         axis.set_xlabel(r"scale $\gamma$")
         axis.set_ylabel(r"margin $F_y - \max_j F_j$")
-        axis.legend(fontsize=6.5, ncols=2, loc="upper left")
 
 
 # ------------------------------------------------------------------ w = gamma u_i
@@ -290,7 +288,6 @@ class RobustMinimum:
         axis.set_yscale("log")
         axis.set_xlabel(r"scale $\gamma$")
         axis.set_ylabel(r"radius at which $w = \gamma u_i$ breaks")
-        axis.legend(fontsize=7, loc="center right", bbox_to_anchor=(1, 0.6))
 
 
 @entry(
@@ -362,4 +359,3 @@ class RobustMargins:
         axis.set_ylim(-0.04, 1.06)
         axis.set_xlabel(r"radius $\epsilon$")
         axis.set_ylabel(r"robust accuracy, $\gamma = 10^8$")
-        axis.legend(fontsize=7, loc="center", bbox_to_anchor=(0.5, 0.5))

@@ -101,7 +101,6 @@ class NoiseUpdates:
         axis.plot([], [], "k.", ms=4, label="predicted scale")
         axis.set_xlabel("iteration")
         axis.set_ylabel("rms of a step's term of <w, xi>")
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 # ------------------------------------------------------------------ E.5, E.6
@@ -156,7 +155,6 @@ class EarlyGrowth:
         axis.set_ylim(0.3, 1.4)
         axis.set_xlabel("max_r B of the class; dashed: least allowed")
         axis.set_ylabel("ratio; 1 - logit")
-        axis.legend(fontsize=7, loc="upper right")
 
 
 TAKEN_OFF, TIME_ERROR = 10.0, 0.3
@@ -220,7 +218,6 @@ class TakeOff:
         axis.fill_between(ends, ends * (1 - TIME_ERROR), ends * (1 + TIME_ERROR), color="0.5", alpha=0.12, lw=0)
         axis.set_xlabel("predicted iteration, (x_0^(2-q) - L^(2-q)) / ((q-2) kappa_B)")
         axis.set_ylabel("measured iteration")
-        axis.legend(fontsize=7, loc="upper left")
 
 
 late_entry(

@@ -49,7 +49,6 @@ def draw_books(axis, m):
     axis.set_ylim(1e-18, 1e5)
     axis.set_xlabel("iteration")
     axis.set_ylabel("length; relative deviation (0 at 1e-18)")
-    axis.legend(fontsize=7, ncols=2, loc="center right", bbox_to_anchor=(1, 0.5))
 
 
 def book_entry(label, adversarial, statement, formula):
@@ -139,7 +138,6 @@ def draw_sizes(kind):
         axis.set_xticks([], minor=True)
         axis.set_xlabel(f"scale sigma_0 sigma_n sqrt({DIMS[kind]}) sqrt(2 log kmNP)")
         axis.set_ylabel(f"max |<w, {XI[kind]}>| over the run")
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
     return draw
 
@@ -237,8 +235,6 @@ def draw_late(adversarial):
         axis.set_yscale("log")
         axis.set_xlabel("iteration")
         axis.set_ylabel("correlation")
-        place = {"loc": "lower right"} if adversarial else {"loc": "center right", "bbox_to_anchor": (1, 0.76)}
-        axis.legend(fontsize=7, **place)
 
     return draw
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ..core import store
 from ..reporting.page import PAGE, table
-from ..reporting.style import styled, subplots
+from ..reporting.style import legend_below, styled, subplots
 from .ledger import VERDICTS, Result, count
 
 COLORS = dict(zip(VERDICTS, ("#009e73", "#d55e00", "#e69f00", "#777777")))
@@ -81,13 +82,19 @@ def as_markdown(results: Sequence[Result], quick: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def drawn(entry, measured) -> Figure:
+    """The entry's figure, its legend below the axis."""
+    figure, axis = subplots(figsize=(6.4, 3.4))
+    entry.draw(axis, measured)
+    legend_below(figure, fontsize=7)
+    return figure
+
+
 def picture(result: Result) -> str:
     """The entry's figure as a data URL."""
     with styled(**{"savefig.dpi": 110}):
-        figure, axis = subplots(figsize=(6.4, 3.4))
-        result.entry.draw(axis, result.measured)
         held = io.BytesIO()
-        figure.savefig(held, format="png")
+        drawn(result.entry, result.measured).savefig(held, format="png")
         return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
 
 

@@ -199,7 +199,6 @@ def draw_shares(axis, m):
     axis.axhline(LEVEL, color="0.5", lw=0.9, ls=(0, (2, 2)))
     axis.set_xlabel("iteration")
     share_axis(axis, "share of (seed, class) pairs right")
-    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_growth(axis, m):
@@ -211,7 +210,6 @@ def draw_growth(axis, m):
     axis.set_ylim(-1e-3, 100)
     axis.set_xlabel("iteration (median and range over seeds and classes)")
     axis.set_ylabel(r"margin $F_y - \max_j F_j$")
-    axis.legend(fontsize=8, loc="lower right")
 
 
 def growth(m: dict) -> dict:

@@ -102,7 +102,6 @@ class Assumption23:
         axis.set_yscale("log")
         axis.set_xlabel("exponent a")
         axis.set_ylabel("density ratio c (below 1: denser)")
-        axis.legend(fontsize=7)
 
 
 # ------------------------------------------------------------------ Sec. 2.5, separation
@@ -189,16 +188,14 @@ class Separation:
         axis.axvline(2 * m["eps"], color=NON_ROBUST, ls="--", lw=1.2, label=r"2$\epsilon$")
         axis.set_xlabel(r"$\|X - X'\|_\infty$")
         axis.set_ylabel("density")
-        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0.1, 1))
         inner = axis.inset_axes([0.2, 0.16, 0.36, 0.36])
         for P, color, style in zip(np.unique(m["near"][:, 0]), (PAPER, ROBUST), ("-", "--")):
             _, ratio, share, exact = m["near"][m["near"][:, 0] == P].T
-            inner.plot(ratio, exact, style, color=color, lw=1, label=f"P = {P:g}")
+            inner.plot(ratio, exact, style, color=color, lw=1, label=f"inset: P = {P:g}")
             inner.plot(ratio, share, "o", color=color, ms=2.5)
         inner.set_xlabel(r"$\alpha\,/\,2\epsilon$", fontsize=7, labelpad=1)
         inner.set_title(r"share $\geq 2\epsilon$", fontsize=7, pad=2)
         inner.tick_params(labelsize=6)
-        inner.legend(fontsize=6, loc="lower right")
 
 
 # ------------------------------------------------------------------ Assumption B.3
@@ -292,4 +289,3 @@ class Hyperparameters:
         axis.set_yticks(rows, m["relation"], fontsize=7)
         axis.grid(False, axis="y")
         axis.set_xlabel("value (shaded: the side asked for; right: default)")
-        axis.legend(fontsize=7, loc="center right")

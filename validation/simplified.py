@@ -106,7 +106,6 @@ class MarginLogK:
         axis.set_ylim(0, None)
         axis.set_xlabel("classes $k$; a point per seed and class")
         axis.set_ylabel(r"margin $F_y - \max_j F_j$ at $T$")
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 @entry(
@@ -164,7 +163,6 @@ class NonRobustSolution:
         axis.set_ylim(ends)
         axis.set_xlabel(r"label's output $F_y(X + \delta)$")
         axis.set_ylabel(r"largest rival $F_{y'}(X + \delta)$")
-        axis.legend(fontsize=8, loc="lower right")
 
 
 # ------------------------------------------------------------------ adversarial training

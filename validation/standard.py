@@ -74,7 +74,6 @@ def draw_exactness(axis, m):
     axis.set_yscale("symlog", linthresh=linear)
     axis.set_xlabel("recursion's <w, f>")
     axis.set_ylabel("network's <w, f>")
-    axis.legend(fontsize=7, loc="upper left", markerscale=1.5)
 
 
 def fit_paired(x, y) -> Exponent:
@@ -137,7 +136,6 @@ class OwnFeatures:
         axis.set_yscale("symlog", linthresh=0.1)
         axis.set_xlabel("iteration")
         axis.set_ylabel(f"<w, u>, <w, v> of class {i + 1}'s neurons")
-        axis.legend(fontsize=7, loc="upper left")
 
 
 def rotated_basis(noise_std: float = 0.0) -> dict:
@@ -211,7 +209,6 @@ class StandardDecomposition:
         axis.set_ylim(3e-19, 1e-5)
         axis.set_xlabel("iteration / last iteration")
         axis.set_ylabel("relative deviation (0 drawn at 1e-18)")
-        axis.legend(fontsize=7, loc="upper right")
 
 
 SIZES = {  # (k, m, d) of D.3, by what is changed
@@ -279,7 +276,6 @@ class InitialCorrelations:
         axis.set_xlim(-1, 5)
         axis.set_xlabel("max_s <w, f> / sigma_0 at t = 0; ticks below: sqrt(2 log m)")
         axis.set_ylabel("share of (seed, class, feature)")
-        axis.legend(fontsize=7, loc="upper left")
 
 
 @entry(

@@ -121,7 +121,6 @@ def draw_band(axis, m, which, bounds, name):
     axis.set_yscale("log")
     axis.set_xlabel("F_y on a clean sample")
     axis.set_ylabel(name)
-    axis.legend(fontsize=7, loc="lower left", markerscale=2)
 
 
 @entry(
@@ -252,4 +251,3 @@ class StandardOffDiagonal:
         axis.set_ylim(bottom=-40)
         axis.set_xlabel(f"iteration (learning rate {BIG_STEPS['lr'] / SMALL_RHO['lr']:g} times the usual)")
         axis.set_ylabel("<w, f_j> of other classes")
-        axis.legend(fontsize=7, loc="lower right", ncols=2)

@@ -104,7 +104,6 @@ class LinearRegion:
         axis.set_yscale("log")
         axis.set_xlabel("sigma_0 (a point per seed and class)")
         axis.set_ylabel("iterations")
-        axis.legend(fontsize=7, ncols=3, loc="center", bbox_to_anchor=(0.5, 0.45))
 
 
 # ------------------------------------------------------------------ D.11
@@ -223,4 +222,3 @@ class LateTimes:
         axis.set_xscale("log")
         axis.set_xlabel("iterations since T2")
         axis.set_ylabel("F_y on a clean sample")
-        axis.legend(fontsize=7, loc="upper left")

@@ -121,4 +121,3 @@ class WithNoise:
         axis.plot(m["level"], m["first_order"][1].mean(axis=-1), "k--", lw=1, label="first order, predicted")
         axis.set_xlabel("sigma_n")
         axis.set_ylabel("rms of <w, f> - recursion's")
-        axis.legend(fontsize=7, loc="upper left")

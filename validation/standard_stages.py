@@ -204,7 +204,6 @@ class EarlyStage:
         axis.set_xlim(1e-7, 12)
         axis.set_xlabel("F_y on a clean sample")
         axis.set_ylabel("increment / leading order")
-        axis.legend(fontsize=7, loc="lower left")
 
 
 # ------------------------------------------------------------------ D.9
@@ -275,4 +274,3 @@ class EarlyDominance:
         axis.set_xlim(0.2, 60)
         axis.set_xlabel("head start B0 / (S^(1/(q-2)) A0); dotted: premise")
         axis.set_ylabel("A(T1) / A(0)")
-        axis.legend(fontsize=7, loc="upper right", ncols=2)

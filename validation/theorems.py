@@ -98,7 +98,6 @@ class StandardPerfect:
         axis.set_ylim(-1e-2, 100)
         axis.set_xlabel("share of training samples, all seeds, sorted by margin")
         axis.set_ylabel(r"margin $F_y - \max_j F_j$")
-        axis.legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.65))
 
 
 @entry(
@@ -144,7 +143,6 @@ class StandardAccuracy:
         axis.axhline(LEVEL, color="0.5", lw=0.9, ls=(0, (2, 2)), label="level of the rule")
         axis.set_xlabel("iteration (median and range over seeds)")
         share_axis(axis, "accuracy")
-        axis.legend(fontsize=8, loc="lower right")
 
 
 @entry(
@@ -337,4 +335,3 @@ class AdversarialWithNoise:
         noise = m["standard"]["noise"]
         axis.plot(noise, m["standard"]["test"], "--", color="0.6", lw=1, label="standard: test accuracy")
         axis.plot(noise, m["standard"]["test_standing"], ":", color="0.6", lw=1, label="standard: worst attack")
-        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -123,9 +123,9 @@ def draw_times(color):
         axis.plot(measured[:, : m["flow"].shape[1]].ravel(), m["flow"].ravel(), "o", **style)
         ends = np.nanmin(m["measured"]), np.nanmax(m["measured"])
         axis.plot(ends, ends, color="k", lw=0.8)
-        axis.fill_between(ends, np.array(ends) * (1 - MOST), np.array(ends) * (1 + MOST), color="0.5", alpha=0.12, lw=0)
+        low, high = np.array(ends) * (1 - MOST), np.array(ends) * (1 + MOST)
+        axis.fill_between(ends, low, high, color="0.5", alpha=0.12, lw=0, label=f"±{MOST:.0%}")
         axis.set(xscale="log", yscale="log", xlabel="measured, iterations", ylabel="predicted, iterations")
-        axis.legend(fontsize=8, title=f"band: ±{MOST:.0%}", title_fontsize=8)
 
     return draw
 

@@ -91,4 +91,3 @@ class Transfer:
         axis.set_ylim(-0.05, 1.05)
         axis.set_xlabel("network: its own seed, its own training data")
         axis.set_ylabel("share of test samples broken")
-        axis.legend(fontsize=7, ncols=2, loc="center", bbox_to_anchor=(0.5, 0.74))

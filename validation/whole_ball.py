@@ -123,7 +123,6 @@ class PolynomialWindow:
         axis.set_xscale("log", base=2)
         axis.set_xlabel(r"patches P, one of them robust ($\alpha$, $\beta$, q of the default)")
         axis.set_ylabel(r"radius $\epsilon$")
-        axis.legend(fontsize=7, ncols=2)
 
 
 # ------------------------------------------------------------------ the contradiction
@@ -272,4 +271,3 @@ class Contradiction:
         axis.set_ylim(0, 1.1)
         axis.set_xlabel(r"classes right at all points of the proof, $\epsilon \geq \beta$")
         axis.set_ylabel("share of networks")
-        axis.legend(fontsize=7, loc="center right")

@@ -42,5 +42,5 @@ def run(args) -> int:
         write_report(done, config, out / "figure3.png", out / "report.html", theory)
     page, found = out / "report.html", outcome(done, config, theory)
     document = {"folder": out, "report": page, "seeds": config.seeds, "n_iter": config.n_iter, "trainings": found}
-    common.show(args, document, outcome_rows(found), f"Report: {page}")
+    common.show(args, document, outcome_rows(found, config.noise_std), f"Report: {page}")
     return 0

@@ -8,7 +8,7 @@ from ..core import store
 from ..experiments.feature_attacks import ATTACKS
 from .image_page import picture_of, write_page
 from .page import table
-from .style import NON_ROBUST, ROBUST, save, styled, subplots
+from .style import NON_ROBUST, ROBUST, legend_below, save, styled, subplots
 
 LINES = {"stranger": "-", "kin": "--", "itself": ":"}
 COLOURS = {"standard": NON_ROBUST, "adversarial": ROBUST}
@@ -93,8 +93,7 @@ def figure(found: dict):
             axes[1, column].invert_xaxis()
         for ax in axes[:, 0]:
             ax.set_ylabel("success")
-        handles = {name: h for ax in axes.flat for h, name in zip(*ax.get_legend_handles_labels())}
-        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
+        legend_below(fig)
         return fig
 
 

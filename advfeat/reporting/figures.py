@@ -10,7 +10,7 @@ from ..patches.data import PatchData
 from ..patches.features import normalized, q_sum
 from ..patches.network import PatchCNN
 from ..training import History
-from .style import ACCURACY, CERTIFIED, GAP, NON_ROBUST, PAPER, ROBUST, styled, subplots
+from .style import ACCURACY, CERTIFIED, GAP, NON_ROBUST, PAPER, ROBUST, legend_below, styled, subplots
 
 
 def _band(axis, x, values, color, label, style="-"):
@@ -62,23 +62,22 @@ def figure3(histories: dict[str, History], config: Figure3Config, theory: dict |
             bottom.set_xlabel("iteration")
             bottom.set_ylim(-0.04, 1.06)
             if name == "adversarial":
-                middle.axhline(config.plateau(), color=NON_ROBUST, ls="--", lw=1)
-                middle.annotate(
-                    f"predicted plateau $B^*$ = {config.plateau():.2f}",
-                    (time[-1], config.plateau()),
-                    xytext=(0, 4),
-                    textcoords="offset points",
-                    ha="right",
-                    color=NON_ROBUST,
-                    fontsize=8,
-                )
+                _plateau(middle, config.plateau())
                 _mark_phases(axes[1:, column], h, config)
         axes[0, 0].set_ylabel("normalised correlation")
         axes[1, 0].set_ylabel("feature strength in the logit")
         axes[2, 0].set_ylabel(rf"accuracy, $\epsilon_{{test}}$ = {config.eps_test:g} ({_norm(config)})")
-        axes[0, 0].legend(loc="center right")
-        axes[2, 0].legend(loc="center right", fontsize=8)
+        legend_below(figure)
         return figure
+
+
+def _plateau(axis, value: float):
+    """The predicted plateau; where it lies so high that it would squash the curves, the legend alone has it."""
+    highest, label = axis.dataLim.y1, f"predicted plateau $B^*$ = {value:.2f}"
+    if value <= 1.5 * highest:
+        axis.axhline(value, color=NON_ROBUST, ls="--", lw=1, label=label)
+    else:
+        axis.plot([], [], color=NON_ROBUST, ls="--", lw=1, label=f"{label}, above the axis")
 
 
 def correlations_of(axis, histories: dict[str, History], config: Figure3Config, name: str) -> None:
@@ -148,5 +147,5 @@ def figure2(data: PatchData, eps: float, net: PatchCNN | None = None, sample: in
             for p in np.flatnonzero(data.robust[sample]):
                 axis.axvline(p, color=ROBUST, lw=0.8, ls=":", ymin=0.5)
         axes[-1].set_xlabel(f"patch $p$ of {P}; dotted: carries the robust feature ($J_R$)")
-        figure.colorbar(image, ax=axes, label="correlation with the feature", shrink=0.5)
+        figure.colorbar(image, ax=axes, label="correlation with the feature", aspect=50, pad=0.01)
         return figure

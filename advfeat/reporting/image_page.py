@@ -13,7 +13,7 @@ from ..experiments.images import NETWORK, RESULT, TRANSCRIPT, ImageRun
 from ..images import exchange
 from ..robustness.transcript import CLEAN, STANDS, Transcript
 from .page import PAGE, table
-from .style import ACCURACY, NON_ROBUST, ROBUST, save, styled, subplots
+from .style import ACCURACY, NON_ROBUST, ROBUST, legend_below, save, styled, subplots
 
 TITLES = {"standard": "Standard", "pgd": "PGD", "fgsm": "FGSM", "trades": "TRADES"}
 COLUMNS = 10  # of the grid of adversarial images
@@ -38,10 +38,9 @@ def curves(run: ImageRun):
         for name, label, colour, line in series:
             clock, values = history.at(name)
             right.plot(clock, values, line, color=colour, label=label)
-        right.axvline(best, color="0.75", lw=1, zorder=0)
-        right.annotate("best", (best, 0.02), color="0.5", ha="right", rotation=90, fontsize=8)
+        right.axvline(best, color="0.75", lw=1, zorder=0, label="the best network")
         right.set(xlabel="iteration", ylabel="accuracy", ylim=(0, 1.02))
-        right.legend(loc="lower right", fontsize=8)
+        legend_below(figure)
         return figure
 
 

@@ -11,7 +11,7 @@ from ..experiments.phases import GROWTH, RESTRAINED
 from .figures import correlations_of
 from .image_page import picture_of, write_page
 from .page import table
-from .style import ACCURACY, NON_ROBUST, ROBUST, save, styled, subplots
+from .style import ACCURACY, NON_ROBUST, ROBUST, legend_below, save, styled, subplots
 
 NOTE = (f"Phase I is seen where robustness begins later than learning, D_NR is learned by {GROWTH} at least, and half "
         f"of that by then; Phase II where from then on D_R grows by {GROWTH} and D_NR by less than {RESTRAINED:.0%} of "
@@ -42,8 +42,7 @@ def figure(patches, found: dict[str, list[dict]]):
                 ax.set(title=f"{title}, {arm} training", xlabel="iteration", ylim=(-0.02, 1.04))
         for ax in axes[:, 0]:
             ax.set_ylabel("normalised correlation")
-        handles = {label: h for ax in axes.flat for h, label in zip(*ax.get_legend_handles_labels())}
-        fig.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
+        legend_below(fig)
         return fig
 
 

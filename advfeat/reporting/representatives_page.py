@@ -17,7 +17,7 @@ from ..images.data import DATA_SETS
 from .feature_attack_page import TOLD, section
 from .image_page import percent, picture_of, write_page
 from .page import table
-from .style import NON_ROBUST, ROBUST, save, styled, subplots
+from .style import NON_ROBUST, ROBUST, legend_below, save, styled, subplots
 
 COLUMNS = 10  # of Figure 1
 COLOURS = {"standard": NON_ROBUST, "adversarial": ROBUST}  # of D_NR and D_R
@@ -145,7 +145,7 @@ def figure4(evidence: Evidence, start: str, paper: dict):
                     ax.plot([end], [paper[arm][2 + column] / 100], "o", mfc="none", color=colour)
             ax.set(title=f"{arm} training", xlabel="iteration", ylim=(0, 1.02))
         axes[0].set_ylabel("feature learning accuracy")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        legend_below(figure)
         return figure
 
 
@@ -164,7 +164,8 @@ def transfer_picture(found: dict):
             if not r["converged"]:
                 box = {"fill": False, "hatch": "///", "ec": "0.6", "lw": 0}
                 ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **box))
-        ax.imshow(values, cmap="Blues", vmin=0, vmax=1)
+        image = ax.imshow(values, cmap="Blues", vmin=0, vmax=1)
+        figure.colorbar(image, ax=ax, label="feature learning accuracy")
         ax.set(xticks=range(len(names)), yticks=range(len(names)), xlabel="learner", ylabel="reference")
         ax.set_xticklabels(names, fontsize=8)
         ax.set_yticklabels(names, fontsize=8)

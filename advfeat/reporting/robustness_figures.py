@@ -79,14 +79,20 @@ def _bounds(axis, s, x=None):
 
 
 def _enlarge(axis, s):
-    """The fall of the curve again, in the corner that it leaves free: between its radii the bounds are close."""
+    """The fall of the curve again, where its radii lie close together, in the corner that all curves leave free."""
     radii = s.broken[s.correct & np.isfinite(s.broken)]
     if not len(radii):
         return
     low, high = min(radii.min(), s.certified[s.correct].min()), radii.max()
     pad = 0.06 * (high - low) + 1e-3
-    left = low + high > s.eps[0] + s.eps[-1]
-    inset = axis.inset_axes((0.09 if left else 0.58, 0.16, 0.4, 0.66))
+    x = _fine(s)
+    standing, any_left = s.interval_accuracy(x).min(axis=1) >= 0.95, s.robust_accuracy(x).max(axis=1) > 0.05
+    full = x[: np.argmin(standing)] if not standing.all() else x  # all curves are at the top up to here
+    none = x[np.flatnonzero(any_left)[-1] + 1 :] if any_left.any() else x  # and at the bottom from here on
+    left, right = (np.ptp(part) / np.ptp(x) if len(part) else 0.0 for part in (full, none))
+    if max(left, right) < 0.48:
+        return
+    inset = axis.inset_axes((0.08 if left > right else 0.61, 0.16, 0.37, 0.66))
     _bounds(inset, s, np.linspace(max(low - pad, 0), high + pad, 1501))
     inset.set_xlim(max(low - pad, 0), high + pad)
     inset.tick_params(labelsize=7)
@@ -150,7 +156,7 @@ def _example(part, title, s, net, data, where, seed):
         top = max(np.abs(X_adv - X).max(), 1e-12) if values is panels[r"perturbation $\delta$"] else np.abs(X).max()
         for axis, shown in zip(row, (along, rest)):
             image = axis.imshow(shown, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
-        part.colorbar(image, ax=list(row), shrink=0.9, pad=0.02)
+        part.colorbar(image, ax=list(row), label="coordinate", pad=0.02)
         _mark_features(row[0], k)
         row[0].plot(np.full(data.robust[where].sum(), -0.9), np.flatnonzero(data.robust[where]), ">", color=ROBUST,
                     ms=5, clip_on=False)  # fmt: skip

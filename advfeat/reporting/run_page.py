@@ -44,9 +44,9 @@ def outcome(run: run_folder.Run, config: Figure3Config, theory: dict) -> dict:
     return found
 
 
-def outcome_rows(found: dict) -> tuple[list[str], list[list[str]]]:
-    """Final numbers per training, from `outcome`, for the report and the terminal: medians over seeds with their
-    range."""
+def outcome_rows(found: dict, noise_std: float) -> tuple[list[str], list[list[str]]]:
+    """Final numbers per training, from `outcome`, for the report and the terminal: medians over seeds with their range.
+    What parts a network from the exact recursion is the noise of its data, where there is any."""
     lines = [
         ("test accuracy", "accuracy", 2),
         ("robust accuracy, worst of all attacks", "robust", 2),
@@ -63,7 +63,8 @@ def outcome_rows(found: dict) -> tuple[list[str], list[list[str]]]:
         for when in ("largest", "last"):
             cells = [f"{np.median(c):.1e} ({c.min():.1e} to {c.max():.1e})"
                      for c in (found[t]["deviation"][when] for t in TRAININGS)]  # fmt: skip
-            rows.append([f"correlations, {when} deviation from the exact recursion", *cells])
+            why = f" (noise_std = {noise_std:g} is the reason)" if noise_std else ""
+            rows.append([f"correlations, {when} deviation from the exact recursion{why}", *cells])
         if any(np.isfinite(found[t]["exact_until"]).any() for t in TRAININGS):
             until = [spread(found[t]["exact_until"], 0) for t in TRAININGS]
             rows.append(["recursion exact until (then an axis saturates)", *until])
@@ -177,7 +178,7 @@ def write_report(run: run_folder.Run, config: Figure3Config, figure: Path, path:
     """Write the report of a finished run; `figure` is the PNG to embed, `theory` the recursions drawn in it."""
     picture = base64.b64encode(Path(figure).read_bytes()).decode()
     window = config.window(final_strength(run.histories["adversarial"]))
-    head, rows = outcome_rows(outcome(run, config, theory))
+    head, rows = outcome_rows(outcome(run, config, theory), config.noise_std)
     body = f"""
 <h1>Feature learning in standard and adversarial training</h1>
 <p class="note">Figure 3 of Li &amp; Li (ICLR 2025), from trained networks: {config.n_seeds} seeds, {config.n_iter}

@@ -13,9 +13,9 @@ from ..experiments.study import KINSHIP, Study, contrasts
 from .feature_attack_page import TOLD
 from .image_page import picture_of, write_page
 from .page import table
-from .style import save, styled, subplots
+from .style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST, legend_below, save, styled, subplots
 
-COLOURS = dict(zip(KINSHIP, ("#222222", "#7b3294", "#0571b0", "#1b9e77", "#e66101")))
+COLOURS = dict(zip(KINSHIP, (ACCURACY, PAPER, ROBUST, CERTIFIED, NON_ROBUST)))
 TOLD = TOLD | {"kin-epoch": "kin from the second epoch on", "kin-half": "kin from the second half on"}
 TICKS = [digit * 10**power for power in range(-4, 1) for digit in (1, 2, 3, 5, 7)]
 MARKS = {"image": "o", "noise": "s"}
@@ -94,7 +94,7 @@ def figure(study: Study):
             axes[0].plot([], [], "o", color=COLOURS[kinship], label=TOLD[kinship])
         for start in study.plan.starts:
             axes[0].plot([], [], MARKS[start], color="0.5", label=f"from {start}")
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+        legend_below(fig)
         return fig
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..reporting.style import ACCURACY, NON_ROBUST, ROBUST, subplots
+from ..reporting.style import ACCURACY, NON_ROBUST, ROBUST, legend_below, subplots
 from .binned import binned, share_of_points
 from .catalogue import CLAIMS
 from .curves import PALETTE
@@ -103,8 +103,7 @@ def _claims_along_every(selection, shares):
             x.prepare(axis, "x", 5)
     grid[0, 0].set_ylim(-0.04, 1.04)
     figure.supylabel("share of points", fontsize=9)
-    held = figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8,
-                         title=_note(selection), title_fontsize=8)  # fmt: skip
+    held = legend_below(figure, title=_note(selection), title_fontsize=8)
     held.get_title().set_color("0.35")
     figure.suptitle(TITLE, fontweight="bold", fontsize=10.5)
     return figure

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from ..reporting.style import legend_below
 from .selection import LABELS, Selection
 
 
@@ -137,8 +138,6 @@ def legend(figure: Figure, handles: list, parts: list[str]) -> None:
             lines.append(part)
         else:
             lines[-1] += f", {part}"
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / 2.9)))
-    held = figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, handlelength=2.6,
-                         title="\n".join(lines), title_fontsize=8)  # fmt: skip
+    held = legend_below(figure, handles, handlelength=2.6, title="\n".join(lines), title_fontsize=8)
     held.get_title().set_color("0.35")
     held.get_title().set_multialignment("center")

@@ -18,6 +18,7 @@ WINNER = LinearSegmentedColormap.from_list("winner", [NON_ROBUST, "#f7f7f5", ROB
 # without its darkest part, on which black lines cannot be read
 PLAIN = LinearSegmentedColormap.from_list("plain", matplotlib.colormaps["cividis"](np.linspace(0.2, 1, 256)))
 HALO = [withStroke(linewidth=3, foreground="white", alpha=0.85)]
+EDGE = [withStroke(linewidth=2.6, foreground="0.3")]  # white lines on bright cells cannot be seen without
 MISSING = {NEVER: ("never in at least half of the seeds", "///"), SKIPPED: ("point skipped, impossible", "xxx"),
            NO_VALUE: ("no value in any seed", "...")}  # fmt: skip
 
@@ -108,11 +109,11 @@ def _dots(axis, selection, x, y, index, cmap, norm):
 
 def _bar(figure, image, grid, selection, levels):
     label = pretty(wrapped(selection.info.label, 52))
-    bar = figure.colorbar(image, ax=list(grid.flat), label=label, shrink=0.95, pad=0.02)
+    bar = figure.colorbar(image, ax=list(grid.flat), label=label, pad=0.02)
     bar.ax.grid(False)
     if levels:
         for level in _level_list(levels):
-            bar.ax.axhline(level, color="white", lw=1.3)
+            bar.ax.axhline(level, color="white", lw=1.3, path_effects=EDGE)
     if selection.metric == "robust_wins":
         bar.set_ticks([0, 0.25, 0.5, 0.75, 1], labels=["0: non-robust", "0.25", "0.5", "0.75", "1: robust"])
     elif isinstance(bar.norm, LogNorm):
@@ -175,10 +176,10 @@ def _levels(axis, selection, x, y, index, norm, X, Y, predicted) -> dict:
         return {}
     if isinstance(norm, LogNorm):  # between cells times change by factors
         levels, measured, predicted = np.log(levels), np.ma.log(measured), np.ma.log(predicted)
-    axis.contour(x.values, y.values, measured, colors="white", levels=levels, linewidths=1.3)
+    lines = axis.contour(x.values, y.values, measured, colors="white", levels=levels, linewidths=1.3)
+    lines.set_path_effects(EDGE)
     axis.contour(X, Y, predicted, colors="k", linestyles=[(0, (4, 2))], levels=levels, linewidths=1.3)
-    halo = [withStroke(linewidth=2.6, foreground="0.3")]
     return {
-        "measured": Line2D([], [], color="white", lw=1.3, label="measured, levels of the bar", path_effects=halo),
+        "measured": Line2D([], [], color="white", lw=1.3, label="measured, levels of the bar", path_effects=EDGE),
         "predicted": Line2D([], [], color="k", lw=1.3, ls=(0, (4, 2)), label="predicted, the same levels"),
     }

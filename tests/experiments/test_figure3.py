@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 from advfeat.validation.figure3 import check
+from figure_layout import well_laid_out
 
 from advfeat.experiments import figure3 as experiment
 from advfeat.experiments.configuration import Figure3Config
 from advfeat.reporting.figures import figure3
+from advfeat.reporting.run_page import outcome, outcome_rows
 from advfeat.theory import events, plateau
 from advfeat.training import History
 
@@ -74,13 +76,28 @@ def test_a_seed_does_not_depend_on_its_batch(tmp_path):
 
 
 def test_figure_3_shows_the_measured_curves(run):
-    figure = figure3(run.histories, CONFIG)
+    figure = well_laid_out(figure3(run.histories, CONFIG))
     middle, bottom = figure.axes[3], figure.axes[5]
     levels = [line.get_ydata()[0] for line in middle.lines if len(set(line.get_ydata())) == 1]
     assert plateau(CONFIG.beta, CONFIG.q, CONFIG.rho, CONFIG.ascent_lr) in levels
     robust = next(line for line in bottom.lines if "worst" in str(line.get_label()))
     assert robust.get_xdata().tolist() == list(range(0, 4001, 200))
     assert robust.get_ydata()[-1] == np.median(run.histories["adversarial"]["robust_accuracy"][-1])
+
+
+def test_a_plateau_far_above_the_curves_does_not_squash_them(run):
+    """B* grows without bound as the ascent gets slower; here it lies far above what any feature has reached."""
+    slow = dataclasses.replace(CONFIG, ascent_lr=CONFIG.ascent_lr / 1000)
+    middle = figure3(run.histories, slow).axes[3]
+    assert slow.plateau() > 1.6 * middle.get_ylim()[1] > 1.6 * run.histories["adversarial"]["A"].max()
+    assert any(f"= {slow.plateau():.2f}, above the axis" in line.get_label() for line in middle.lines)
+
+
+def test_the_table_says_that_noise_parts_the_networks_from_the_recursion(run):
+    found = outcome(run, CONFIG, experiment.recursions(CONFIG))
+    for noise_std, why in ((0.05, " (noise_std = 0.05 is the reason)"), (0.0, "")):
+        rows = [row[0] for row in outcome_rows(found, noise_std)[1]]
+        assert f"correlations, largest deviation from the exact recursion{why}" in rows
 
 
 def test_the_exact_recursion_lies_on_the_networks_curves(tmp_path):

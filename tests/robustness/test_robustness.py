@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch_reference
+from figure_layout import well_laid_out
 
 from advfeat import Aligned, ThreatModel, robust_radius
 from advfeat.cli import main
@@ -219,8 +220,7 @@ def test_the_bounds_by_hand():
 
 # ------------------------------------------------------------------ what is drawn and written
 def test_the_figure_shows_both_bounds_and_the_window(found):
-    figure = robustness_figure(found, CONFIG)
-    figure.draw_without_rendering()
+    figure = well_laid_out(robustness_figure(found, CONFIG))
     axes = np.array(figure.axes[:6]).reshape(3, 2)
     low, high = CONFIG.window().ends
     for column, s in zip(axes.T, found.values()):
@@ -239,7 +239,7 @@ def test_the_figure_shows_both_bounds_and_the_window(found):
 
 
 def test_the_worst_example_is_the_smallest_radius(run, data, found):
-    figure = worst_example(found, run.nets, data, [0, 1])
+    figure = well_laid_out(worst_example(found, run.nets, data, [0, 1]))
     for part, s in zip(figure.subfigs, found.values()):
         r, n = s.weakest()
         assert s.correct[r, n]

@@ -5,17 +5,17 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from figure_layout import well_laid_out
 from matplotlib.collections import PathCollection, PolyCollection, QuadMesh
 from matplotlib.contour import ContourSet
 from sweep_examples import certified, plateaus, sobol, take_off, winner
 from sweep_folders import folder
 
 from advfeat.core import store
-from advfeat.sweeps import predictions
+from advfeat.sweeps import figures, predictions
 from advfeat.sweeps.captions import caption, numbers
 from advfeat.sweeps.claims import claim_shares, share_of_points
 from advfeat.sweeps.drawing import Drawn
-from advfeat.sweeps.figures import draw
 from advfeat.sweeps.gallery import plot
 from advfeat.sweeps.results import load
 from advfeat.sweeps.selection import Selection, claims
@@ -30,6 +30,10 @@ def _close():
 
 def select(path, **request):
     return Selection.make(load(path), request)
+
+
+def draw(selection):
+    return well_laid_out(figures.draw(selection))
 
 
 def said(figure):

@@ -3,13 +3,14 @@ where it must: on the other training, without an adversary, too early, on exchan
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from advfeat.validation import bullets, population, simplified, theorems  # noqa: F401  the last two register entries
 from advfeat.validation.bullets import SWEEP, assault, polynomial, setting, surplus, swept
 from advfeat.validation.lab import Lab, Story, features_of
 from advfeat.validation.ledger import ENTRIES
+from advfeat.validation.pages import drawn
+from figure_layout import covered
 from ledger_checks import as_recorded
 
 from advfeat import PatchCNN, feature_swap, train
@@ -145,12 +146,11 @@ def test_networks_must_equal_the_recursion(label, measured):
 @pytest.mark.parametrize("label", MINE)
 @pytest.mark.one_in(3)
 def test_figures(label, measured):
-    figure, axis = plt.subplots()
-    MINE[label].draw(axis, measured[label])
-    figure.canvas.draw()
-    plt.close(figure)
+    figure = drawn(MINE[label], measured[label])
+    axis = figure.axes[0]
     assert axis.get_xlabel() or axis.get_xticklabels()
-    assert axis.get_legend() is not None
+    assert covered(figure) == []
+    assert figure.legends
 
 
 # ------------------------------------------------------------------ networks that are robust at eps = beta
