@@ -5,7 +5,7 @@ import os
 import pickle
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import llvmlite
@@ -18,7 +18,13 @@ from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
+from . import cache
 from .target import VECTOR_BITS  # which makes Numba's target before anything is compiled
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may compile the same kernel, of which one is kept
+    fcntl = None
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
@@ -40,10 +46,12 @@ class KernelCache(FunctionCache):
     Numba's own cache numbers its files in an index that it reads, changes and writes: two processes that compile a
     kernel for two dtypes at one moment can both take the same number, and one of them later runs the other's code.
     Here a file is written whole under a temporary name and renamed, its name says all that it depends on, and a
-    damaged one is compiled anew.
+    damaged one is compiled anew.  Who compiles a kernel holds a lock beside its file: other processes that need it wait
+    and load what came out.
     """
 
     _impl_class = _OneFolder
+    _turn = None  # the lock, from a miss until what was compiled is kept
 
     def _path(self, signature, codegen):
         key = hashlib.sha256(repr((_STAMP, self._index_key(signature, codegen))).encode()).hexdigest()
@@ -53,15 +61,24 @@ class KernelCache(FunctionCache):
         # Numba's own cache refreshes all of the target's declarations here, which takes 200 ms.  A compilation does so
         # itself; what was compiled before needs the runtime alone.
         rtsys.initialize(target_context)
-        try:
-            content = self._path(signature, target_context.codegen()).read_bytes()
-        except OSError:
-            return None
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
-            return None
-        return self._impl.rebuild(target_context, pickle.loads(content[32:]))
+        path = self._path(signature, target_context.codegen())
+        content = _whole(path)
+        if content is None:
+            _let_go(self._turn)  # of a compilation that failed
+            self._turn = _wait_for(path.with_suffix(".lock"))
+            content = _whole(path)
+            if content is None:
+                return None
+            self._turn = _let_go(self._turn)
+        return self._impl.rebuild(target_context, pickle.loads(content))
 
     def save_overload(self, signature, data):
+        try:
+            self._save(signature, data)
+        finally:
+            self._turn = _let_go(self._turn)
+
+    def _save(self, signature, data):
         if not self._impl.check_cachable(data):
             return
         path, content = self._path(signature, data.codegen), dumps(self._impl.reduce(data))
@@ -79,17 +96,55 @@ class KernelCache(FunctionCache):
             pass
 
 
+def _whole(path) -> bytes | None:
+    """What a kernel's file holds, None where there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return content[32:] if hashlib.sha256(content[32:]).digest() == content[:32] else None
+
+
+def _wait_for(path):
+    """The file `path`, locked, once no other process holds it; None where files cannot be locked.
+
+    A record lock, which a forked child does not inherit, and which ends with its process.
+    """
+    while fcntl is not None:
+        file = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a")  # noqa: SIM115 - it is held until `_let_go`
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+            file.close()
+        except OSError as error:
+            if file is not None:
+                file.close()
+            if file is None or not isinstance(error, FileNotFoundError):
+                return None  # else who held it before has removed it since it was opened here
+        except BaseException:
+            if file is not None:
+                file.close()
+            raise
+    return None
+
+
+def _let_go(file) -> None:
+    """Remove a file of `_wait_for`, and its lock with it."""
+    if file is not None:
+        with suppress(OSError):
+            os.unlink(file.name)
+        file.close()
+
+
 @contextmanager
 def _cache_folder():
-    """``NUMBA_CACHE_DIR`` where it is set, else the user's cache folder.
-
-    Not the package's own folder, Numba's default: files left there after an uninstall make an empty `advfeat` that
-    hides an editable install.
-    """
+    """Numba's setting, or `cache.folder` where it has none."""
     before = config.CACHE_DIR
     if not before:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        config.CACHE_DIR = os.path.join(home, "advfeat")
+        config.CACHE_DIR = str(cache.folder())
     try:
         yield
     finally:

@@ -49,6 +49,7 @@ from .patch import (
     sigma_prime,
     supported,
 )
+from .tiles import I0
 
 N_MULTIPLIERS, FIRST_MULTIPLIER = len(MULTIPLIERS), float(MULTIPLIERS[0])
 
@@ -354,10 +355,10 @@ def search(
             w.low[0, r], w.high[0, r] = w.Z[DOWN, r] - reach, w.Z[DOWN, r] + reach
             w.bound[0] += sigma(w.Z[UP, r] - eps * sizes[1, up, r], q, rho) - sigma(w.high[0, r], q, rho)
             least += sigma(w.Z[UP, r], q, rho) - sigma(w.Z[DOWN, r], q, rho)
-        alive, least = bound_node(W, sizes, p, w, 0, least, delta, row)
+        alive, least = bound_node(W, sizes, p, w, I0, least, delta, row)
         count, used, closed = int(alive), 1, math.inf
         while count > 0:
-            n = 0
+            n = I0
             for i in range(1, count):
                 if w.bound[i] < w.bound[n]:
                     n = i

@@ -300,7 +300,8 @@ WARM_UPS = ("search", "float64", "float32", "recursion")  # of about a minute to
 def warm_up(part) -> None:
     """Compile a part of the kernels, or load it from the cache, by calling its methods on a few numbers.
 
-    "float32" and "float64" are a network's; recursion and search know float64 alone.
+    "float32" and "float64" are a network's; recursion and search know float64 alone.  "train:DTYPE:RUNS" is `train` of
+    so many runs, and nothing else of a network.
     """
     engine, one = NumbaEngine(), np.ones(1)
     if part == "recursion":
@@ -311,15 +312,23 @@ def warm_up(part) -> None:
     elif part == "search":
         rows, numbers = np.array([[0, 0, 0, 1]]), np.ones((1, 3))
         engine.search(np.ones((1, 2, 1, 2)), np.ones((1, 2)), rows, numbers, 0, 2, 1.0, 1, 1, 1)
+    elif part.startswith("train:"):
+        _, dtype, runs = part.split(":")
+        _warm_up_training(engine, dtype, int(runs))
     else:
         _warm_up_network(engine, part)
+
+
+def _warm_up_training(engine, dtype, R):
+    W, X, y, one = np.ones((R, 2, 1, 2), dtype), np.ones((R, 2, 1, 2), dtype), np.zeros((R, 2), np.int64), np.ones(R)
+    engine.train(W, engine.pack(X, y, R), 2, 1.0, one, 1, 0, one, one, 0, 1)
 
 
 def _warm_up_network(engine, dtype):
     R = 1 + _threads
     W, X, y = np.ones((R, 2, 1, 2), dtype), np.ones((R, 2, 1, 2), dtype), np.zeros((R, 2), np.int64)
     one = np.ones(R)
-    batch, alone = engine.pack(X, y, R), engine.pack(X[:1], y[:1], 1)
+    batch = engine.pack(X, y, R)
     engine.logits(W, batch, 2, 1.0)
     engine.loss_and_grad(W, batch, 2, 1.0)
     engine.input_grad(W, batch, 2, 1.0, 0)
@@ -328,6 +337,5 @@ def _warm_up_network(engine, dtype):
     engine.pgd(W, batch, 2, 1.0, 0, one, one, 0, 1, X)
     engine.interval(W, batch, 2, 1.0, np.ones((R, 2, 1)))
     engine.aligned(W, batch, 2, 1.0, one, np.ones((R, 2, 2)), np.zeros((R, 2, 1), np.int64))
-    for net, samples in ((W[:1], alone), (W[:_threads], engine.pack(X[:_threads], y[:_threads], _threads))):
-        rate = one[: len(net)]
-        engine.train(net, samples, 2, 1.0, rate, 1, 0, rate, rate, 0, 1)
+    for runs in (1, _threads):
+        _warm_up_training(engine, dtype, runs)

@@ -9,7 +9,7 @@ from advfeat.kernels.cpu import engine as cpu_engine
 from cli_runs import TINY
 
 import advfeat
-from advfeat.cli import main
+from advfeat.cli import ahead, main
 from advfeat.images import WideResNet
 from advfeat.images.exchange import save
 
@@ -42,10 +42,12 @@ def test_info_plans_a_configuration(pairs, parts, capsys, set_threads):
 def test_warmup_compiles_every_part(tmp_path, monkeypatch, capsys):
     """In processes of their own, which import what they call: here os.mkdir in place of the compilation."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))  # for the notes of what is compiled
     monkeypatch.setattr(cpu_engine, "warm_up", os.mkdir)
     assert main(["warmup"]) == 0
     assert "ready after" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == set(cpu_engine.WARM_UPS)
+    assert {path.name for path in tmp_path.iterdir()} == {*cpu_engine.WARM_UPS, "cache"}
+    assert ahead._missing(cpu_engine.WARM_UPS) == []
 
 
 def test_info_as_json_is_numbers(capsys):

@@ -19,6 +19,7 @@ KERNELS = Path(advfeat.kernels.__file__).resolve().parent
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))  # read anew when it changed
     return tmp_path / "cache"
 
 
@@ -160,6 +161,49 @@ def test_processes_that_compile_for_two_dtypes_at_once_do_not_mix_them_up(tmp_pa
     assert together(["float32"], ["float64"]) == [0, 0]
     assert together(["float32", "float64"], ["float64", "float32"]) == [2, 2]
     assert len(files(tmp_path / "cache")) == 2
+    assert sorted(together(["int64"], ["int64"], ["int64"])) == [0, 1, 1]  # one compiles, the others wait for it
+    assert len(files(tmp_path / "cache")) == 3
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from advfeat.kernels import jit
+jit._turn = jit._wait_for(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(jit.fcntl is None, reason="files are not locked here")
+def test_who_is_killed_while_it_compiles_leaves_the_kernel_to_others(tmp_path):
+    path = tmp_path / "below" / "a.lock"
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, **pipes)
+    assert first.stdout.readline() == "held\n"
+    with open(path, "a") as file, pytest.raises(OSError, match="temporarily unavailable"):
+        jit.fcntl.lockf(file, jit.fcntl.LOCK_EX | jit.fcntl.LOCK_NB)
+    first.kill()
+    first.communicate(timeout=60)
+    held = jit._wait_for(path)
+    assert held.name == str(path)
+    assert jit._let_go(held) is None
+    assert not path.exists()
+
+
+def test_a_compilation_that_fails_leaves_no_lock(folder):
+    def worse(x):
+        return x.no_such_thing
+
+    kernel = jit.jit(worse)
+    for _ in range(2):
+        with pytest.raises(numba.TypingError):
+            kernel(1.0)
+    assert hits() == 0  # another kernel, which waits for nobody
+    del kernel
+    held = [path for path in files(folder) if path.suffix == ".lock"]
+    assert len(held) <= 1  # of the failed one, which its next compilation or its process's end lets go
 
 
 WARM = """
