@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 # isort: off
@@ -14,6 +14,7 @@ from . import standard_stages, standard_late, adversarial, adversarial_exact, ad
 from . import adversarial_stages, theorems, simplified, noise, times, whole_ball, transfer  # noqa: F401
 # isort: on
 from ..core import checks, store
+from ..core.progress import Progress, Stopwatch
 from .lab import Lab
 from .ledger import ENTRIES, Entry, Result
 from .pages import as_html, as_json, as_markdown
@@ -30,16 +31,16 @@ def choose(labels: Sequence[str] | None) -> list[Entry]:
 
 
 def run(
-    labels: Sequence[str] | None = None, quick: bool = False, progress: Callable[[str], None] | None = None
+    labels: Sequence[str] | None = None, quick: bool = False, progress: Progress | None = None
 ) -> list[Result]:
-    """Measure and judge the chosen entries; `progress(label)` is called after each."""
-    lab, results = Lab(quick), []
-    for entry in choose(labels):
+    """Measure and judge the chosen entries; `progress` as in :mod:`advfeat.core.progress`."""
+    lab, results, clock, chosen = Lab(quick), [], Stopwatch(progress), choose(labels)
+    for number, entry in enumerate(chosen):
+        clock.tell(f"ledger, {entry.label}", number / len(chosen))
         start = time.perf_counter()
         measured = entry.measure(lab)
         results.append(Result(entry, measured, entry.judge(measured), time.perf_counter() - start))
-        if progress is not None:
-            progress(entry.label)
+    clock.tell("ledger", 1.0)
     return results
 
 

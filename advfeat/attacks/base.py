@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from ..core import ball, checks, objectives
 from ..core.data import Data
 from ..core.model import AnyData, Batch, Checked, Model
+from ..core.progress import Progress, Stopwatch
 from ..core.rng import stream
 from ..core.runs import per_sample, run_seeds, spread_over_runs
 from ..core.types import Array, BoolArray, Float64Array, FloatArray, IntArray, Rng
@@ -56,15 +57,16 @@ class AttackProblem:
         The logits of X.
     arrays, directions : what the data know of these samples, by name
     norm, budget, box : of the threat; a budget per patch for l_inf, where both are the same
+    clock : when the attack must end (`core.progress`); `open` looks at it
     """
 
     def __init__(self, model: Model, held: Checked, X: FloatArray, eps: Float64Array, threat: ThreatModel,
                  targets: IntArray | None, seeds: list[int], columns: IntArray, on: BoolArray,
-                 clean: Float64Array | None):  # fmt: skip
+                 clean: Float64Array | None, clock: Stopwatch):  # fmt: skip
         def take(a: Array) -> Array:
             return a if self._whole else a[np.arange(len(a))[:, None], columns]
 
-        self.model, self.seeds, self.sample, self.on = model, seeds, columns, on
+        self.model, self.seeds, self.sample, self.on, self.clock = model, seeds, columns, on, clock
         self.sample_shape: tuple[int, ...] = held.X.shape[2:]
         self._held, data, y = held, held.data, held.y
         self._whole = columns.shape == y.shape and (columns == np.arange(y.shape[1])).all()
@@ -90,8 +92,10 @@ class AttackProblem:
     # -------------------------------------------------------------- what is known
     @property
     def open(self) -> BoolArray:
-        """Samples that no point found so far breaks."""
-        return self.on & ~(self.best <= 0 if self.targets is None else self.best < 0)
+        """Samples that no point found so far breaks; none when the time is over, so that an attack that looks here at
+        every step ends."""
+        left = self.on & ~(self.best <= 0 if self.targets is None else self.best < 0)
+        return np.zeros_like(left) if left.any() and self.clock.is_up() else left
 
     def margin(self, F: FloatArray) -> Float64Array:
         """(R, n) of logits F (R, n, k): what an attack makes small, F_y - max_{j != y} F_j or its targeted form."""
@@ -226,6 +230,8 @@ class Attack(ABC):
         *,
         active: ArrayLike | None = None,
         clean: Float64Array | None = None,
+        progress: Progress | None = None,
+        time_limit: float | None = None,
     ) -> AttackResult:
         """Attack samples of `data`: anything with X, y, arrays and directions (`core.data`), a pair (X, y), or what
         the model has `Checked` before.
@@ -239,6 +245,8 @@ class Attack(ABC):
             The samples to attack; the others come back clean, with margin NaN.
         clean : float64 (R, N, k), optional
             The logits of the data, where they are known.
+        progress, time_limit : optional
+            As in :mod:`advfeat.core.progress`; what is left when the time is over keeps its best point until then.
 
         Raises
         ------
@@ -256,13 +264,14 @@ class Attack(ABC):
         active = np.ones(shape, bool) if active is None else active
         active = spread_over_runs("active", active, shape, model.batched, np.bool_)
         self.check(model, held.data, threat)
-        patches = as_patches(X, model.patch_axis)
+        patches, clock = as_patches(X, model.patch_axis), Stopwatch(progress, time_limit)
         n, per_run = max(CHUNK_BYTES // patches[:, :1].nbytes, 1), active.sum(axis=1)
 
         def attacked(columns, on):
-            problem = AttackProblem(model, held, patches, eps, threat, targets, seeds, columns, on, clean)
+            problem = AttackProblem(model, held, patches, eps, threat, targets, seeds, columns, on, clean, clock)
             self.check_clean(problem)
-            self.run(problem)
+            if not clock.is_up():
+                self.run(problem)
             counts = problem.iterations, problem.gradient_calls, problem.forward_calls, problem.best_restart
             return problem.best_X, problem.best, *counts
 
@@ -280,9 +289,12 @@ class Attack(ABC):
                     at, kept = (np.nonzero(on)[0], columns[on]), on
                 for whole, part in zip((best_X, margin, *counts), attacked(columns, on)):
                     whole[at] = part[kept]
+                clock.tell(self.name, min(lo + n, order.shape[1]) / order.shape[1])
         success = margin <= 0 if targets is None else margin < 0
         X_adv = as_samples(best_X, X.shape[2:], model.patch_axis)
-        return AttackResult(self.name, threat, *map(model.drop_runs_axis, (X_adv, margin, success, *counts)))
+        clock.tell(self.name, 1.0)
+        arrays = map(model.drop_runs_axis, (X_adv, margin, success, *counts))
+        return AttackResult(self.name, threat, *arrays, clock.timed_out)
 
 
 def box_of(threat: ThreatModel, model: Model) -> tuple[float, float] | None:

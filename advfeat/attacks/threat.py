@@ -65,6 +65,8 @@ class AttackResult:
         their steps are counted in full.
     restart : int
         The start, of those that an attack has, from which it reached X_adv; 0 where it has one or none.
+    timed_out : bool
+        The time limit ended the attack; X_adv and margin are the best until then.
     """
 
     attack: str
@@ -76,3 +78,4 @@ class AttackResult:
     gradient_calls: IntArray
     forward_calls: IntArray
     restart: IntArray
+    timed_out: bool = False

@@ -120,6 +120,31 @@ def bar(args, **options):
     return tqdm(disable=True if args.quiet else None, file=sys.stderr, **options)
 
 
+class Bar:
+    """The one bar of a command, fed by `progress` (`core.progress`): what is being done, the share that is done, and
+    how long the rest will take at the pace of all of it so far.  A share that falls begins the next stage."""
+
+    def __init__(self, args):
+        self.args, self.bar, self.share = args, None, 0.0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, what: str, share: float) -> None:
+        if self.bar is None or share < self.share:  # what was done before it began says nothing of its pace
+            self.__exit__()
+            form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
+            options = {"desc": f"{what:<40}", "total": 1.0, "initial": share, "smoothing": 0, "leave": False}
+            self.bar = bar(self.args, bar_format=form, **options)
+        self.bar.set_description_str(f"{what:<40}", refresh=False)
+        self.bar.update(share - self.bar.n)
+        self.share = share
+
+
 # ------------------------------------------------------------------ work
 def reserve(args, needed: float, advice: str) -> None:
     """Say how much memory the command needs, and refuse with `advice` where that is not free."""

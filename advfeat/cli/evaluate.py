@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..core import checks, store
 from ..core.lock import Lock
+from ..core.progress import Stopwatch
 from ..robustness.catalogue import SEARCH
 from ..robustness.evaluate import MEASURED_BY
 from . import common
@@ -26,7 +27,7 @@ def run(args) -> int:
     identity["weights"] = {name: net.fingerprint() for name, net in nets.items()}
     folder = args.out or (args.run and Path(args.run) / "evaluate")
     if folder is None:
-        found, where = _measure(nets, config, eps, chosen), {}
+        found, where = _measure(args, nets, config, eps, chosen), {}
     else:
         where = {"kept": Path(folder) / f"eps={eps!r}-{config.norm}.json"}
         with Lock(store.make_folder(folder)):
@@ -34,7 +35,7 @@ def run(args) -> int:
             kept = {row["seed"] for held in found.values() for row in held}
             left = [seed for seed in chosen if seed not in kept]
             if left:
-                new = _measure(nets, config, eps, left)
+                new = _measure(args, nets, config, eps, left)
                 found = {name: sorted(found[name] + new[name], key=lambda row: row["seed"]) for name in nets}
                 held = {"environment": store.environment(), "identity": identity, "networks": found}
                 store.save_json(where["kept"], held)
@@ -77,21 +78,23 @@ def _kept(path, nets, identity, args) -> dict[str, list[dict]]:
     return {name: [] for name in nets}
 
 
-def _measure(nets, config, eps, seeds) -> dict[str, list[dict]]:
+def _measure(args, nets, config, eps, seeds) -> dict[str, list[dict]]:
     from ..experiments.figure3 import bounds, samples_of
 
     _, test = samples_of(config, config.n_test, seeds)
     places, found = [config.seeds.index(seed) for seed in seeds], {}
-    for name, net in nets.items():
-        by = bounds(net.with_weights(net.W[places]), test, config, eps, seeds=seeds)
-        found[name] = common.plain([
-            {
-                "seed": seed, "accuracy": by.correct[r].mean(), "robust": by.robust_accuracy[r],
-                "certified": by.certified_accuracy[r], "interval": by.interval_certified[r].mean(),
-                "broken": {attack: hit[r].sum() for attack, hit in by.broken.items() if hit[r].any()},
-            }
-            for r, seed in enumerate(seeds)
-        ])  # fmt: skip
+    with common.Bar(args) as bar:
+        for number, (name, net) in enumerate(nets.items()):
+            part = Stopwatch(bar).part(number / len(nets), (number + 1) / len(nets))
+            by = bounds(net.with_weights(net.W[places]), test, config, eps, seeds=seeds, progress=part)
+            found[name] = common.plain([
+                {
+                    "seed": seed, "accuracy": by.correct[r].mean(), "robust": by.robust_accuracy[r],
+                    "certified": by.certified_accuracy[r], "interval": by.interval_certified[r].mean(),
+                    "broken": {attack: hit[r].sum() for attack, hit in by.broken.items() if hit[r].any()},
+                }
+                for r, seed in enumerate(seeds)
+            ])  # fmt: skip
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core import checks, store
+from ..core.progress import Stopwatch
 from . import common, representatives
 
 NETWORKS = ("best", "last")
@@ -115,13 +116,9 @@ def _with_bar(args, config, out, options):
     from ..experiments import images
     from ..reporting.image_page import TITLES
 
-    with common.bar(args, desc=f"{TITLES[config.training]} training, seed {config.seed}", unit="it") as bar:
-
-        def progress(iteration, n_iter):
-            bar.total = n_iter
-            bar.update(iteration - bar.n)
-
-        return images.run(config, out, progress=progress, **options)
+    with common.Bar(args) as bar:
+        part = Stopwatch(bar).part(0, 1, f"{TITLES[config.training]} training, seed {config.seed}")
+        return images.run(config, out, progress=part, **options)
 
 
 def _start(text: str):
@@ -145,14 +142,9 @@ def _evaluate(args) -> int:
     eps = found.config.eps if args.eps is None else checks.number("eps", args.eps, above=0)
     out = Path(args.out or Path(args.run) / "evaluate")
     with common.continued(out), Lock(store.make_folder(out)):
-        with common.bar(args, total=len(images.IMAGE_SUITE), unit="attack") as bar:
-
-            def progress(name, left):
-                bar.set_description(f"{name}, {left} left")
-                bar.update()
-
+        with common.Bar(args) as bar:
             held = images.evaluate(found, args.network, eps, args.samples, out, certificate=args.certificate,
-                                   force=args.force, progress=progress)  # fmt: skip
+                                   force=args.force, progress=bar)  # fmt: skip
         page = write_evaluation(out)
     common.show(args, held | {"folder": out, "report": page}, evaluation_rows(held), f"Report: {page}")
     return 0

@@ -148,9 +148,9 @@ def _reproduce(args) -> int:
     if experiment is None:
         return 0
     with common.continued(experiment.path):
-        with _Stages(args) as stages:
-            evidence = experiment.run(stages, args.force, args.jobs, args.scheduler)
-            attacks = experiment.attack(stages, False, args.jobs, args.scheduler)
+        with common.Bar(args) as bar:
+            evidence = experiment.run(bar, args.force, args.jobs, args.scheduler)
+            attacks = experiment.attack(bar, False, args.jobs, args.scheduler)
         return _show(args, experiment, evidence, attacks)
 
 
@@ -158,8 +158,8 @@ def _table(args) -> int:
     from ..experiments.representatives import load
 
     experiment = load(args.folder)
-    with _Stages(args) as stages:
-        evidence, attacks = experiment.evidence(stages), experiment.attacks(stages)
+    with common.Bar(args) as bar:
+        evidence, attacks = experiment.evidence(bar), experiment.attacks(bar)
     return _show(args, experiment, evidence, attacks)
 
 
@@ -183,8 +183,8 @@ def _table2(args) -> int:
     experiment = _experiment(args)
     if experiment is None:
         return 0
-    with common.continued(experiment.path), _Stages(args) as stages:
-        found = feature_attacks.document(experiment, experiment.attack(stages, args.force, args.jobs, args.scheduler))
+    with common.continued(experiment.path), common.Bar(args) as bar:
+        found = feature_attacks.document(experiment, experiment.attack(bar, args.force, args.jobs, args.scheduler))
     report = page.write_report(experiment.config.dataset, found, experiment.path)
     parts = [page.table_rows(found), *[page.equal_rows(found)] * bool(found["equal"])]
     common.show(args, found | {"folder": experiment.path, "report": report}, *parts, f"Report: {report}")
@@ -227,8 +227,8 @@ def _study(args) -> int:
         return 0
     with common.continued(study.path):
         if not args.draw:
-            with _Stages(args) as stages:
-                study.run(stages, args.jobs, args.scheduler)
+            with common.Bar(args) as bar:
+                study.run(bar, args.jobs, args.scheduler)
         report, found = page.write_report(study, name)
     common.show(args, found | {"folder": study.path, "report": report}, page.cell_rows(study),
                 page.claim_rows(found["contrasts"]), f"Report: {report}")  # fmt: skip
@@ -246,8 +246,8 @@ def _phases(args) -> int:
         experiment = load(folder)
         if args.start not in experiment.config.starts or experiment.config.n_seeds < 2:
             raise ValueError(f"{folder}: has no representatives of other seeds from --start {args.start}")
-        with _Stages(args) as stages:
-            evidence = experiment.evidence(stages)
+        with common.Bar(args) as bar:
+            evidence = experiment.evidence(bar)
         title = f"{experiment.config.dataset}, eps = {experiment.config.eps:g}"
         title += f", {Path(folder).name}" * (title in found)
         found[title] = phases.rows(experiment, evidence, args.start)
@@ -256,40 +256,15 @@ def _phases(args) -> int:
     return 0
 
 
-class _Stages:
-    """A progress bar for every stage in turn, in percent."""
-
-    def __init__(self, args):
-        self.args, self.bar, self.what = args, None, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, what: str, share: float) -> None:
-        if what != self.what:
-            self.__exit__()
-            self.bar, self.what = common.bar(self.args, total=100, desc=f"{what:<34}", unit="%"), what
-        self.bar.update(round(100 * share) - self.bar.n)
-
-
 # ------------------------------------------------------------------ invert
 def _invert(args) -> int:
     from ..experiments import images
     from ..experiments.representatives import invert_run, rebuild
     from ..experiments.representatives_configuration import RepresentativesConfig
 
-    with common.bar(args, desc="inversion", unit="step") as bar:
-
-        def progress(start, step, left, found):
-            bar.set_postfix_str(f"start {start}, {left} left", refresh=False)
-            bar.update()
-
+    with common.Bar(args) as bar:
         if args.again:
-            found, said = rebuild(args.run, args.data, progress)
+            found, said = rebuild(args.run, args.data, bar)
         else:
             run = images.load(args.run)
             kept = {name: value for name, value in run.config.as_dict().items() if name != "training"}
@@ -297,7 +272,7 @@ def _invert(args) -> int:
             out = Path(args.out or run.path / f"representatives-{args.network}-{args.start}")
             with common.continued(out):
                 found, said = invert_run(run, args.network, config, args.start, out, part=args.part, force=args.force,
-                                         progress=progress), []  # fmt: skip
+                                         progress=bar), []  # fmt: skip
     gate, folder = found.gate, args.run if args.again else out
     rows = [["images", len(found.y)], ["gate", "passed" if gate.passed else "not converged"],
             *[["", one] for one in gate.failed], ["the reference's accuracy on x", f"{gate.accuracy:.3f}"],

@@ -1,11 +1,12 @@
 """Both trainings, figure3.png and .pdf, history.npz, report.html."""
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..core import store
 from ..core.lock import Lock
 from . import common
+from .ahead import compiled_ahead
 
 
 def add_arguments(parser):
@@ -15,28 +16,25 @@ def add_arguments(parser):
 
 
 def run(args) -> int:
+    config, weights = common.config_of(args)
+    later = f"train:{config.dtype}:{config.n_seeds}", "search", "recursion"
+    with compiled_ahead(*later) if config.backend == "numba" else nullcontext():
+        return _run(args, config, weights)
+
+
+def _run(args, config, weights) -> int:
     from ..experiments import figure3 as experiment
     from ..reporting.figures import figure3
     from ..reporting.run_page import outcome, outcome_rows, write_report
     from ..reporting.style import save
 
-    config, weights = common.config_of(args)
     if weights is not None:
         config.network(weights)  # refuses what does not fit, before there is a folder
     common.reserve(args, config.memory(), "give fewer seeds, samples, patches or neurons")
     out = Path(args.out or f"advfeat-runs/figure3-{config.digest(weights)}")
     with common.continued(out), Lock(store.make_folder(out)):
-        with ExitStack() as stack:
-            bars = {}
-
-            def progress(name, iteration):
-                if name not in bars:
-                    label = f"{name.capitalize()} training, {config.n_seeds} seeds"
-                    new = common.bar(args, total=config.n_iter, desc=f"{label:<34}", unit="it")
-                    bars[name] = stack.enter_context(new)
-                bars[name].update(iteration - bars[name].n)
-
-            done = experiment.run(config, out, weights=weights, progress=progress, force=args.force)
+        with common.Bar(args) as bar:
+            done = experiment.run(config, out, weights=weights, progress=bar, force=args.force)
         theory = experiment.recursions(config, weights)
         save(figure3(done.histories, config, theory), out / "figure3")
         write_report(done, config, out / "figure3.png", out / "report.html", theory)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..core import checks, store
 from ..core.lock import Lock
+from ..core.progress import Stopwatch
 from . import common
 
 
@@ -74,15 +75,10 @@ def run(args) -> int:
             state.load()  # refuses another's before any work
         if numbers is None:
             found = {}
-            with common.bar(args, total=len(nets) * (len(eps) + 4), unit="step") as bar:
-
-                def progress(label):
-                    bar.update()
-                    bar.set_postfix_str(label)
-
-                for name, net in nets.items():
-                    bar.set_description(name.capitalize())
-                    found[name] = sandwich(net, data, eps, progress=progress, state=states[name], **options)
+            with common.Bar(args) as bar:
+                for number, (name, net) in enumerate(nets.items()):
+                    part = Stopwatch(bar).part(number / len(nets), (number + 1) / len(nets))
+                    found[name] = sandwich(net, data, eps, progress=part, state=states[name], **options)
             write(found, nets, data, seeds, config, out, store.environment(), identity)
             numbers = {name: summary(s, seeds) for name, s in found.items()}
         common.remove(state.path for state in states.values())

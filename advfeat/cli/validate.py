@@ -16,10 +16,10 @@ def run(args) -> int:
     from ..validation import run as ledger
     from ..validation.ledger import count
 
-    total = len(ledger.choose(args.only))
+    ledger.choose(args.only)  # refuses an unknown label before there is a folder
     out = store.make_folder(args.out)
-    with common.bar(args, total=total, desc="Ledger", unit="entry") as bar:
-        results = ledger.run(args.only, args.quick, lambda label: bar.update() or bar.set_postfix_str(label))
+    with common.Bar(args) as bar:
+        results = ledger.run(args.only, args.quick, bar)
     page, changed = ledger.write(results, out, args.quick), ledger.differences(results)
     rows = [(r.entry.label, r.judgement.verdict, r.judgement.margin, r.entry.title) for r in results]
     head = ("label", "verdict", "margin", "statement")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import checks, store
+from ..core.progress import Stopwatch
 from ..images.data import DATA_SETS
 from ..images.feature_attack import FeaturePGD
 from . import images
@@ -95,11 +96,11 @@ def attacked(experiment, reference: NetworkKey, victims, progress=None) -> Attac
     if held[0] == head:
         arrays = held[1]
     else:
+        clock = Stopwatch(progress)
         attack = FeaturePGD(net, data.X, data.y, n_steps=c.attack_steps)
         arrays = {name: [] for name in ("distance", *(f"guesses/{one.name}" for one in victims))}
         for number, radius in enumerate(radii):
-            if progress is not None:
-                progress(number / len(radii))
+            clock.tell(f"attacks by {reference.name}", number / len(radii))
             found = attack.craft(X, target, radius, c.norm, c.seed)
             arrays["distance"].append(found.distance)
             for one, victim in nets.items():

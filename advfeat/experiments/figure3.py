@@ -1,6 +1,6 @@
 """Figure 3 as an experiment: both trainings over several seeds, measured on the way, and what came out of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import numpy as np
 from ..core import checks, store
 from ..core.lock import Lock
 from ..core.model import Checked
+from ..core.progress import Progress, Stopwatch
 from ..kernels import formulas
 from ..patches.data import PatchData
 from ..patches.features import q_sum
@@ -20,18 +21,21 @@ from ..training.loop import train
 from .configuration import Figure3Config
 
 TRAININGS = ("standard", "adversarial")
+SHARES = {"standard": (0, 0.5), "adversarial": (0.5, 1)}  # of the time that both take
 #: What goes from a run's folder when it is begun anew; its config.json is replaced at the end, so that the folder is a
 #: run's at any moment.
 FILES = ("report.html", "figure3.png", "figure3.pdf", "history.npz", *(f"{training}/{name}" for training in TRAININGS
          for name in ("history.npz", "checkpoint.npz", "records.bin", "config.json")))  # fmt: skip
 
 
-def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64, seeds=None) -> RobustAccuracy:
+def bounds(net, data, config: Figure3Config, eps: float, max_nodes: int = 64, seeds=None,
+           progress: Progress | None = None) -> RobustAccuracy:  # fmt: skip
     """Robust accuracy at radius `eps` between the attacks of the configuration and branch and bound; `seeds` are those
     of the networks (default: the configuration's)."""
     return robust_accuracy(
         net, data, eps=eps, norm=config.norm, max_nodes=max_nodes, ascent_lr=config.ascent_lr,
         n_steps=config.pgd_steps, n_restarts=config.pgd_restarts, rng=config.seeds if seeds is None else seeds,
+        progress=progress,
     )  # fmt: skip
 
 
@@ -84,21 +88,21 @@ def run(
     out: str | Path,
     *,
     weights: np.ndarray | None = None,
-    progress: Callable[[str, int], None] | None = None,
+    progress: Progress | None = None,
     force: bool = False,
 ) -> run_folder.Run:
     """Both trainings into the run folder `out`, continuing what is there; returns the folder's content.
 
-    `progress(training, iteration)` is called now and then.  Raises CheckpointError when `out` holds a run of another
+    `progress` as in :mod:`advfeat.core.progress`.  Raises CheckpointError when `out` holds a run of another
     configuration, unless `force`: a run that is there, of whatever configuration, is removed then and begun anew.
     """
     net, data = config.network(weights), config.data("train")
     out = store.make_folder(out)
     with Lock(out):
-        about, done = _claim(out, config, net, force), {}
+        about, done, clock = _claim(out, config, net, force), {}, Stopwatch(progress)
         for name in TRAININGS:
             accuracies = Accuracies(config)
-            report = None if progress is None else lambda iteration, name=name: progress(name, iteration)
+            report = clock.part(*SHARES[name], f"{name} training, {config.n_seeds} seeds")
             options = {"metrics": Measurement(accuracies, config.n_iter // config.n_records), "progress": report}
             training = config.training(name == "adversarial")
             done[name] = train(net, data, training, accuracies.test, run_dir=out / name, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from ..attacks.threat import ThreatModel
 from ..core import checks, store
 from ..core.lock import Lock
+from ..core.progress import Progress
 from ..images import Network, exchange
 from ..images.data import DATA_SETS
 from ..kernels import formulas
@@ -99,13 +100,13 @@ def run(
     out: str | Path,
     *,
     start: Network | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     force: bool = False,
 ) -> ImageRun:
     """One training into the folder `out`, continuing what is there to the same bits; returns its content.
 
     `start`: a network whose weights the training begins with, as one of another run's (`load`), instead of the
-    configuration's.  progress(iteration, n_iter) is called now and then.  At the end the test images are read once:
+    configuration's.  `progress` as in :mod:`advfeat.core.progress`.  At the end the test images are read once:
     accuracy, and accuracy under PGD-20, of the best and the last network stand in result.json.
 
     Raises CheckpointError where `out` holds another training, unless `force` begins anew; DivergenceError.
@@ -121,8 +122,7 @@ def run(
         options = config.training_config(len(data.X))
         weights = store.make_folder(out / "weights")
         watch = Measurement(ValidationWatch(config, validation, weights), options.record_points)
-        report = None if progress is None else lambda iteration: progress(iteration, options.n_iter)
-        train(net, data, options, metrics=watch, run_dir=out / arm(config), progress=report)
+        train(net, data, options, metrics=watch, run_dir=out / arm(config), progress=progress)
         found = load(out)
         if not (out / "result.json").exists():
             store.save_json(out / "result.json", {"networks": tested(found), "warnings": found.warnings})
@@ -225,7 +225,7 @@ def evaluate(
     certificate: str | None = None,
     attacks=IMAGE_SUITE,
     force: bool = False,
-    progress: Callable[[str, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict:
     """The suite on the first `samples` test images of a run's network `name`, kept in the folder `out`: the transcript,
     the network, and what came out as result.json, which is returned.

@@ -9,7 +9,6 @@ from the weights that trainings have stored, so that other representatives cost 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from ..core import checks, store
 from ..core.lock import Lock
+from ..core.progress import Progress, Stopwatch
 from ..images import exchange
 from ..images.representatives import Representatives, Sources, heading, rebuilt, represent
 from . import images
@@ -136,7 +136,7 @@ class Experiment:
         return Answers(one, arrays["iteration"], *parts, about["best"], about["last"])
 
     # -------------------------------------------------------------- all of it
-    def run(self, progress: Callable[[str, float], None] | None = None, force: bool = False, jobs: int | None = 1,
+    def run(self, progress: Progress | None = None, force: bool = False, jobs: int | None = 1,
             scheduler: str = "loky") -> Evidence:  # fmt: skip
         """Every stage that is not done yet; progress(what, share of it) is called now and then.  `jobs`, `scheduler`:
         who does them, as of :func:`advfeat.experiments.stages.spread`; what comes out does not hang on it."""
@@ -151,7 +151,7 @@ class Experiment:
             self._represent(tell, jobs, scheduler)
             return self._evidence(tell)
 
-    def attack(self, progress: Callable[[str, float], None] | None = None, force: bool = False, jobs: int | None = 1,
+    def attack(self, progress: Progress | None = None, force: bool = False, jobs: int | None = 1,
                scheduler: str = "loky") -> list[Attacked]:  # fmt: skip
         """Table 2's attacks by every reference on all networks that are trained, own ones in any case."""
         tell = progress or (lambda what, share: None)
@@ -179,14 +179,12 @@ class Experiment:
                          for networks in (self.networks, self.attackers))  # fmt: skip
         if any(one.kind == "own" and one not in there for one in self.networks):
             return []
-        return [attacked(self, one, there, lambda share, one=one: tell(f"attacks by {one.name}", share))
-                for one in others]  # fmt: skip
+        return [attacked(self, one, there, tell) for one in others]
 
     def _train(self, networks: list[NetworkKey], tell, jobs: int | None, scheduler: str) -> None:
         if alone(jobs, scheduler):
             for one in networks:
-                what = f"training {one.name}"
-                self.train(one, lambda iteration, n, what=what: tell(what, iteration / n))
+                self.train(one, Stopwatch(tell).part(0, 1, f"training {one.name}"))
             return
         left = sorted((one for one in networks if not self.is_trained(one)), key=lambda one: one.arm)  # long ones first
         for done in spread(self.train, left, jobs, scheduler):
@@ -214,14 +212,9 @@ class Experiment:
         pairs = sorted({(one.start, one.part) for one in self.sets})
         selections = {pair: self.config.selection(*pair) for pair in pairs}
         sets = {}
-        steps, starts = self.config.inversion_steps, self.config.n_starts
         for one in self.sets:
-            chosen, what = selections[one.start, one.part], f"representatives {one.name}"
-
-            def report(start, step, left, found, what=what):
-                tell(what, (start + step / steps) / starts)
-
-            sets[one.name] = one, self.represent(one, chosen, report)
+            report = Stopwatch(tell).part(0, 1, f"representatives {one.name}")
+            sets[one.name] = one, self.represent(one, selections[one.start, one.part], report)
         sources = {part: selections[start, part] for start, part in reversed(pairs)}
         answers = []
         for one in [*self.networks, self.untrained]:

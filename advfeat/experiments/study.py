@@ -8,7 +8,7 @@ its cells ends as a small file of results, from which tables and pictures are ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from scipy import special
 from ..core import checks, store
 from ..core.config import parse_pair
 from ..core.lock import Lock
+from ..core.progress import Progress, Stopwatch
 from ..images.inversion import readings
 from ..images.representatives import STARTS, Representatives, Sources, heading, represent, with_gate
 from . import images
@@ -134,7 +135,7 @@ class Study:
     path: Path
     results: Path
 
-    def run(self, progress: Callable[[str, float], None] | None = None, jobs: int | None = 1,
+    def run(self, progress: Progress | None = None, jobs: int | None = 1,
             scheduler: str = "loky") -> None:  # fmt: skip
         """Every cell that has no result yet; what is done is not done again.  `jobs`, `scheduler`: who trains and
         inverts, as of :func:`stages.spread`; results do not hang on it."""
@@ -152,7 +153,7 @@ class Study:
                 for cell in work.cells:
                     store.save_json(self.file(cell), {"of": self.identity(cell), "found": work.of(cell)})
 
-    def left(self, tell: Callable[[str, float], None] | None = None) -> list[RecipeWork]:
+    def left(self, tell: Progress | None = None) -> list[RecipeWork]:
         """Recipes with cells that have no result yet."""
         cells = [cell for cell in self.plan.cells if self.result(cell) is None]
         of = {recipe: [cell for cell in cells if cell.recipe == recipe] for recipe in self.plan.recipes}
@@ -205,8 +206,7 @@ class RecipeWork:
 
     def train(self, one: NetworkKey) -> None:
         if not self.is_trained(one):
-            what, tell = f"training {self.folder(one).name}", self.tell
-            report = tell and (lambda iteration, n: tell(what, iteration / n))
+            report = Stopwatch(self.tell).part(0, 1, f"training {self.folder(one).name}")
             images.run(self.training(one), self.folder(one), progress=report)
 
     def net(self, one: NetworkKey, name: str = "last"):
@@ -252,10 +252,7 @@ class RecipeWork:
             found = {step: Representatives.load(file) for step, file in files.items()}
             if all(one.is_of(head) for one in found.values()):
                 return found
-        steps, starts, tell = self.config.inversion_steps, self.config.n_starts, self.tell
-        what = f"representatives {recipe.name}-{one.name}"
-        report = tell and (lambda start, step, left, found: tell(what, (start + step / steps) / starts))
-
+        report = Stopwatch(self.tell).part(0, 1, f"representatives {recipe.name}-{one.name}")
         if recipe.steps:
             targets = net.representation(s.X).astype(np.float64)
             held = readings(net, targets, s.begin[0], self.config.inversion, recipe.steps, report)

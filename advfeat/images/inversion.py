@@ -15,6 +15,7 @@ import numpy as np
 from ..attacks.gradient import SCHEDULES
 from ..core import ball, checks
 from ..core.config import Configuration, key
+from ..core.progress import Progress, Stopwatch
 from .network import Network
 
 OPTIMISERS = ("gradient", "adam")
@@ -43,31 +44,36 @@ class Inversion(Configuration):
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """Images X (N, C, H, W), their distances (N,) float64, the starts (N,) that they were reached from, and the steps
-    (N,) that it took from there."""
+    """Images X (N, C, H, W), their distances (N,) float64, the starts (N,) that they were reached from, the steps (N,)
+    that it took from there, and which of them (N,) the time limit left unfinished."""
 
     X: np.ndarray
     distance: np.ndarray
     start: np.ndarray
     steps: np.ndarray
+    timed_out: np.ndarray
 
 
-def invert(net: Network, targets, starts, options: Inversion | None = None, progress=None) -> Inverted:
+def invert(net: Network, targets, starts, options: Inversion | None = None, *, progress: Progress | None = None,
+           time_limit: float | None = None) -> Inverted:  # fmt: skip
     """The images closest to `targets` (N, E) in the representation of `net` on the ways from `starts`
     (S, N, C, H, W), which are tried in turn until an image is close enough.
 
-    `progress(start, step, images that are left, what is found so far)` is called after every step.  Raises ValueError
-    for targets that are not finite or of another width, and for starts of other images than the network reads.
+    `progress` and `time_limit` as in :mod:`advfeat.core.progress`: when the time is over, the closest points until
+    then.  Raises ValueError for targets that are not finite or of another width, and for starts of other images than
+    the network reads.
     """
-    *_, found = after_each_start(net, targets, starts, options, progress)
+    *_, found = after_each_start(net, targets, starts, options, Stopwatch(progress, time_limit))
     return found
 
 
-def after_each_start(net: Network, targets, starts, options: Inversion | None = None,
-                     progress: Callable[[int, int, int, Inverted], None] | None = None,
-                     kept: Iterable[Inverted] = ()) -> Iterator[Inverted]:  # fmt: skip
+def after_each_start(net: Network, targets, starts, options: Inversion | None = None, clock: Stopwatch | None = None,
+                     kept: Iterable[Inverted] = (),
+                     read: Callable[[int, Inverted], None] | None = None) -> Iterator[Inverted]:  # fmt: skip
     """What :func:`invert` has found when it is done with a start, for every start, the same object in the end; `kept`
-    are those of the first starts, which are not worked on again."""
+    are those of the first starts, which are not worked on again.  read(step, what is found so far) is called after
+    every step."""
+    clock = clock or Stopwatch()
     o = Inversion() if options is None else options
     starts = np.stack([net.check(start)[0][0] for start in starts])
     _, n = starts.shape[:2]
@@ -78,27 +84,27 @@ def after_each_start(net: Network, targets, starts, options: Inversion | None = 
     if not np.isfinite(targets).all():
         raise ValueError(f"targets: {int((~np.isfinite(targets)).any(axis=1).sum())} of them are not finite")
     size = sizes(targets)
-    found = Inverted(starts[0].copy(), np.full(n, np.inf), *np.zeros((2, n), np.int64))
+    found = Inverted(starts[0].copy(), np.full(n, np.inf), *np.zeros((2, n), np.int64), np.zeros(n, bool))
     for number, (start, known) in enumerate(zip_longest(starts, kept)):
         left = np.flatnonzero(found.distance > max(o.enough, o.tolerance))
         if known is not None:
             found = known
+        elif number and len(left) and clock.is_up():
+            found.timed_out[left] = True
         elif len(left):
-            _descend(net, targets, size, start, left, number, o, found, progress)
+            _descend(net, targets, size, start, left, (number, len(starts)), o, found, clock, read)
         yield found
 
 
-def readings(net: Network, targets, start, options: Inversion, steps: Iterable[int], progress=None):
+def readings(net: Network, targets, start, options: Inversion, steps: Iterable[int], progress: Progress | None = None):
     """{step: Inverted}: what one descent from `start` (N, C, H, W) has found after so many of its steps."""
     held, steps = {}, sorted(steps)
 
-    def read(number, step, left, found):
+    def read(step, found):
         if step in steps:
             held[step] = Inverted(*(a.copy() for a in vars(found).values()))
-        if progress is not None:
-            progress(number, step, left, found)
 
-    found = invert(net, targets, [start], options, read)
+    (found,) = after_each_start(net, targets, [start], options, Stopwatch(progress), read=read)
     return {step: held.get(step, found) for step in steps}  # all images may have converged before
 
 
@@ -125,8 +131,9 @@ def distance_and_gradient(net, X, targets, size, gradient: bool = True, straight
     return distance, None
 
 
-def _descend(net, targets, size, start, left, number, o: Inversion, found: Inverted, progress) -> None:
-    """The images `left` from their start of this number; what is closer than before is kept in `found`."""
+def _descend(net, targets, size, start, left, turn, o: Inversion, found: Inverted, clock: Stopwatch, read) -> None:
+    """The images `left` from their start, the turn[0]-th of turn[1]; what is closer than before is kept in `found`."""
+    number, starts = turn
     X, moments = start[left], np.zeros((2, len(left), *start.shape[1:]), start.dtype)
     for step in range(o.n_steps + 1):
         distance, G = distance_and_gradient(net, X, targets[left], size[left], step < o.n_steps, o.straight_through)
@@ -134,10 +141,14 @@ def _descend(net, targets, size, start, left, number, o: Inversion, found: Inver
         rows = left[closer]
         found.X[rows], found.distance[rows] = X[closer], distance[closer]
         found.start[rows], found.steps[rows] = number, step
-        if progress is not None:
-            progress(number, step, len(left), found)
+        if read is not None:
+            read(step, found)
+        clock.tell(f"start {number + 1} of {starts}, {len(left)} images left", (number + step / o.n_steps) / starts)
         going = distance > o.tolerance
         if step == o.n_steps or not going.any():
+            return
+        if clock.is_up():
+            found.timed_out[left[going]] = True
             return
         if not going.all():
             left, X, G, moments = left[going], X[going], G[going], moments[:, going]

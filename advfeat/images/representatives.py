@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import checks, store
+from ..core.progress import Stopwatch
 from ..core.rng import stream
 from .inversion import NOISE, Inversion, Inverted, after_each_start, sizes
 from .network import Network
@@ -176,8 +177,8 @@ def represent(net: Network, selection: Sources, options: Inversion, about: dict,
         known, arrays = store.load_state(file)
         if known != head:
             raise store.CheckpointError(f"{file}: is a part of other representatives, nothing was changed")
-        kept.append(Inverted(**arrays))
-    for file, found in zip_longest(files, after_each_start(net, targets, s.begin, options, progress, kept)):
+        kept.append(Inverted(**{"timed_out": np.zeros(len(s.y), bool)} | arrays))  # parts of before there was a limit
+    for file, found in zip_longest(files, after_each_start(net, targets, s.begin, options, Stopwatch(progress), kept)):
         if file is not None and not file.exists():
             store.save_state(file, head, vars(found))
     return with_gate(net, s, found, head)

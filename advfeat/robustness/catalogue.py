@@ -106,7 +106,8 @@ def certifiable(model: Model) -> bool:
 
 
 def prove(model: Model, held: Checked, eps: PerSample, active: BoolArray, *, method: Method, norm: Norm,
-          budget: Budget, max_nodes: int) -> tuple[BoolArray, BoolArray, Array | None]:  # fmt: skip
+          budget: Budget, max_nodes: int,
+          time_limit: float | None = None) -> tuple[BoolArray, BoolArray, Array | None]:  # fmt: skip
     """What a certificate says of the samples `active` at radius `eps`: certified, broken, and X_adv where broken.
 
     Intervals of a budget per patch, at one radius per run, are one pass of the engine over all samples.  Networks of
@@ -126,6 +127,7 @@ def prove(model: Model, held: Checked, eps: PerSample, active: BoolArray, *, met
         radius = checks.per_run("eps", eps, model.n_runs, low=0)
         certified = active & (model.drop_runs_axis(interval_bound(model, held, radius, norm)) > 0)
         return certified, np.zeros_like(certified), None
-    options = {"norm": norm, "budget": budget, "method": method, "max_nodes": max_nodes}
+    options = {"norm": norm, "budget": budget, "method": method, "max_nodes": max_nodes,
+               "time_limit": time_limit}  # fmt: skip
     found = certify(model, held.data.X, held.data.y, eps, active=active, **options)
     return active & found.certified, active & found.broken, found.X_adv

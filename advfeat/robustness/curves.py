@@ -13,6 +13,7 @@ import numpy as np
 
 from ..attacks.threat import ThreatModel
 from ..core import checks
+from ..core.progress import Progress, Stopwatch
 from ..core.runs import renamed
 from ..patches.data import PatchData
 from ..patches.network import PatchCNN
@@ -59,6 +60,7 @@ class Sandwich:
         What found them: an attack's name, "branch_and_bound", or "" where there is none.
     alone : dict of float64
         Per attack, the smallest radius of `eps` at which it breaks the sample by itself; inf where it never does.
+    timed_out : the time limit was met before all was asked.
     """
 
     eps: np.ndarray
@@ -71,6 +73,7 @@ class Sandwich:
     X_adv: np.ndarray
     found_by: np.ndarray
     alone: dict[str, np.ndarray] = field(default_factory=dict)
+    timed_out: bool = False
 
     def _share(self, radius, eps, stands: Callable):
         """Share of samples that are right and stand at each of `eps` (default: the grid), (G,) or (G, R)."""
@@ -150,7 +153,8 @@ def sandwich(
     max_nodes: int = 512,
     rtol: float = 0.01,
     rng=0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
     state: SandwichState | None = None,
 ) -> Sandwich:
     """Certified and broken radii of every sample, and the attacks' own curves over the radii `eps`; all in float64.
@@ -169,8 +173,9 @@ def sandwich(
     max_nodes : branch and bound's budget per patch and rival at the radii `eps`; in the bisection an eighth of it.
     rtol : the share of itself to which the certified radius is narrowed; the broken one, which costs less, to rtol / 4.
     rng : int, sequence of R ints, or Generator, as attacks take it.
-    progress : called with a label after every step: intervals, radii, two bisections, the audit (len(eps) + 4 times).
-    state : keeps what is known after every step, and continues from there to the same bits.
+    progress, time_limit : as in :mod:`advfeat.core.progress`; told after every step: intervals, radii, two bisections,
+        the audit (len(eps) + 4 times).  When the time is over, what is known, of a step cut short as well.
+    state : keeps what is known after every whole step, and continues from there to the same bits.
 
     Raises
     ------
@@ -180,9 +185,9 @@ def sandwich(
         A certified sample was broken: an error in a certificate or in an attack, never a property of the network.
     """
     eps, rtol = grid(eps), checks.number("rtol", rtol, above=0)
-    progress = progress or (lambda label: None)
+    clock = Stopwatch(progress, time_limit)
     max_nodes = checks.integer("max_nodes", max_nodes, 1)
-    known = Evaluation(net, data, norm=norm, budget=budget, rng=rng)
+    known = Evaluation(net, data, norm=norm, budget=budget, rng=rng, clock=clock)
     attacks, last = curve_attacks(ascent_lr, n_steps, n_restarts), last_attacks(n_steps)
     few = max(max_nodes // 8, 1)
     steps = [
@@ -196,15 +201,16 @@ def sandwich(
     if done:
         known.restore(arrays)
     for i, (label, step, *arguments) in enumerate(steps, 1):
-        if i > done:
+        if i > done and not clock.is_up():
             step(*arguments)
-            if state is not None:
+            if state is not None and not clock.timed_out:
                 state.save(i, known.arrays())
-        progress(label)
-    alone = {attack.name: known.alone[attack.name] for attack in attacks}
+        clock.tell(label, i / len(steps))
+    never = np.where(known.correct, np.inf, 0.0)
+    alone = {attack.name: known.alone.get(attack.name, never) for attack in attacks}
     certified, interval = np.maximum(known.certified, 0), np.maximum(known.interval, 0)
     radii = known.correct, certified, known.broken, interval
-    return Sandwich(eps, norm, known.held.data.y, *radii, known.X_adv, known.found_by, alone)
+    return Sandwich(eps, norm, known.held.data.y, *radii, known.X_adv, known.found_by, alone, clock.timed_out)
 
 
 def _radius(known: Evaluation, e: float, attacks, last, max_nodes: int):

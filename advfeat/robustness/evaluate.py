@@ -17,6 +17,7 @@ from ..attacks.base import Attack
 from ..attacks.threat import ThreatModel
 from ..core import ball, checks
 from ..core.model import AnyData, Checked, Model
+from ..core.progress import Progress, Stopwatch
 from ..core.runs import renamed, run_seeds
 from ..core.types import Array, Arrays, BoolArray, Float64Array, FloatArray, PerRun, PerSample, Rng, Share, StrArray
 from ..kernels import formulas
@@ -47,14 +48,17 @@ class Evaluation:
         where there is none.
     alone : dict of float64
         Per attack or search, the smallest radius at which it broke the sample; inf where it did not, or was not asked.
+    clock : core.progress.Stopwatch
+        When `prove` and `attack` take up no more work.
     """
 
     def __init__(self, model: Model, data: AnyData, *, norm: ball.Norm = "linf", budget: ball.Budget = "patch",
-                 box: tuple[float, float] | None = None, rng: Rng = 0):  # fmt: skip
+                 box: tuple[float, float] | None = None, rng: Rng = 0, clock: Stopwatch | None = None):  # fmt: skip
         checks.choice("norm", norm, ball.NORMS)
         checks.choice("budget", budget, ball.BUDGETS)
         self.model = model.for_verdicts()
         self.held = Checked.of(self.model, data)
+        self.clock = Stopwatch() if clock is None else clock
         self.threat = {"norm": norm, "budget": budget, "box": box}
         self.seeds = run_seeds(rng, self.model.n_runs)
         self.clean = self.model.logits_of(self.held.batch)
@@ -89,9 +93,10 @@ class Evaluation:
         active = self.open(eps) if active is None else active
         if method != "interval":
             self.alone.setdefault(SEARCH, np.where(self.correct, np.inf, 0.0))
-        if not active.any() or not catalogue.certifiable(self.model):
+        if not active.any() or not catalogue.certifiable(self.model) or self.clock.is_up():
             return
         options = {"method": method, "max_nodes": max_nodes} | {k: self.threat[k] for k in ("norm", "budget")}
+        options["time_limit"] = self.clock.left
         won, hit, X_adv = catalogue.prove(self.model, self.held, eps, active, **options)
         radius = np.broadcast_to(self.spread(eps), won.shape)
         self.certified[won] = np.maximum(self.certified, radius)[won]
@@ -106,9 +111,10 @@ class Evaluation:
         reached = self.alone.setdefault(attack.name, np.where(self.correct, np.inf, 0.0))
         radius = self.spread(eps)
         active = self.correct & (self.certified < radius) & (radius < (reached if alone else self.broken))
-        if active.any():
+        if active.any() and not self.clock.is_up():
             threat = ThreatModel(eps=eps, **self.threat)
-            found = attack(self.model, self.held, threat, self.seeds, active=active, clean=self.clean)
+            found = attack(self.model, self.held, threat, self.seeds, active=active, clean=self.clean,
+                           time_limit=self.clock.left)  # fmt: skip
             self.take(attack.name, found.X_adv, active & found.success, eps)
 
     def bisect(self, method: Method, end: Literal["certified", "broken"], rtol: float, max_nodes: int) -> None:
@@ -119,7 +125,7 @@ class Evaluation:
             todo = known & (high - low > rtol * np.where(known, high, 1))
             e = np.where(todo, (low + np.where(todo, high, 0)) / 2, 0)
             todo &= (low < e) & (e < high)
-            if not todo.any():
+            if not todo.any() or self.clock.is_up():
                 return
             self.prove(e, method, max_nodes, todo)
             up = self.certified >= e if end == "certified" else self.broken > e
@@ -142,7 +148,7 @@ class Evaluation:
         broken = {name: self.correct & (radius <= e) for name, radius in self.alone.items()}
         return RobustAccuracy(
             eps, self.threat["norm"], self.correct, self.correct & (e <= self.certified), broken,
-            self.correct & (e <= self.interval),
+            self.correct & (e <= self.interval), self.clock.timed_out,
         )  # fmt: skip
 
 
@@ -158,6 +164,7 @@ class RobustAccuracy:
         the certificates broke.  The attack named last in `MEASURED_BY` runs on samples that no other attack broke, the
         search on those that stand then; the others run on every correct sample that intervals do not certify.
     interval_certified : certified by intervals alone.
+    timed_out : the time limit was met before all was asked; what was not asked has certified and broken nothing.
     """
 
     eps: PerSample
@@ -166,6 +173,7 @@ class RobustAccuracy:
     certified: BoolArray
     broken: dict[str, BoolArray] = field(default_factory=dict)
     interval_certified: BoolArray | None = None
+    timed_out: bool = False
 
     @property
     def standing(self) -> BoolArray:
@@ -204,6 +212,8 @@ def robust_accuracy(
     n_steps: int = 20,
     n_restarts: int = 1,
     rng: Rng = 0,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
 ) -> RobustAccuracy:
     """Robust accuracy between the worst of several attacks and a certificate, in the precision of verdicts.
 
@@ -226,21 +236,26 @@ def robust_accuracy(
         Default: all that model, data and arguments allow.
     n_steps, n_restarts : PGD's.
     rng : int, sequence of R ints, or Generator, as attacks take it.
+    progress, time_limit : as in :mod:`advfeat.core.progress`.
     """
     checks.choice("certificate", certificate, tuple(catalogue.CERTIFICATES))
     ThreatModel(norm, eps, budget, box)
-    evaluation = Evaluation(model, data, norm=norm, budget=budget, box=box, rng=rng)
+    clock = Stopwatch(progress, time_limit)
+    evaluation = Evaluation(model, data, norm=norm, budget=budget, box=box, rng=rng, clock=clock)
     missing = {name: catalogue.lacking(name, evaluation.model, evaluation.held.data, ascent_lr) for name in MEASURED_BY}
     chosen = [name for name in MEASURED_BY if not missing[name]] if attacks is None else attacks
     for name in chosen:
         if missing[checks.choice("attack", name, MEASURED_BY)]:
             raise ValueError(f"attack {name!r} needs {missing[name]}")
+    attacks = [attack for attack in measuring_attacks(ascent_lr, n_steps, n_restarts) if attack.name in chosen]
     evaluation.prove(eps, "interval")
-    for attack in measuring_attacks(ascent_lr, n_steps, n_restarts):
-        if attack.name in chosen:
-            evaluation.attack(eps, attack, alone=attack.name != MEASURED_BY[-1])
+    for number, attack in enumerate(attacks):
+        clock.tell(attack.name, number / (2 * len(attacks)))
+        evaluation.attack(eps, attack, alone=attack.name != MEASURED_BY[-1])
+    clock.tell(certificate, 0.5)
     if certificate != "interval":
         evaluation.prove(eps, certificate, max_nodes)
+    clock.tell(certificate, 1.0)
     return evaluation.at(eps)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from ..attacks.base import Attack, AttackProblem
 from ..attacks.threat import AttackResult, ThreatModel
 from ..core import checks
 from ..core.model import AnyData, Model
+from ..core.progress import Progress, Stopwatch
 from ..core.runs import run_seeds
 from ..core.types import BoolArray, Float64Array, FloatArray, Rng
 from .catalogue import ATTACKS, AttackName
@@ -35,6 +36,8 @@ class SuiteResult:
         Samples that are a success without any perturbation; no attack is credited with them.
     robust : bool
         Attacked samples that stand.
+    timed_out : bool
+        The time limit ended the suite; attacks that are not in `results` did not run.
     """
 
     X_adv: FloatArray
@@ -44,6 +47,7 @@ class SuiteResult:
     broken_by: dict[str, BoolArray]
     clean: BoolArray
     robust: BoolArray
+    timed_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,19 +84,24 @@ class AttackSuite:
         rng: Rng = 0,
         *,
         active: ArrayLike | None = None,
-        progress: Callable[[str, int], None] | None = None,
+        progress: Progress | None = None,
+        time_limit: float | None = None,
     ) -> SuiteResult:
-        """Arguments and errors as for every attack; all attacks have the same seeds.  progress(name, samples that are
-        left) is called before each."""
+        """Arguments and errors as for every attack; all attacks have the same seeds."""
+        clock = Stopwatch(progress, time_limit)
         seeds = run_seeds(rng, model.n_runs)
         clean = _Clean()(model, data, threat, seeds, active=active)
         X_adv, margin, success = clean.X_adv, clean.margin, clean.success
         attacked, results, broken_by = ~np.isnan(margin), {}, {}
-        for attack in self.attacks:
+        for number, attack in enumerate(self.attacks):
             left = attacked & ~success
-            if progress is not None:
-                progress(attack.name, int(left.sum()))
-            found = attack(model, data, threat, seeds, active=left if self.stop_early else attacked & ~clean.success)
+            if clock.is_up():
+                break
+            clock.tell(f"{attack.name}, {left.sum()} left", number / len(self.attacks))
+            part = clock.part(number / len(self.attacks), (number + 1) / len(self.attacks))
+            active = left if self.stop_early else attacked & ~clean.success
+            found = attack(model, data, threat, seeds, active=active, progress=part, time_limit=clock.left)
+            clock.timed_out |= found.timed_out
             results[attack.name], broken_by[attack.name] = found, left & found.success
             better = found.margin < margin
             X_adv = np.where(better.reshape(better.shape + (1,) * (X_adv.ndim - better.ndim)), found.X_adv, X_adv)
@@ -101,7 +110,8 @@ class AttackSuite:
                 break
         for attack in self.attacks:
             broken_by.setdefault(attack.name, np.zeros_like(success))
-        return SuiteResult(X_adv, margin, success, results, broken_by, clean.success, attacked & ~success)
+        return SuiteResult(X_adv, margin, success, results, broken_by, clean.success, attacked & ~success,
+                           clock.timed_out)  # fmt: skip
 
 
 @dataclass(frozen=True)

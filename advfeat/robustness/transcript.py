@@ -78,7 +78,7 @@ def attack_images(net, data, *, eps: float, norm: str = "linf", attacks=IMAGE_SU
                   about: Mapping | None = None, progress=None) -> Transcript:  # fmt: skip
     """Every attack in turn on what the earlier ones left, written down image by image.
 
-    `attacks` are pairs of a name of the catalogue and its options; `progress(name)` is called before each.
+    `attacks` are pairs of a name of the catalogue and its options; `progress` as in :mod:`advfeat.core.progress`.
     """
     data, threat = as_data(data), ThreatModel(norm, eps)
     suite = AttackSuite(tuple(catalogue.attack(name, **options) for name, options in attacks))

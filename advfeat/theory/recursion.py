@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.progress import SEGMENT_SECONDS, Progress, Stopwatch, now
 from ..core.types import BoolArray, FeaturesLike, Float64Array, IntArray, PerRun, Rngs
 from ..kernels import Backend, get_engine
 from ..kernels.recursion import Types, Watch
@@ -102,6 +102,7 @@ class Recursion:
         uniform direction).  "never": nothing can saturate (standard training, l_2).
     risk : (R,) the probability bound, 0 if certain
     diverged_at : (R,) float; first iteration whose logits were not finite, NaN if none
+    timed_out : the time limit ended it at the last `iteration`, which is recorded whole
     """
 
     iteration: IntArray
@@ -112,6 +113,7 @@ class Recursion:
     watched: Literal["exact", "probability", "never"]
     risk: Float64Array
     diverged_at: Float64Array
+    timed_out: bool = False
 
     @property
     def A(self) -> Float64Array:
@@ -147,6 +149,8 @@ def simulate(
     after_saturation: AfterSaturation = "stop",
     risk: float = 1e-9,
     backend: Backend = "numba",
+    progress: Progress | None = None,
+    time_limit: float | None = None,
 ) -> Recursion:
     """Noiseless training by its exact recursion; adversarial where `ascent_lr` and `eps` are given.
 
@@ -164,7 +168,10 @@ def simulate(
     record_every : iterations between records (default n_iter / 20); 0 and n_iter are always recorded
     after_saturation : "stop" (NaN from there on) or "continue" as an approximation that clips no orthogonal axis
     risk : a run whose W_orth is not known is flagged once the probability that an axis has saturated may exceed this
+    progress, time_limit : as in :mod:`advfeat.core.progress`; when the time is over it ends between two iterations, and
+        that is the last record
     """
+    clock = Stopwatch(progress, time_limit)
     checks.degree(q)
     checks.integer("n_iter", n_iter, 0)
     checks.ascent_steps(n_ascent)
@@ -206,7 +213,10 @@ def simulate(
     square = np.full(history.shape[:3], np.nan)
     square[0] = np.einsum("raa->ra", gram)
     saturated, diverged, on = np.full(R, np.nan), np.full(R, np.nan), np.arange(R)
-    for t, (begin, end) in enumerate(pairwise(times), 1):
+    begin, size, t = 0, 1, 1  # iteration, iterations of a call of the engine, record
+    while begin < n_iter and not clock.is_up():
+        whole = not (clock.limited or clock.watched)
+        end, started = times[t] if whole else min(begin + size, times[t]), now()
         part = (
             phi[on], gram[on], Types(*(a[on] for a in types)),
             Watch(*(a[on] for a in watch[:3]), *watch[3:]), q, rho[on], lr[on], end - begin,
@@ -218,10 +228,17 @@ def simulate(
         saturated[on[fresh]] = begin + flagged[fresh]
         diverged[on[bad >= 0]] = begin + bad[bad >= 0]
         on = on[(bad < 0) & ((flagged < 0) | watch.go_on)]
+        history[t], square[t] = np.nan, np.nan  # of runs that have stopped since the last piece
         history[t, on], square[t, on] = phi[on], np.einsum("raa->ra", gram[on])
+        size = max(1, int(size * min(SEGMENT_SECONDS / max(now() - started, 1e-9), 2)))
+        begin, t = end, t + (end == times[t])
+        clock.tell("recursion", begin / n_iter)
+    if clock.timed_out:  # the place of the next record holds what was reached since the last one
+        times = [*times[:t], *[begin] * (begin > times[t - 1])]
+        history, square = history[: len(times)], square[: len(times)]
     watched = "never" if not linf else "exact" if seen else "probability"
     shape = (len(times), R, k, phi.shape[1] // k)
     with np.errstate(over="ignore", invalid="ignore"):  # where a run diverged
         norm = np.sqrt((history**2).sum(axis=-1) + square).reshape(shape)
     times, history = np.array(times), history.reshape(*shape, 2 * k)
-    return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged)
+    return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged, clock.timed_out)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from ..core import checks, store
 from ..core.data import DataLike, as_data
 from ..core.model import Model
+from ..core.progress import SEGMENT_SECONDS, Progress, Stopwatch
 from ..core.rng import stream
 from ..core.types import Float64Array
 from ..kernels import formulas
@@ -35,7 +36,6 @@ else:
     Net = TypeVar("Net", bound=Model, covariant=True)
 
 Diverged = Literal["raise", "drop"]
-SEGMENT_SECONDS = 0.25  # how long the engine works between two looks at Ctrl-C and the progress bar
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class Trainer:
             if folder is not None:
                 folder.save(self.iteration, self.net, self.optimiser, self.recorder, self.diverged_at)
 
-        c, segment = self.config, 1
+        c, segment, clock = self.config, 1, Stopwatch(progress)
         if not self.recorder.clock:
             self.record()
             save()
@@ -273,8 +273,7 @@ class Trainer:
                     if len(self.recorder.clock) - saved >= c.checkpoint_every or self.iteration == c.n_iter:
                         save()
                         saved = len(self.recorder.clock)
-                if progress is not None:
-                    progress(self.iteration)
+                clock.tell("training", self.iteration / c.n_iter)
                 if interrupt.hit and self.iteration < c.n_iter:
                     save()
                     if folder is not None:
@@ -305,7 +304,7 @@ def train(
     *,
     metrics: Recordable[Trained] | Sequence[Recordable[Trained]] | None = None,
     run_dir: str | Path | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     diverged: Diverged = "raise",
 ) -> TrainResult[Trained]:
     """Train `net` (a network or a batch of runs; it is not changed) on `data`, a Data or a pair (X, y).
@@ -321,7 +320,7 @@ def train(
         :class:`advfeat.training.Measurement`, which has a clock of its own; or a list of them.
     run_dir : a folder in which configuration, history and a checkpoint are kept; the same call continues an unfinished
         run to the same bits.
-    progress : called with the iteration now and then.
+    progress : called with what is done and the share of it now and then (`core.progress`).
     diverged : "raise", or "drop": the other runs of a batch go on when one diverges; its records are NaN from then on,
         its weights 0.  `TrainResult.diverged_at` says when, in both.
 

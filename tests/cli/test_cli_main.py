@@ -1,7 +1,10 @@
 """The loop around commands: errors, streams, Ctrl-C, --json and --quiet."""
 
+import argparse
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 from cli_runs import ROOT, SMALL, TINY, shell
 
-from advfeat.cli import main
+from advfeat.cli import common, main
 from advfeat.experiments.configuration import Figure3Config
 
 
@@ -212,3 +215,38 @@ def test_ctrl_c_on_the_way_out_is_quiet():
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20)[1] == ""
     assert process.returncode == -signal.SIGINT
+
+
+# ------------------------------------------------------------------ the bar
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def terminal(monkeypatch):
+    """stderr as a terminal; within a test alone, since pytest's capture takes stderr back in between."""
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    return sys.stderr
+
+
+def test_the_bar_estimates_from_all_that_was_done_since_it_began(monkeypatch):
+    """A continued run begins at the share that was there; what falls begins the next stage; one line at a time."""
+    now, shown = [0.0], terminal(monkeypatch)
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with common.Bar(argparse.Namespace(quiet=False)) as bar:
+        for at, what, share in ((0, "first", 0.5), (10, "first", 0.6), (20, "on", 0.75), (20, "second", 0.0),
+                                (60, "second", 0.4)):  # fmt: skip
+            now[0] = at
+            bar(what, share)
+    lines = [line.strip() for line in re.split(r"[\r\n]", shown.getvalue()) if line.strip()]
+    assert any(line.startswith("first") and "60%" in line and "00:10, 00:40 left" in line for line in lines)
+    assert any(line.startswith("on ") and "75%" in line and "00:20, 00:20 left" in line for line in lines)
+    assert any(line.startswith("second") and "40%" in line and "00:40, 01:00 left" in line for line in lines)
+    assert "\n" not in shown.getvalue()  # no line stays
+
+
+def test_a_quiet_command_has_no_bar(monkeypatch):
+    shown = terminal(monkeypatch)
+    with common.Bar(argparse.Namespace(quiet=True)) as bar:
+        bar("anything", 0.5)
+    assert shown.getvalue() == ""

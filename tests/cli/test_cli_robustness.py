@@ -246,7 +246,7 @@ def test_every_step_continues_to_the_same_bits():
             curves.sandwich(net, data, eps, state=state, **options)
         assert state.held[0] == most
         state.most = None
-        found = curves.sandwich(net, data, eps, state=state, progress=labels.append, **options)
+        found = curves.sandwich(net, data, eps, state=state, progress=lambda *said: labels.append(said), **options)
         for name in ("correct", "certified", "broken", "interval", "X_adv", "found_by"):
             assert getattr(found, name).tobytes() == getattr(known, name).tobytes(), (most, name)
         assert list(found.alone) == list(known.alone)

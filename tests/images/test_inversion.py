@@ -102,15 +102,17 @@ def test_starts_are_tried_in_turn_until_an_image_has_converged():
     X = rng.random((4, *net.sample_shape))  # the images of the targets
     begin[1, 0], begin[0, 1] = X[0], X[1]
     said = []
-    found = invert(net, targets, begin, Inversion(n_steps=2, step=1e-3), lambda *at: said.append(at))
+    found = invert(net, targets, begin, Inversion(n_steps=2, step=1e-3), progress=lambda *at: said.append(at))
     assert found.start[:2].tolist() == [1, 0]
     assert found.distance[:2].max() < 1e-12
     assert found.steps[:2].tolist() == [0, 0]
     np.testing.assert_array_equal(found.X[0], X[0])
     assert (found.distance[2:] > 0.02).all()
     # every start begins with what has not converged: all, without the second image, without the first
-    assert [left for _, step, left, _ in said if step == 0] == [4, 3, 2]
-    assert {number for number, _, _, _ in said} == {0, 1, 2}
+    begun = {what.split(", ")[0]: what.split(", ")[1] for what, _ in reversed(said)}
+    assert begun == {f"start {n} of 3": f"{left} images left" for n, left in ((3, 2), (2, 3), (1, 4))}
+    assert [share for _, share in said] == sorted(share for _, share in said)
+    assert said[-1][1] == 1
 
 
 def test_the_closest_point_of_all_starts_is_kept():
@@ -132,10 +134,10 @@ def test_an_image_that_is_close_enough_has_no_other_start():
     first = invert(net, targets, begin[:1], o).distance
     enough = float(np.median(first))
     said, o = [], Inversion(n_steps=10, step=0.02, tolerance=1e-6, enough=enough)
-    both = invert(net, targets, begin, o, lambda *at: said.append(at))
+    both = invert(net, targets, begin, o, progress=lambda what, _: said.append(what))
     np.testing.assert_array_equal(both.distance[first <= enough], first[first <= enough])
     assert (both.start[first <= enough] == 0).all()
-    assert [left for _, step, left, _ in said if step == 0] == [5, (first > enough).sum()]
+    assert set(said) == {"start 1 of 2, 5 images left", f"start 2 of 2, {(first > enough).sum()} images left"}
     assert (first > enough).sum() == 2
 
 

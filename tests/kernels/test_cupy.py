@@ -153,8 +153,8 @@ def test_stopped_training_continues_to_the_same_bits(cupy, tmp_path):
     class Stop(Exception):
         pass
 
-    def stop(iteration):
-        if iteration >= 7:
+    def stop(what, share):
+        if share >= 7 / args[2].n_iter:
             raise Stop
 
     with pytest.raises((Stop, TrainingInterrupted)):

@@ -134,7 +134,7 @@ def test_work_is_done_on_open_samples_only(run, data, monkeypatch):
     class Attacked:
         name = "aligned"
 
-        def __call__(self, net, data, threat, rng, *, active, clean):
+        def __call__(self, net, data, threat, rng, *, active, clean, time_limit):
             assert (state["known"].certified[active] < threat.eps).all()
             assert state["known"].correct[active].all()
             return Aligned()(net, data, threat, rng, active=active)
@@ -142,7 +142,7 @@ def test_work_is_done_on_open_samples_only(run, data, monkeypatch):
     monkeypatch.setattr(curves, "Evaluation", Spy)
     monkeypatch.setattr(curves, "curve_attacks", lambda *_: [Attacked()])
     labels = []
-    sandwich(run.nets["standard"], data, GRID, progress=labels.append, **OPTIONS)
+    sandwich(run.nets["standard"], data, GRID, progress=lambda *said: labels.append(said), **OPTIONS)
     assert {method for method, n in asked if n} == {"tangents", SEARCH}
     assert len(labels) == len(GRID) + 4
 

@@ -74,8 +74,8 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(config, tmp_path):
 def test_ctrl_c_stops_between_iterations_and_the_same_call_continues(tmp_path):
     config = TrainConfig(lr=0.3, n_iter=4000, record_every=500)
 
-    def press(iteration):
-        if iteration >= 700:
+    def press(what, share):
+        if share >= 700 / 4000:
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)

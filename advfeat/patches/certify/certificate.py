@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from ...core import checks
 from ...core.ball import BUDGETS, NORMS, Budget, Norm
+from ...core.progress import Progress, Stopwatch
 from ...core.runs import per_sample, spread_over_runs
-from ...core.types import BoolArray, Float64Array, IntArray, PerSample
+from ...core.types import BoolArray, Float64Array, IntArray, PerSample, StrArray
 from ..network import PatchCNN
 from .pairs import Pairs
 from .scaling import Scale, exponents
@@ -22,6 +23,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 STAGES = {"interval": (0, 0, 1), "linear": (2, 0, 1), "tangents": (30, 0, 1)}  # steps, rounds of tightening, nodes
 STEPS, ROUNDS = 6, 4  # of branch and bound, per node
 CHUNK_BYTES = 2**25  # best perturbations of the samples that are worked on at a time
+FEW = 16  # samples that are worked on at a time where there is a time limit, or somebody who watches
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,8 @@ class Certificate:
     X_adv : float64, like X with a runs axis for a batch
     nodes : int
         Boxes of branch and bound, over all of a sample's patches and rivals.
+    timed_out : bool
+        The time limit ended the work on the sample before it was decided.
     """
 
     eps: Float64Array
@@ -52,6 +56,7 @@ class Certificate:
     upper: Float64Array
     X_adv: Float64Array
     nodes: IntArray
+    timed_out: BoolArray
 
     @property
     def certified(self) -> BoolArray:
@@ -67,6 +72,11 @@ class Certificate:
     def undecided(self) -> BoolArray:
         """Samples that are neither certified nor broken; False where a run has none."""
         return ~np.isnan(self.lower) & ~self.certified & ~self.broken
+
+    @property
+    def reason(self) -> StrArray:
+        """Why a sample is undecided, "time limit" or "method"; "" for any other."""
+        return np.where(self.undecided, np.where(self.timed_out, "time limit", "method"), "")
 
 
 def stages(method: Method, max_nodes: int):
@@ -97,6 +107,8 @@ def certify(
     method: Method = "branch_and_bound",
     max_nodes: int = 64,
     active: ArrayLike | None = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
 ) -> Certificate:
     """Bound the least margin over |delta| <= eps from both sides; float64, whatever the network's dtype.
 
@@ -113,6 +125,8 @@ def certify(
         the last round of boxes raised it (docs/certificates.md, kernels/branch_and_bound.py).
     active : (N,) or (R, N) bool, optional
         Samples to work on; the others have NaN bounds.
+    progress, time_limit : optional
+        As in :mod:`advfeat.core.progress`; what is open when the time is over stays undecided, with this `reason`.
 
     Notes
     -----
@@ -135,14 +149,21 @@ def certify(
     k, _, d = net.shape
     lower, upper, nodes, X_adv = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int), X.copy()
     where = np.argwhere(wanted)
+    clock, timed_out, done = Stopwatch(progress, time_limit), np.zeros(shape, bool), 0
     size = max(1, CHUNK_BYTES // (8 * (k - 1) * X.shape[2] * d))
+    size = min(size, FEW) if clock.limited or clock.watched else size
     for scale, places in alike(scales[tuple(where.T)], where):
         for start in range(0, len(places), size):
             at = tuple(places[start : start + size].T)
             with np.errstate(all="ignore"):  # what under- or overflows is in the bounds
                 pairs = Pairs(net, X[at], y[at], at[0], eps[at], norm, budget, scale)
                 for steps, rounds, n in stages(method, max_nodes):
+                    if clock.limited and len(open_ := pairs.open()[0]) and clock.is_up():
+                        timed_out[tuple(a[open_] for a in at)] = True
+                        break
                     pairs.refine(steps, rounds, n)
+            done += len(at[0])
+            clock.tell(f"{method}, {done} of {len(where)} samples", done / len(where))
             lower[at], upper[at], nodes[at], X_adv[at] = pairs.lower(), pairs.margin, pairs.nodes(), pairs.X_adv
     drop = net.drop_runs_axis
-    return Certificate(drop(eps), norm, budget, method, *map(drop, (lower, upper, X_adv, nodes)))
+    return Certificate(drop(eps), norm, budget, method, *map(drop, (lower, upper, X_adv, nodes, timed_out)))

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...core import ball, checks
+from ...core.progress import Progress, Stopwatch
 from ...core.runs import per_sample
-from ...core.types import Float64Array, PerSample
+from ...core.types import BoolArray, Float64Array, PerSample
 from ..network import PatchCNN
 from .certificate import METHODS, Method, certify
 from .scaling import LARGEST
@@ -28,6 +29,8 @@ class RobustRadius:
     broken : float64
         Smallest radius found at which it is broken, by X_adv; inf where `high` was given and stands.
     X_adv : float64, like X with a runs axis for a batch
+    timed_out : bool
+        The time limit left an end of the sample wider than `rtol`.
     """
 
     norm: ball.Norm
@@ -36,6 +39,7 @@ class RobustRadius:
     certified: Float64Array
     broken: Float64Array
     X_adv: Float64Array
+    timed_out: BoolArray
 
 
 def robust_radius(
@@ -49,6 +53,8 @@ def robust_radius(
     max_nodes: int = 64,
     rtol: float = 1e-3,
     high: PerSample | None = None,
+    progress: Progress | None = None,
+    time_limit: float | None = None,
 ) -> RobustRadius:
     """Bisection with :func:`certify` for the largest certified and the smallest broken radius of every sample.
 
@@ -59,6 +65,8 @@ def robust_radius(
     high : float or array >= 0, optional
         Largest radius to look at, shaped like `eps` of :func:`certify`.  By default the size of X itself: at delta = -X
         all logits are 0, a tie, so every network is broken there.
+    progress, time_limit : optional
+        As in :mod:`advfeat.core.progress`; the ends are as far as they were narrowed when the time is over.
 
     Notes
     -----
@@ -76,8 +84,16 @@ def robust_radius(
     X, y = np.broadcast_to(X, (shape[0], *X.shape[1:])), np.broadcast_to(y, shape)
     runs = net if net.batched else net.with_weights(net.weights)
 
+    clock = Stopwatch(progress, time_limit)
+
     def look(eps, todo, **options):
-        return certify(runs, X, y, eps, norm=norm, budget=budget, active=todo, **options)
+        return certify(runs, X, y, eps, norm=norm, budget=budget, active=todo, time_limit=clock.left, **options)
+
+    def told(what, begin, todo, width):
+        """A bisection is as far as its widest bracket (n,) has been halved on the way to `rtol`."""
+        share = min(np.log2(max(width[todo].max(initial=0), rtol)) / np.log2(rtol), 1) if rtol < 1 else 1
+        clock.tell(f"{what}, {todo.sum()} samples left", begin + share / 2)
+        return not todo.any() or clock.is_up()
 
     effort = {"method": method, "max_nodes": max_nodes}
     if high is None:
@@ -102,13 +118,14 @@ def robust_radius(
 
     for _ in range(MAX_HALVINGS):
         todo = np.isfinite(broken) & (broken - doubt > rtol * broken)
-        if not todo.any():
+        if told("broken radii", 0, todo, 1 - doubt / np.where(todo, broken, 1)):
             break
         halve(todo, np.where(todo, broken, 0) / 2 + doubt / 2, max_nodes=1)
     unsure = np.where(np.isfinite(broken), broken, unsure)  # a weaker search failed: ask `method` itself
     for _ in range(MAX_HALVINGS):
         todo = unsure - certified > rtol * unsure
-        if not todo.any():
+        if told("certified radii", 0.5, todo, 1 - certified / np.where(todo, unsure, 1)):
             break
         halve(todo, certified / 2 + unsure / 2, **effort)
-    return RobustRadius(norm, budget, method, *map(net.drop_runs_axis, (certified, broken, X_adv)))
+    found = certified, broken, X_adv, todo & clock.timed_out
+    return RobustRadius(norm, budget, method, *map(net.drop_runs_axis, found))
