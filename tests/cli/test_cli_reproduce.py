@@ -194,13 +194,10 @@ def test_ctrl_c_is_said_once_bars_are_closed(tmp_path, capsys, monkeypatch):
     class Bar:
         n = 0
 
-        def update(self, n):
+        def set_description_str(self, what, refresh):
             raise KeyboardInterrupt
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
+        def close(self):
             print("closed", file=sys.stderr)
 
     monkeypatch.setattr(common, "bar", lambda *_, **__: Bar())
