@@ -18,6 +18,7 @@ from . import recursion as cpu_recursion
 from .blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, CpuNetwork, Scratch, panels
 from .layout import LINE_BYTES, CpuBatch, lines
 from .recursion_lanes import adversarial_lanes, lanes_of_runs, standard_lanes
+from .rows import L
 from .vectors import BLOCK_BYTES, VECTOR_BYTES
 
 PIECES = 8  # in which a thread works on its share of many items, four items each at least
@@ -305,10 +306,12 @@ def warm_up(part) -> None:
     """
     engine, one = NumbaEngine(), np.ones(1)
     if part == "recursion":
-        kinds = np.ones((1, 1, 1))
-        types = Types(np.zeros((1, 1), np.int64), kinds[0], np.zeros((1, 1, 1), np.int64), kinds, kinds)
-        watch = Watch(np.ones((1, 2, 1)), one, one, 1.0, False)
-        engine.recursion(np.ones((1, 2, 4)), np.ones((1, 2, 2)), types, watch, 2, one, one, 1, 0, one, one, 0, 1)
+        for runs, n_steps in ((1, 1), (L, 0), (L, 1)):  # one alone, and side by side without and with ascents
+            one, kinds = np.ones(runs), np.ones((runs, 1, 1))
+            types = Types(np.zeros((runs, 1), np.int64), kinds[..., 0], np.zeros(kinds.shape, np.int64), kinds, kinds)
+            watch, state = Watch(np.ones((runs, 2, 1)), one, one.copy(), 1.0, False), np.ones((runs, 2, 2))
+            given = np.ones((runs, 2, 4)), state, types, watch, 2, one, one, 1, 0, one, one, 0, n_steps
+            engine.recursion(*given)
     elif part == "search":
         rows, numbers = np.array([[0, 0, 0, 1]]), np.ones((1, 3))
         engine.search(np.ones((1, 2, 1, 2)), np.ones((1, 2)), rows, numbers, 0, 2, 1.0, 1, 1, 1)
