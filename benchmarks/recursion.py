@@ -1,40 +1,48 @@
-"""The exact recursion of the default configuration over many seeds, beside the same formulas in JAX (jit, vmap, scan).
+"""The exact recursion of many seeds beside the same formulas in JAX (jit, vmap, scan): time per run and iteration.
 
-``python benchmarks/recursion.py [--quick]``: 1,000 seeds of standard training (K = 100, 2k = 10, T = 4000) and 100 of
-adversarial training, the time of each against 60 s; the same at d = 10^9; and microseconds per run and iteration beside
-JAX, in turn, medians.  JAX gets the form with low-rank updates of H, as ours has.
+    python benchmarks/recursion.py [--runs R] [--repeats N] [--alone] [--json FILE]
+
+Standard and adversarial training of R runs (default 1,024) at k = 5 classes of 5 and of 20 neurons, float64, in turn,
+medians over repeats; JAX gets the form with low-rank updates of H, as ours has, and keeps one core busy.  Below stand
+eight runs of both trainings, 4,000 iterations, K = 25.  --alone leaves JAX out.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from dataclasses import replace
+from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
+
+try:
+    import jax
+    import jax.numpy as jnp
+    from jax import lax
+
+    jax.config.update("jax_enable_x64", True)
+except ImportError:  # without the extra bench
+    jax = None
 
 from advfeat.experiments.configuration import Figure3Config
 from advfeat.theory import State, population_types, simulate
 
-jax.config.update("jax_enable_x64", True)
-LIMIT = 60.0  # seconds
+ITERATIONS = {(5, False): 1000, (5, True): 400, (20, False): 400, (20, True): 100}  # of a measurement
 
 
-def problem(config, n_seeds, patch_dim):
-    start = time.perf_counter()
-    shape = (config.n_classes, config.n_neurons, patch_dim)
-    std = config.init_std * (config.patch_dim / patch_dim) ** 0.5
-    state = State.draw(*shape, rng=list(range(n_seeds)), init_std=std)
-    types = population_types(config.n_classes, config.n_patches, config.n_robust, config.alpha, config.beta)
-    return state, types, time.perf_counter() - start
+def problem(config, n_seeds):
+    shape = (config.n_classes, config.n_neurons, config.patch_dim)
+    state = State.draw(*shape, rng=list(range(n_seeds)), init_std=config.init_std)
+    return state, population_types(config.n_classes, config.n_patches, config.n_robust, config.alpha, config.beta)
 
 
 def ours(config, state, types, n_iter, adversarial):
     ascent = {"ascent_lr": config.ascent_lr, "eps": config.eps} if adversarial else {}
     start = time.perf_counter()
-    found = simulate(state, types, q=config.q, rho=config.rho, lr=config.lr, n_iter=n_iter, **ascent)
+    rates = {"q": config.q, "rho": config.rho, "lr": config.lr}
+    found = simulate(state, types, n_iter=n_iter, record_every=max(n_iter, 1), **rates, **ascent)
     return time.perf_counter() - start, found.phi[-1]
 
 
@@ -88,33 +96,44 @@ class Peer:
         return time.perf_counter() - start, np.asarray(out).reshape(state.phi.shape)
 
 
+def measured(config, adversarial, args) -> dict:
+    """One row: medians of ours and of JAX, in turn, of the same iterations."""
+    state, types = problem(config, args.runs)
+    n_iter = ITERATIONS[config.n_neurons, adversarial]
+    each = 1e9 / (n_iter * args.runs)
+    row = {"K": config.n_classes * config.n_neurons, "training": "adversarial" if adversarial else "standard"}
+    ours(config, state, types, 2, adversarial)  # compiles, or loads
+    peer = None if args.alone or jax is None else Peer(config, adversarial)
+    if peer is not None:
+        theirs, mine = peer(state, n_iter)[1], ours(config, state, types, n_iter, adversarial)[1]  # compiles JAX
+        apart = np.abs(theirs - mine).max() / np.abs(mine).max()
+        assert apart < 1e-10, f"{row}: JAX and ours differ by {apart:.1e}"
+    times = [(ours(config, state, types, n_iter, adversarial)[0], peer(state, n_iter)[0] if peer else np.nan)
+             for _ in range(args.repeats)]  # fmt: skip
+    a, b = (each * float(np.median(column)) for column in zip(*times))
+    return row | {"ours": a, "jax": b, "ratio": float(np.median([y / x for x, y in times]))}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tenth of the seeds and a tenth of the iterations")
+    parser.add_argument("--runs", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--alone", action="store_true", help="without JAX")
+    parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    part, config = 10 if args.quick else 1, Figure3Config()
-    n_iter = config.n_iter // part
-    ours(config, *problem(config, 2, 100)[:2], 2, True)  # compiles, or loads
-    for name, n_seeds in (("standard", 1000 // part), ("adversarial", 100 // part)):
-        adversarial = name == "adversarial"
-        times = {}
-        for d in (100, 10**9):
-            state, types, drawing = problem(config, n_seeds, d)
-            times[d], _ = ours(config, state, types, n_iter, adversarial)
-            times[d] += drawing
-        state, types, _ = problem(config, 16, 100)
-        peer, steps = Peer(config, adversarial), n_iter // 2
-        theirs, mine = peer(state, steps)[1], ours(config, state, types, steps, adversarial)[1]  # compiles JAX
-        apart = np.abs(theirs - mine).max() / np.abs(mine).max()
-        assert apart < 1e-10, f"{name}: JAX and ours differ by {apart:.1e}"
-        rounds = [(peer(state, steps)[0], ours(config, state, types, steps, adversarial)[0]) for _ in range(5)]
-        a, b = (1e6 * np.median(column) / (steps * state.n_runs) for column in zip(*rounds))
-        ratio = np.median([x / y for x, y in rounds])
-        print(
-            f"{name}: {n_seeds} seeds, {n_iter} iterations: {times[100]:.1f} s (goal {LIMIT:g} s), at d = 10^9 "
-            f"{times[10**9]:.1f} s; {b:.2f} us per run and iteration, JAX {a:.2f} us, ratio {ratio:.2f}; "
-            f"they differ by {apart:.0e}"
-        )
+    rows = []
+    for n_neurons in (5, 20):
+        config = replace(Figure3Config(), n_neurons=n_neurons)
+        for adversarial in (False, True):
+            rows.append(measured(config, adversarial, args))
+            print("K = {K:<4} {training:<12} {ours:8.0f} ns a run and iteration, JAX {jax:8.0f} ns, ratio {ratio:.2f}"
+                  .format(**rows[-1]), flush=True)  # fmt: skip
+    config = replace(Figure3Config(), n_neurons=5)
+    state, types = problem(config, 8)
+    both = [sum(ours(config, state, types, 4000, adversarial)[0] for adversarial in (False, True)) for _ in range(5)]
+    print(f"eight runs of both trainings, K = 25, 4,000 iterations: {1e3 * np.median(both):.0f} ms")
+    if args.json:
+        Path(args.json).write_text(json.dumps({"rows": rows, "move": float(np.median(both))}, indent=1))
 
 
 if __name__ == "__main__":
