@@ -13,7 +13,7 @@ import numpy as np
 from ..formulas import CROSS_ENTROPY, LINF, MARGIN
 from ..jit import jit, part
 from .sums import exponentials
-from .vectors import VECTOR_BYTES
+from .vectors import VECTOR_BYTES, fma
 
 
 # Rows are passed as a matrix and an index: a view of a row costs two atomic counts, more than the work on it.
@@ -32,7 +32,7 @@ def copy(out, i, matrix, j):
 @part
 def add(out, i, factor, matrix, j):
     for a in range(out.shape[1]):
-        out[i, a] += factor * matrix[j, a]
+        out[i, a] = fma(factor, matrix[j, a], out[i, a])
 
 
 @part
@@ -41,12 +41,12 @@ def dot(x, i, y, j, lo, hi):
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
     whole = lo + (hi - lo) // 4 * 4
     for a in range(lo, whole, 4):
-        s0 += x[i, a] * y[j, a]
-        s1 += x[i, a + 1] * y[j, a + 1]
-        s2 += x[i, a + 2] * y[j, a + 2]
-        s3 += x[i, a + 3] * y[j, a + 3]
+        s0 = fma(x[i, a], y[j, a], s0)
+        s1 = fma(x[i, a + 1], y[j, a + 1], s1)
+        s2 = fma(x[i, a + 2], y[j, a + 2], s2)
+        s3 = fma(x[i, a + 3], y[j, a + 3], s3)
     for a in range(whole, hi):
-        s0 += x[i, a] * y[j, a]
+        s0 = fma(x[i, a], y[j, a], s0)
     return (s0 + s1) + (s2 + s3)
 
 
@@ -131,7 +131,7 @@ def gram_few(H, U, G, HG, V, c, n, spans):
         for i in range(n):
             u, v = U[i, a], V[i, a]
             for b in range(a + 1):
-                H[a, b] += u * V[i, b] + v * U[i, b]
+                H[a, b] = fma(u, V[i, b], fma(v, U[i, b], H[a, b]))
         for b in range(a):
             H[b, a] = H[a, b]
 
@@ -144,7 +144,7 @@ def gram_many(H, U, G, c, n, spans):
     for i in range(n):
         for a in range(K):
             for b in range(spans[i, 0], spans[i, 1]):
-                Q[a, b] += c * U[i, a] * G[i, b]
+                Q[a, b] = fma(c * U[i, a], G[i, b], Q[a, b])
     for a in range(K):
         for b in range(K):
             add(M, a, Q[a, b], H, b)
@@ -245,7 +245,7 @@ def recursion(
                                     delta[c, f] *= eps[r] / size
                         own, s = types.feature[r, j, c], types.strength[r, j, c]
                         for a in range(K):
-                            z[c, a] = s * table[own, a] + step[r] * HG[g, a]
+                            z[c, a] = fma(step[r], HG[g, a], s * table[own, a])
                         for f in range(two_k):
                             add(z, c, delta[c, f], table, f)
                 for i in range(k):

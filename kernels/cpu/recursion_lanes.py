@@ -81,26 +81,24 @@ def objective_weights(F, weights, k, y, objective):
 
 
 @part
-def update_gram(H, U, G, HG, V, numbers, factor, n, K, lo, hi):
+def update_gram(H, U, G, HG, V, numbers, factors, n, K, lo, hi):
     """H <- (I + Q) H (I + Q)^T from n columns, as `recursion.gram_few`."""
-    V[: n * K] = 0.0
     for i in range(n):
-        rows.scale(V, i * K, HG, i * K, numbers, RATE, K)
         for j in range(n):
-            rows.pair(factor, 0, numbers, HALF, G, i * K, HG, j * K, lo[i], hi[i])
-            rows.add(V, i * K, factor, 0, U, j * K, K)
-    for i in range(0, n, 5):
-        left = min(n - i, 5)
-        if left == 5:
+            rows.pair(factors, j, numbers, HALF, G, i * K, HG, j * K, lo[i], hi[i])
+        rows.combine(V, i * K, HG, i * K, numbers, RATE, factors, U, n, K)
+    i = 0
+    while i < n:
+        left = n - i
+        if left >= 5:
             rows.gram(5, H, U, i * K, V, i * K, K)
-        elif left == 4:
-            rows.gram(4, H, U, i * K, V, i * K, K)
-        elif left == 3:
-            rows.gram(3, H, U, i * K, V, i * K, K)
-        elif left == 2:
+            i += 5
+        elif left >= 2:
             rows.gram(2, H, U, i * K, V, i * K, K)
+            i += 2
         else:
             rows.gram(1, H, U, i * K, V, i * K, K)
+            i += 1
 
 
 @part
@@ -253,7 +251,7 @@ def adversarial_lanes(
     Z, slope, U, ascent = table(C * K), table(C * K), table(columns * K), table(K)
     G, HG, V = table(columns * K), table(columns * K), table(min(columns, K) * K)
     GW, delta = table(columns * D), table(columns * two_k)
-    F, weights, factor, reach = table(k), table(k), table(1), table(1)
+    F, weights, factor, factors, reach = table(k), table(k), table(1), table(columns), table(1)
     seen, fine = table(1), table(1)
     place, feature = np.empty(columns, np.int64), np.empty(columns, np.int64)
     left, right = np.empty(columns, np.int64), np.empty(columns, np.int64)
@@ -330,7 +328,7 @@ def adversarial_lanes(
                     rows.add_where(change, 0, delta, g * two_k + f, U, g * K, K)
                 rows.add(T, f * K, numbers, LR, change, 0, K)
             if n <= K // 2:
-                update_gram(H, U, G, HG, V, numbers, factor, n, K, left, right)
+                update_gram(H, U, G, HG, V, numbers, factors, n, K, left, right)
             else:
                 update_gram_by_products(H, U, G, numbers, factor, Q, M, square, turned, whole, n, K, left, right)
             for g in range(n if D else 0):

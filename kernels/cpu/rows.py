@@ -1,12 +1,13 @@
 """Rows of L lanes, a lane a run: what the recursion does to runs side by side, written as vectors.
 
-Row r of an array begins at its number r L.  Products and sums are rounded one by one and stand in the order in which
-`recursion` takes them for a run alone, so a lane has the bits of its run, whatever the width of registers.
+Row r of an array begins at its number r L.  Products and sums stand in the order in which `recursion` takes them for a
+run alone, and are fused where they are there, so a lane has the bits of its run.
 """
 
 import inspect
 
 from numba import types
+from numba.core import cgutils
 from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic
 
@@ -55,6 +56,9 @@ class Rows(Vectors):
 
     def add_to(self, total, value):
         self.builder.store(self.sum(self.builder.load(total), value), total)
+
+    def add_product(self, total, a, b):
+        self.builder.store(self.fma(a, b, self.builder.load(total)), total)
 
 
 def on_rows(emit):
@@ -167,35 +171,33 @@ def climb(v, A, a, G, g, S, s, weight, w0, n):
 
 @on_rows
 def spread(v, HG, g, A, a, H, lo, hi, n):
-    """HG[g + b] += sum over lo <= i < hi of A[a + i] H_{ib}, b < n, where A is not 0; H by rows of its lower half."""
-    b, at_g, at_a = v.builder, v.address(HG, g), v.address(A, a)
+    """HG[g + j] += A[a + i] H_{ij}, j < n, for lo <= i < hi in turn, where A is not 0; H by rows of its lower half."""
+    b, at_g = v.builder, v.address(HG, g)
 
-    def half(i):
-        return b.sdiv(b.mul(i, b.add(i, v.word(1))), v.word(2))
+    def one(i):
+        i = b.add(lo, i)
+        factor = v.get(v.address(A, a), i)
+        used = b.fcmp_unordered("!=", factor, v.zero)
 
-    def least(i, j):
-        return b.select(b.icmp_signed("<", i, j), i, j)
+        def add(j, h):
+            before = v.get(at_g, j)
+            v.put(b.select(used, v.fma(factor, h, before), before), at_g, j)
 
-    def one(j):
-        total = v.total(v.get(at_g, j))
+        after = b.add(i, v.word(1))
+        first = b.sdiv(b.mul(i, after), v.word(2))
+        row = v.address(H, first)
+        v.loop(after, lambda j: add(j, v.get(row, j)))
+        place = cgutils.alloca_once_value(b, b.add(b.add(first, after), i))
 
-        def add(i, h):
-            value = v.get(at_a, i)
-            more = v.sum(b.load(total), v.product(value, h))
-            b.store(v.where_not_0(value, more, b.load(total)), total)
+        def below(j):  # H_{ij} stands in row j; in the next one it stands j + 1 further
+            j = b.add(after, j)
+            here = b.load(place)
+            add(j, v.get(H, here))
+            b.store(b.add(b.add(here, j), v.word(1)), place)
 
-        turn = b.select(b.icmp_signed(">", j, lo), least(j, hi), lo)  # below it H_{ij} stands in row j
-        row = v.address(H, b.add(half(j), lo))
-        v.loop(b.sub(turn, lo), lambda i: add(b.add(lo, i), v.get(row, i)))
+        v.loop(b.sub(n, after), below)
 
-        def later(i):
-            i = b.add(turn, i)
-            add(i, v.get(H, b.add(half(i), j)))
-
-        v.loop(b.sub(hi, turn), later)
-        v.put(b.load(total), at_g, j)
-
-    v.loop(n, one)
+    v.loop(b.sub(hi, lo), one)
 
 
 def dot_of(v, X, x, Y, y, lo, hi):
@@ -208,14 +210,14 @@ def dot_of(v, X, x, Y, y, lo, hi):
         first = b.mul(i, v.word(4))
         for j, total in enumerate(sums):
             here = b.add(first, v.word(j))
-            v.add_to(total, v.product(v.get(at_x, here), v.get(at_y, here)))
+            v.add_product(total, v.get(at_x, here), v.get(at_y, here))
 
     v.loop(fours, four)
     whole = b.mul(fours, v.word(4))
 
     def rest(i):
         here = b.add(whole, i)
-        v.add_to(sums[0], v.product(v.get(at_x, here), v.get(at_y, here)))
+        v.add_product(sums[0], v.get(at_x, here), v.get(at_y, here))
 
     v.loop(b.sub(b.sub(hi, lo), whole), rest)
     s = [b.load(total) for total in sums]
@@ -287,9 +289,9 @@ def move(v, Z, z, T, own, HG, g, delta, d, s, s0, step, t0, K, n):
     at_z, mine, at_g, at_d = v.address(Z, z), v.address(T, b.mul(own, K)), v.address(HG, g), v.address(delta, d)
 
     def one(i):
-        first = v.sum(v.product(strength, v.get(mine, i)), v.product(factor, v.get(at_g, i)))
+        first = v.fma(factor, v.get(at_g, i), v.product(strength, v.get(mine, i)))
         total, column = v.total(first), v.address(T, i)
-        v.loop(n, lambda f: v.add_to(total, v.product(v.get(at_d, f), v.get(column, b.mul(f, K)))))
+        v.loop(n, lambda f: v.add_product(total, v.get(at_d, f), v.get(column, b.mul(f, K))))
         v.put(b.load(total), at_z, i)
 
     v.loop(K, one)
@@ -312,7 +314,7 @@ def learn(v, T, t, rate, r0, s, s0, S, a, count, weight, w0, n):
 
     def body(i):
         change = v.sum(v.zero, v.product(strength, v.product(factor, v.get(at_s, i))))
-        v.put(v.sum(v.get(at_t, i), v.product(lr, change)), at_t, i)
+        v.put(v.fma(lr, change, v.get(at_t, i)), at_t, i)
 
     v.loop(n, body)
 
@@ -321,7 +323,7 @@ def learn(v, T, t, rate, r0, s, s0, S, a, count, weight, w0, n):
 def add(v, X, x, s, s0, Y, y, n):
     """X[x + i] += s Y[y + i], i < n."""
     factor, at_x, at_y = v.get(s, s0), v.address(X, x), v.address(Y, y)
-    v.loop(n, lambda i: v.put(v.sum(v.get(at_x, i), v.product(factor, v.get(at_y, i))), at_x, i))
+    v.loop(n, lambda i: v.put(v.fma(factor, v.get(at_y, i), v.get(at_x, i)), at_x, i))
 
 
 @on_rows
@@ -331,7 +333,7 @@ def add_where(v, X, x, s, s0, Y, y, n):
 
     def body(i):
         before = v.get(at_x, i)
-        v.put(v.where_not_0(factor, v.sum(before, v.product(factor, v.get(at_y, i))), before), at_x, i)
+        v.put(v.where_not_0(factor, v.fma(factor, v.get(at_y, i), before), before), at_x, i)
 
     v.loop(n, body)
 
@@ -347,6 +349,19 @@ def add_both(v, H, h, M, square, here, there):
 def pair(v, out, o, half, h0, G, g, HG, h, lo, hi):
     """out[o] = half sum over lo <= i < hi of G[g + i] HG[h + i]."""
     v.put(v.product(v.get(half, h0), dot_of(v, G, g, HG, h, lo, hi)), out, o)
+
+
+@on_rows
+def combine(v, V, w, HG, h, rate, r0, factors, U, columns, K):
+    """V[w + a] = rate HG[h + a] + sum over j < columns of factors[j] U[j K + a], a < K."""
+    b, factor, at_v, at_h = v.builder, v.get(rate, r0), v.address(V, w), v.address(HG, h)
+
+    def one(a):
+        total, column = v.total(v.product(factor, v.get(at_h, a))), v.address(U, a)
+        v.loop(columns, lambda j: v.add_product(total, v.get(factors, j), v.get(column, b.mul(j, K))))
+        v.put(b.load(total), at_v, a)
+
+    v.loop(K, one)
 
 
 @intrinsic
@@ -368,8 +383,7 @@ def gram(typingctx, columns, H, U, u, V, w, K):
             def entry(j):
                 total = v.get(target, j)
                 for (at_u, at_v), (u_a, v_a) in zip(sources, mine):
-                    both = v.sum(v.product(u_a, v.get(at_v, j)), v.product(v_a, v.get(at_u, j)))
-                    total = v.sum(total, both)
+                    total = v.fma(u_a, v.get(at_v, j), v.fma(v_a, v.get(at_u, j), total))
                 v.put(total, target, j)
 
             v.loop(b.add(a, v.word(1)), entry)

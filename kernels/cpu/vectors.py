@@ -7,11 +7,23 @@ compiler decides about bits.
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.extending import intrinsic
 
 from ..target import FUSED, VECTOR_BITS
 
 VECTOR_BYTES = VECTOR_BITS // 8
 BLOCK_BYTES = 2 * VECTOR_BYTES  # a block is B = BLOCK_BYTES // itemsize = 2 V lanes, two registers of V numbers
+
+
+@intrinsic
+def fma(typingctx, a, b, c):
+    """a b + c of float64 numbers, as `Vectors.fma`; loops over it become vectors."""
+
+    def codegen(context, builder, signature, args):
+        a, b, c = args
+        return builder.fma(a, b, c) if FUSED else builder.fadd(builder.fmul(a, b), c)
+
+    return types.float64(types.float64, types.float64, types.float64), codegen
 
 
 class Vectors:
