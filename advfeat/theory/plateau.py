@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
-from ..core.types import BoolArray, PerPoint
+from ..core.types import BoolArray, Float64Array, PerPoint
 
 
 def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
@@ -32,3 +32,14 @@ def phase_two_started(B: ArrayLike, beta: PerPoint, q: int, rho: PerPoint, ascen
     B = np.asarray(B)
     slopes = np.clip(np.expand_dims(beta, -1) * B / np.expand_dims(rho, -1), 0, 1) ** (q - 1)
     return ascent_lr * (slopes * B).sum(axis=-1) >= beta / 2
+
+
+def stopping(chi: Float64Array, q: int) -> Float64Array:
+    """Where a feature stops, as a share of B*: (1 + chi^(q/(q-2)))^(-1/q), chi = |w_orth(0)|^2 / (B*)^2.
+
+    While a neuron learns v, both B and w_orth move with the patch that the ascent leaves: dB = c (beta - g B),
+    dw_orth = -c g w_orth, g = eta~ sigma'(beta B) = beta B^(q-1) / (B*)^q.  Hence w_orth falls as (1 - x^q)^(1/q),
+    x = B / B*, and the left-over preactivation, beta B - g (B^2 + |w_orth|^2), is zero where 1 - x^q =
+    chi x^(q-2) (1 - x^q)^(2/q).  For chi >> 1 that is z = beta B = (rho^(q-1) / (eta~ |w_orth|^2))^(1/(q-2)).
+    """
+    return (1 + chi ** (q / (q - 2))) ** (-1 / q)

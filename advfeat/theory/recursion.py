@@ -241,4 +241,21 @@ def simulate(
     with np.errstate(over="ignore", invalid="ignore"):  # where a run diverged
         norm = np.sqrt((history**2).sum(axis=-1) + square).reshape(shape)
     times, history = np.array(times), history.reshape(*shape, 2 * k)
-    return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged, clock.timed_out)
+    return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged)
+
+
+def orthogonal_map(
+    state: State, types: Types, *, q: int, rho: float, lr: float, ascent_lr: float, eps: float, n_iter: int
+) -> Float64Array:
+    """M of W_orth(n_iter) = M W_orth(0), (R, K, K), of l_inf training on -logit_y with one ascent step (Lemma D.16).
+
+    It follows from `state`'s correlations and Gram matrix alone: M starts as the identity, W_orth is not asked for.
+    """
+    R, k, m, f = state.phi.shape
+    phi, gram = state.phi.reshape(R, k * m, f).copy(), state.gram.copy()
+    watch = Watch(np.tile(np.eye(k * m), (R, 1, 1)), np.full(R, float(k * m)), np.zeros(R), np.inf, True)
+    rates = [np.full(R, value) for value in (rho, lr, ascent_lr, eps)]
+    linf, neg_label_logit = checks.NORMS["linf"], checks.OBJECTIVES["neg_label_logit"]
+    engine = get_engine("numba")
+    engine.recursion(phi, gram, types, watch, q, *rates[:2], n_iter, neg_label_logit, *rates[2:], linf, 1)
+    return watch.orthogonal

@@ -240,3 +240,25 @@ def sweep(
     for name, column in zip(TABLE, columns):
         table[name] = column
     return table
+
+
+# ------------------------------------------------------------------ after the power: B in the linear part
+def late_bound(A: np.ndarray, gained: np.ndarray, c) -> np.ndarray:
+    """The most that max_s A, once `A`, can be in standard training when max_s B, in the linear part, has gained
+    `gained` since (Lemma D.10); `c` has the setting's numbers as attributes.
+
+    There B gains (eta/k)(1 - logit) P_NR beta a step, while A gains at most (eta/k)(1 - logit) rho^(1-q) P_R alpha^q
+    A^(q-1).  As A^(2-q) is convex, A(t)^(2-q) >= A^(2-q) - (q-2) rho^(1-q) P_R alpha^q gained / (P_NR beta).
+    """
+    rate = c.rho ** (1 - c.q) * c.n_robust * c.alpha**c.q / ((c.n_patches - c.n_robust) * c.beta)
+    return np.maximum(A ** (2.0 - c.q) - (c.q - 2) * rate * gained, 0) ** (-1 / (c.q - 2))
+
+
+def duration_bound(F1: np.ndarray, c) -> np.ndarray:
+    """T2 - T1 - 1 of Lemma D.10 is less than this where F_y = F1 < 2 log k at T1; T2 = T1 elsewhere.
+
+    One neuron in the linear part adds (eta/k)(1 - logit)(P_NR beta)^2 to F_y a step, and 1 - logit is at least
+    (k-1)/(k-1+k^2) while F_y < 2 log k.
+    """
+    k, slope = c.n_classes, (c.n_patches - c.n_robust) * c.beta
+    return np.maximum(2 * np.log(k) - F1, 0) / (c.lr / k * (k - 1) / (k - 1 + k**2) * slope**2)
