@@ -4,8 +4,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from advfeat.validation.ledger import ENTRIES, VERDICTS
-from advfeat.validation.run import EXPECTED
+from advfeat.validation.ledger import SOURCES, VERDICTS
+from advfeat.validation.run import ENTRIES, EXPECTED
 
 PAGE = Path(__file__).with_name("ledger.md")
 HEAD = """# The ledger as it stands
@@ -37,7 +37,8 @@ def page() -> str:
         lines += ["", f"## {group[0].upper()}{group[1:]}", "", "| label | statement | verdict |", "| --- | --- | --- |"]
         for entry in ENTRIES.values():
             if entry.group == group:
-                says = f"**{cell(entry.title)}.** {cell(entry.statement)}"
+                ours = "" if entry.source == SOURCES[0] else f" ({entry.source})"
+                says = f"**{cell(entry.title)}{ours}.** {cell(entry.statement)}"
                 lines.append(f"| {cell(entry.label)} | {says} | {verdicts[entry.label]} |")
     return HEAD + "\n".join(lines) + "\n"
 

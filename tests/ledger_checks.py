@@ -11,16 +11,22 @@ RECORDED = json.loads(EXPECTED.read_text())
 
 
 def as_recorded(entry, measured):
-    """The rule sees the verdict on record, with a margin that is a number."""
+    """The rule sees the verdict on record, with a margin that is a number; its rows are texts and booleans."""
     judgement = entry.judge(measured)
     assert judgement.verdict == RECORDED[entry.label], judgement
     assert np.isfinite(judgement.margin)
-    assert all(type(a.met) is bool for a in judgement.assumptions)  # as JSON has them
+    for check in [*judgement.checks, *judgement.assumptions]:
+        assert type(check.met) is bool  # as JSON has them
+        assert all(type(text) is str for text in check.row)
+        assert check.what.strip()
+        assert "none" not in check.row[1], check.row
 
 
 def draws(entry, measured):
     """The figure shows something and says over what; its legend, insets and colour bars stand where they should."""
-    axis = well_laid_out(drawn(entry, measured)).axes[0]
+    figure = well_laid_out(drawn(entry.draw(measured)))
+    axis = figure.axes[0]
     assert axis.has_data()
     assert axis.get_xlabel()
     assert axis.get_legend() is None  # `drawn` puts it below
+    assert figure.legends or len(figure.axes) > 1  # a colour bar

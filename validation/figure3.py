@@ -4,8 +4,6 @@ Runs Figure 3's experiment at the default configuration, or reads a finished run
 and 4.4 and the plateau of Lemma 5.2 say about it, seed by seed.  Exit status 0 when every claim holds, 1 otherwise.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

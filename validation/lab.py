@@ -1,29 +1,84 @@
-"""Experiments that several entries share, run once and kept."""
-
-from __future__ import annotations
+"""The settings of simulations, and the experiments that several entries share, run once and kept."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import wraps
 from typing import NamedTuple
 
 import numpy as np
 
+from .. import theory
 from ..experiments.configuration import Figure3Config
 from ..kernels.recursion import Types
 from ..patches.data import PatchData
 from ..patches.network import PatchCNN
-from ..theory import Recursion, State, empirical_types, population_types, simulate
+from ..theory import Recursion, State, empirical_types, simulate
 from ..training.loop import train
 
-#: The second configuration: noiseless, with a threshold so small that features reach the linear part of sigma.
-#: Few patches, since B enters it only if P_NR rho/q is small against log k; an init so small that the orthogonal part
-#: of the ascent, lr~ sigma'(z) |w_orth|^2, is negligible beside z (its own assumption of Lemma 5.2); lr~ rho > 1, so
-#: that the plateau B* = 0.165 lies in the polynomial part.
-SMALL_RHO = {
-    "n_classes": 5, "n_neurons": 10, "patch_dim": 1000, "n_patches": 16, "n_robust": 1, "alpha": 2.0, "beta": 1.0,
-    "q": 3, "rho": 0.3, "init_std": 0.001, "lr": 0.02, "ascent_lr": 20.0, "eps": 1.0,
-}  # fmt: skip
-SMALL_RHO_ITERATIONS = {False: 6000, True: 10000}
+
+@dataclass(frozen=True)
+class Setting:
+    """All that a noiseless training depends on.  The defaults are the second configuration, SMALL_RHO: a threshold so
+    small that features reach the linear part of sigma.
+
+    Few patches, since B enters it only if P_NR rho/q is small against log k; an init so small that the orthogonal
+    part of the ascent, lr~ sigma'(z) |w_orth|^2, is negligible beside z (its own assumption of Lemma 5.2); lr~ rho >
+    1, so that the plateau B* = 0.165 lies in the polynomial part.
+    """
+
+    n_classes: int = 5
+    n_neurons: int = 10
+    patch_dim: int = 1000
+    n_patches: int = 16
+    n_robust: int = 1
+    alpha: float = 2.0
+    beta: float = 1.0
+    q: int = 3
+    rho: float = 0.3
+    init_std: float = 0.001
+    lr: float = 0.02
+    ascent_lr: float = 20.0
+    eps: float = 1.0
+
+    def but(self, **changes) -> "Setting":
+        return replace(self, **changes)
+
+    def config(self, **changes) -> Figure3Config:
+        """The same numbers as a configuration of networks."""
+        return Figure3Config(**(asdict(self) | changes))
+
+    @property
+    def n_nonrobust(self) -> int:
+        return self.n_patches - self.n_robust
+
+    @property
+    def density(self) -> float:
+        """c = P_R alpha^q / (P_NR beta^q), which is kappa_A / kappa_B too."""
+        return theory.density_ratio(self.alpha, self.beta, self.n_patches, self.n_robust, self.q)
+
+    @property
+    def plateau(self) -> float:
+        """B* of Lemma 5.2."""
+        return theory.plateau(self.beta, self.q, self.rho, self.ascent_lr)
+
+    @property
+    def leading_order(self) -> theory.LeadingOrder:
+        names = ("n_classes", "alpha", "beta", "n_robust", "n_nonrobust", "q", "rho", "lr", "ascent_lr", "eps")
+        return theory.LeadingOrder(**{name: getattr(self, name) for name in names})
+
+    def start(self, seeds) -> State:
+        """Drawn initial states, one run a seed."""
+        return State.draw(self.n_classes, self.n_neurons, self.patch_dim, rng=list(seeds), init_std=self.init_std)
+
+    def simulate(self, state: State, n_iter: int, record_every: int = 1, **ascent) -> Recursion:
+        """The exact recursion on the population; adversarial with ``ascent_lr`` and ``eps``."""
+        types = theory.population_types(self.n_classes, self.n_patches, self.n_robust, self.alpha, self.beta)
+        options = {"q": self.q, "rho": self.rho, "lr": self.lr, "n_iter": n_iter, "record_every": record_every}
+        return simulate(state, types, **options, **ascent)
+
+
+SMALL_RHO = Setting()
+ITERATIONS = {False: 6000, True: 10000}  # of SMALL_RHO, standard and adversarial
 
 
 class Story(NamedTuple):
@@ -56,8 +111,19 @@ class Scaling(NamedTuple):
 
     name: str
     value: float
-    setting: dict
+    setting: Setting
     recursion: Recursion
+
+
+def shared(function):
+    """`function(lab, *arguments)`, computed once in a lab for all entries that ask for it."""
+
+    @wraps(function)
+    def kept(lab, *arguments, **options):
+        key = (function, *arguments, *sorted(options.items()))
+        return lab.once(key, lambda: function(lab, *arguments, **options))
+
+    return kept
 
 
 @dataclass
@@ -67,44 +133,46 @@ class Lab:
     quick: bool = False
     _kept: dict = field(default_factory=dict, repr=False)
 
+    n_draws = 16  # seeds of simulations: cheap, never fewer
+
     def once(self, key, make: Callable):
-        """make(), the first time that `key` is asked for; keys are shared by all entries."""
+        """make(), the first time that `key` is asked for; keys are common to all entries."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+    def give(self, value, function, *arguments) -> None:
+        """`value` stands for what the `shared` function would compute."""
+        self._kept[(function.__wrapped__, *arguments)] = value
 
     @property
     def n_seeds(self) -> int:
         """Seeds of trained networks."""
         return 4 if self.quick else 16
 
-    n_draws = 16  # seeds of simulations: cheap, never fewer
-
     # -------------------------------------------------------------- the default configuration
     def config(self, **changes) -> Figure3Config:
         return Figure3Config(**({"n_seeds": self.n_seeds} | changes))
 
+    @shared
     def story(self, adversarial: bool) -> Story:
         """The default configuration trained to the end on `n_seeds` seeds, float32 as in `advfeat reproduce`."""
+        config = self.config()
+        data, test = config.data("train"), config.data("test")
+        result = train(config.network(), data, config.training(adversarial), test)
+        return Story(config, result.net, result.history, data, test)
 
-        def make():
-            config = self.config()
-            data, test = config.data("train"), config.data("test")
-            result = train(config.network(), data, config.training(adversarial), test)
-            return Story(config, result.net, result.history, data, test)
-
-        return self.once(("story", adversarial), make)
-
+    @shared
     def exact(self, adversarial: bool) -> Exact:
         """Network beside recursion without noise: default configuration, float64, two seeds, 40 looks on the way."""
-        config, looks = self.config(noise_std=0.0, dtype="float64", n_seeds=2), 40
-        every = max(config.n_iter // looks, 1)
-        return self.once(("exact", adversarial), lambda: beside_recursion(config, adversarial, every))
+        config = self.config(noise_std=0.0, dtype="float64", n_seeds=2)
+        return beside_recursion(config, adversarial, max(config.n_iter // 40, 1))
 
     # -------------------------------------------------------------- the small-rho configuration
+    @shared
     def small(self, adversarial: bool) -> Recursion:
         """SMALL_RHO simulated on `n_draws` seeds from drawn states, a record every 20 iterations."""
-        return self.once(("small", adversarial), lambda: small_rho(adversarial, self.n_draws))
+        return small_rho(adversarial, self.n_draws)
 
     def scaling(self, name: str, adversarial: bool) -> list[Scaling]:
         """SMALL_RHO with one parameter changed, `n_draws` seeds each, until every class has settled.
@@ -122,32 +190,33 @@ class Lab:
         }[name]
         if self.quick and adversarial:  # these runs are the longest
             values = values[:2]
-        return [self.once((name, v, adversarial), lambda v=v: self._scaled(name, v, adversarial)) for v in values]
+        return [self.scaled(name, value, adversarial) for value in values]
 
-    def _scaled(self, name, value, adversarial):
-        changes, slower = {name: value}, 1.0
+    @shared
+    def scaled(self, name: str, value, adversarial: bool) -> Scaling:
+        base, changes = getattr(SMALL_RHO, name), {name: value}
+        slower = {"n_classes": value / base, "init_std": base / value}.get(name, 1.0)
         if name == "n_patches":  # the density ratio P_R alpha^q / (P_NR beta^q) stays
-            changes["beta"] = ((SMALL_RHO["n_patches"] - 1) / (value - 1)) ** (1 / SMALL_RHO["q"])
-        if name == "n_classes":
-            slower = value / SMALL_RHO["n_classes"]
-        if name == "init_std":
-            slower = SMALL_RHO["init_std"] / value
-        setting = SMALL_RHO | changes
+            changes["beta"] = (SMALL_RHO.n_nonrobust / (value - 1)) ** (1 / SMALL_RHO.q)
+        setting = SMALL_RHO.but(**changes)
         if setting == SMALL_RHO:
             return Scaling(name, value, setting, self.small(adversarial))
         return Scaling(name, value, setting, small_rho(adversarial, self.n_draws, slower, **changes))
 
+    def settings(self, adversarial: bool) -> dict[str, Scaling]:
+        """SMALL_RHO and all its scalings, by "name = value"; itself once, as "small rho"."""
+        found = {"small rho": Scaling("", 0, SMALL_RHO, self.small(adversarial))}
+        for name in ("init_std", "n_neurons", "n_classes", "n_patches"):
+            scaled = self.scaling(name, adversarial)
+            found |= {f"{name} = {s.value:g}": s for s in scaled if s.setting != SMALL_RHO}
+        return found
+
 
 def small_rho(adversarial: bool, n_draws: int, slower: float = 1.0, record_every: int = 20, **changes) -> Recursion:
-    """SMALL_RHO (with changes) simulated from drawn states on seeds 0..n_draws-1, for `slower` times its iterations."""
-    c = SMALL_RHO | changes
-    n_iter = int(SMALL_RHO_ITERATIONS[adversarial] * slower)
-    shape = (c["n_classes"], c["n_neurons"], c["patch_dim"])
-    state = State.draw(*shape, rng=list(range(n_draws)), init_std=c["init_std"])
-    types = population_types(c["n_classes"], c["n_patches"], c["n_robust"], c["alpha"], c["beta"])
-    ascent = {"ascent_lr": c["ascent_lr"], "eps": c["eps"]} if adversarial else {}
-    options = {"q": c["q"], "rho": c["rho"], "lr": c["lr"], "n_iter": n_iter, "record_every": record_every}
-    return simulate(state, types, **options, **ascent)
+    """SMALL_RHO (with changes) simulated from drawn states, seeds 0..n_draws-1, for `slower` times its iterations."""
+    c = SMALL_RHO.but(**changes)
+    ascent = {"ascent_lr": c.ascent_lr, "eps": c.eps} if adversarial else {}
+    return c.simulate(c.start(range(n_draws)), int(ITERATIONS[adversarial] * slower), record_every, **ascent)
 
 
 def features_of(config: Figure3Config) -> np.ndarray:
@@ -159,6 +228,13 @@ def recursion_types(data: PatchData, n_classes: int) -> Types:
     return empirical_types(data.y, data.robust, data.strength, n_classes)
 
 
+def simulated(c: Figure3Config, state: State, types: Types, adversarial: bool, every: int) -> Recursion:
+    """The exact recursion with the numbers of a configuration."""
+    ascent = {"ascent_lr": c.ascent_lr, "eps": c.eps} if adversarial else {}
+    options = {"norm": c.norm, "objective": c.objective, "n_ascent": c.n_ascent, "record_every": every}
+    return simulate(state, types, q=c.q, rho=c.rho, lr=c.lr, n_iter=c.n_iter, **options, **ascent)
+
+
 def beside_recursion(config: Figure3Config, adversarial: bool, every: int) -> Exact:
     """Train `config` with a look at the weights every `every` iterations, and simulate it from the same weights."""
     net, data, looks = config.network(), config.data("train"), []
@@ -166,21 +242,5 @@ def beside_recursion(config: Figure3Config, adversarial: bool, every: int) -> Ex
     history = train(net, data, training, metrics=lambda n, _: looks.append(n.weights.astype(float)) or {}).history
     W = np.stack(looks)
     state = State.from_weights(net.W, config.distribution().features)
-    ascent = {"ascent_lr": config.ascent_lr, "eps": config.eps} if adversarial else {}
-    found = simulate(
-        state, recursion_types(data, config.n_classes), q=config.q, rho=config.rho, lr=config.lr,
-        n_iter=config.n_iter, record_every=every, norm=config.norm, objective=config.objective,
-        n_ascent=config.n_ascent, **ascent,
-    )  # fmt: skip
+    found = simulated(config, state, recursion_types(data, config.n_classes), adversarial, every)
     return Exact(config, history["iteration"], W, W @ features_of(config).T, found, state, data)
-
-
-def first_record(iteration: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """Index of the first record at which `reached` (T, ...) holds, -1 where it never does."""
-    return np.where(reached.any(axis=0), reached.argmax(axis=0), -1)
-
-
-def at(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """values (T, ...) at record index (...), NaN where the index is -1."""
-    taken = np.take_along_axis(values, np.maximum(index, 0)[None], 0)[0]
-    return np.where(index >= 0, taken, np.nan)

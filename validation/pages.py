@@ -1,10 +1,9 @@
 """The ledger as JSON, Markdown and one self-contained HTML page with a figure per entry."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
 from html import escape
 
 import numpy as np
@@ -12,23 +11,29 @@ from matplotlib.figure import Figure
 
 from ..core import store
 from ..reporting.page import PAGE, table
+from ..reporting.pictures import Picture
 from ..reporting.style import legend_below, styled, subplots
-from .ledger import VERDICTS, Result, count
+from .ledger import SOURCES, VERDICTS, Judgement, Result, count
 
-COLORS = dict(zip(VERDICTS, ("#009e73", "#d55e00", "#e69f00", "#777777")))
+COLORS = dict(zip(VERDICTS, ("#009e73", "#d55e00", "#b57600", "#777777")))
 LARGEST = 64  # numbers of an array that go into the JSON; of larger ones the shape does
+HEAD = ["check", "value", "required", "margin", ""]
+MET = {"met": "the rule is met there all the same", "not": "nor is the rule met there"}
 
 MORE_STYLE = """<style>
-.verdict { color: #fff; border-radius: .6em; padding: .05em .6em; font-size: .85em; white-space: nowrap; }
-section { border-top: 1px solid #ccc; margin-top: 1.8rem; padding-top: .4rem; }
+.verdict, .chip { color: #fff; border-radius: .6em; padding: .05em .6em; font-size: .85em; white-space: nowrap; }
+.chip { display: inline-block; margin: .12em .1em; text-decoration: none; font-size: .8em; }
+table.glance td { text-align: left; vertical-align: top; white-space: normal; }
+section { border-top: 1px solid #ccc; margin-top: 1.8rem; padding-top: .4rem; } section td { white-space: normal; }
 section h2 { margin-top: .4rem; } code { background: #f4f4f4; padding: .1em .3em; white-space: pre-wrap; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .6rem 0; }
-dt { color: #555; } dd { margin: 0; } table.all :is(td, th) { text-align: left; } a { color: #0072b2; }
+table.all :is(td, th), section :is(td, th) { text-align: left; } a { color: #0072b2; }
 </style>"""
 
 
 def _plain(value):
     """Numbers and arrays as JSON has them."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, np.ndarray):
         return value.tolist() if value.size <= LARGEST else {"shape": list(value.shape)}
     if isinstance(value, np.generic):
@@ -40,21 +45,24 @@ def _plain(value):
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
+def rows(judgement: Judgement) -> list[list[str]]:
+    """The checks and then the assumptions, as a table's rows below HEAD."""
+    return [c.row for c in judgement.checks] + [[f"assumed: {c.row[0]}", *c.row[1:]] for c in judgement.assumptions]
+
+
 def as_json(results: Sequence[Result], quick: bool) -> dict:
+    names = ("what", "value", "required", "margin", "met")
     entries = {}
     for r in results:
         e, j = r.entry, r.judgement
         entries[e.label] = {
-            "title": e.title, "group": e.group, "statement": e.statement, "formula": e.formula, "rule": e.rule,
-            "verdict": j.verdict, "margin": j.margin, "predicted": j.predicted, "measured": j.measured,
-            "assumptions": [vars(a) for a in j.assumptions], "reason": j.untestable, "seconds": round(r.seconds, 2),
-            "numbers": _plain(r.measured),
+            "title": e.title, "group": e.group, "source": e.source, "statement": e.statement, "formula": e.formula,
+            "rule": j.rule, "verdict": j.verdict, "margin": j.margin, "measured": j.measured, "reason": j.untestable,
+            "checks": [dict(zip(names, c.row)) | {"met": c.met} for c in j.checks],
+            "assumptions": [dict(zip(names, c.row)) | {"met": c.met} for c in j.assumptions],
+            "seconds": round(r.seconds, 2), "numbers": _plain(r.measured),
         }  # fmt: skip
     return {"quick": quick, "counts": count(results), "environment": store.environment(), "entries": entries}
-
-
-def _assumptions(judgement) -> list[list[str]]:
-    return [[a.what, a.value, a.required, "met" if a.met else "NOT met"] for a in judgement.assumptions]
 
 
 def _summary(results, quick):
@@ -62,71 +70,104 @@ def _summary(results, quick):
     return f"{len(results)} entries: {counts}." + (" Quick run: fewer seeds for trained networks." if quick else "")
 
 
-def as_markdown(results: Sequence[Result], quick: bool) -> str:
-    def cell(text):
-        return str(text).replace("|", "\\|").replace("\n", " ")
+def _why(judgement: Judgement) -> str:
+    """Why an entry does not hold, in a few words."""
+    if judgement.untestable:
+        return judgement.untestable
+    wrong = [c.row for c in [*judgement.assumptions, *judgement.checks] if not c.met]
+    told = "{}: {} (required {})".format(*wrong[0]) + (f"; {len(wrong) - 1} more" if wrong[1:] else "")
+    outside = not all(a.met for a in judgement.assumptions)
+    return f"{told}; {MET['met' if all(c.met for c in judgement.checks) else 'not']}" if outside else told
 
-    lines = ["# Ledger", "", _summary(results, quick), "", "| label | statement | verdict | margin | measured |"]
-    lines.append("| --- | --- | --- | --- | --- |")
+
+def as_markdown(results: Sequence[Result], quick: bool) -> str:
+    def cells(*texts):
+        return "| " + " | ".join(str(text).replace("|", "\\|").replace("\n", " ") for text in texts) + " |"
+
+    lines = ["# Ledger", "", _summary(results, quick)]
+    for verdict in VERDICTS[1:]:
+        lines += [f"- **{verdict}**, {r.entry.label}: {_why(r.judgement)}" for r in results
+                  if r.judgement.verdict == verdict]  # fmt: skip
+    lines += ["", cells("label", "statement", "verdict", "margin", "measured"), cells(*5 * ["---"])]
     for r in results:
         j = r.judgement
-        cells = (r.entry.label, r.entry.statement, j.verdict, f"{j.margin:.3g}", j.measured)
-        lines.append("| " + " | ".join(map(cell, cells)) + " |")
+        lines.append(cells(r.entry.label, r.entry.statement, j.verdict, f"{j.margin:.3g}", j.measured))
     for r in results:
         e, j = r.entry, r.judgement
         lines += ["", f"## {e.label}: {e.title}", "", e.statement, "", f"    {e.formula}", ""]
-        lines += [f"- verdict: **{j.verdict}**", f"- rule: {e.rule}", f"- margin: {j.margin:.4g}"]
-        lines += [f"- predicted: {j.predicted}"]
-        lines += [f"- measured: {j.measured}", *([f"- reason: {j.untestable}"] if j.untestable else [])]
-        lines += [f"- assumption: {a}: {value} (required: {rule}), {met}" for a, value, rule, met in _assumptions(j)]
+        lines += [f"- verdict: **{j.verdict}**, margin {j.margin:.4g} ({e.source})"]
+        lines += [f"- reason: {j.untestable}"] * bool(j.untestable) + [f"- beside: {j.notes}"] * bool(j.notes)
+        lines += ["", cells(*HEAD), cells(*5 * ["---"]), *(cells(*row) for row in rows(j))]
     return "\n".join(lines) + "\n"
 
 
-def drawn(entry, measured) -> Figure:
-    """The entry's figure, its legend below the axis."""
+def drawn(picture: Picture) -> Figure:
+    """The picture as a figure, its legend below the axis."""
     figure, axis = subplots(figsize=(6.4, 3.4))
-    entry.draw(axis, measured)
+    picture.draw(axis)
     legend_below(figure, fontsize=7)
     return figure
 
 
-def picture(result: Result) -> str:
-    """The entry's figure as a data URL."""
+def data_url(picture: Picture) -> str:
+    """A picture as a PNG in a URL."""
     with styled(**{"savefig.dpi": 110}):
         held = io.BytesIO()
-        drawn(result.entry, result.measured).savefig(held, format="png")
+        drawn(picture).savefig(held, format="png")
         return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+
+
+def _anchor(label):
+    return "e" + "".join(c if c.isalnum() else "-" for c in label)
 
 
 def _badge(verdict):
     return f'<span class="verdict" style="background:{COLORS[verdict]}">{verdict}</span>'
 
 
-def as_html(results: Sequence[Result], quick: bool) -> str:
-    rows, sections = [], []
-    for r in results:
+def _glance(results) -> str:
+    """Labels by verdict, those that do not hold with why."""
+    lines = []
+    for verdict in VERDICTS:
+        chosen = [r for r in results if r.judgement.verdict == verdict]
+        chips = {
+            r.entry.label: f'<a class="chip" style="background:{COLORS[verdict]}" href="#{_anchor(r.entry.label)}">'
+            f"{escape(r.entry.label)}</a>" for r in chosen
+        }  # fmt: skip
+        if verdict == VERDICTS[0] or not chosen:
+            by_source = {r.entry.source: [] for r in chosen}
+            for r in chosen:
+                by_source[r.entry.source].append(chips[r.entry.label])
+            told = "<br>".join(f"{escape(source)}: {' '.join(held)}" for source, held in by_source.items()) or "none"
+        else:
+            told = "<br>".join(f"{chips[r.entry.label]} {escape(r.entry.title)}. {escape(_why(r.judgement))}"
+                               for r in chosen)  # fmt: skip
+        lines.append(f"<tr><td>{_badge(verdict)} {len(chosen)}</td><td>{told}</td></tr>")
+    return f'<table class="glance">{"".join(lines)}</table>'
+
+
+def as_html(results: Sequence[Result], pictures: Sequence[str], quick: bool) -> str:
+    lines, sections = [], []
+    for r, picture in zip(results, pictures):
         e, j = r.entry, r.judgement
-        anchor = "e" + "".join(c if c.isalnum() else "-" for c in e.label)
-        rows.append(
-            f'<tr><td><a href="#{anchor}">{escape(e.label)}</a></td><td>{escape(e.title)}</td>'
+        ours = "" if e.source == SOURCES[0] else f" ({e.source})"
+        lines.append(
+            f'<tr><td><a href="#{_anchor(e.label)}">{escape(e.label)}</a></td><td>{escape(e.title + ours)}</td>'
             f"<td>{escape(e.group)}</td><td>{_badge(j.verdict)}</td><td>{j.margin:.3g}</td></tr>"
         )
-        facts = [("rule", e.rule), ("predicted", j.predicted), ("measured", j.measured), ("margin", f"{j.margin:.4g}")]
-        facts += [("reason", j.untestable)] if j.untestable else []
-        listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-        assumed = table(["assumption", "value", "required", ""], _assumptions(j)) if j.assumptions else ""
+        told = "".join(f"<p>{escape(text)}</p>" for text in (j.untestable, j.notes) if text)
         sections.append(
-            f'<section id="{anchor}"><h2>{escape(e.label)}: {escape(e.title)} {_badge(j.verdict)}</h2>'
-            f"<p>{escape(e.statement)}</p><p><code>{escape(e.formula)}</code></p><dl>{listed}</dl>{assumed}"
-            f'<img alt="{escape(e.label)}" src="{picture(r)}"></section>'
+            f'<section id="{_anchor(e.label)}"><h2>{escape(f"{e.label}: {e.title}{ours}")} {_badge(j.verdict)}</h2>'
+            f"<p>{escape(e.statement)}</p><p><code>{escape(e.formula)}</code></p>{table(HEAD, rows(j))}{told}"
+            f'<img alt="{escape(e.label)}" src="{picture}"></section>'
         )
     head = "".join(f"<th>{name}</th>" for name in ("label", "statement", "group", "verdict", "margin"))
     versions = table(["part", "version"], [[k, v] for k, v in store.environment().items()])
     body = (
         f"{MORE_STYLE}<h1>Ledger: the paper's statements, held against networks and recursions</h1>"
-        f'<p class="note">Li &amp; Li (ICLR 2025). {_summary(results, quick)} A margin is at least 0 where the '
-        f"entry's rule is met.</p>"
-        f'<table class="all"><tr>{head}</tr>{"".join(rows)}</table>{"".join(sections)}'
+        f'<p class="note">Li &amp; Li (ICLR 2025). {_summary(results, quick)} A margin says how far inside its bound '
+        f"an entry's tightest check is.</p>{_glance(results)}"
+        f'<table class="all"><tr>{head}</tr>{"".join(lines)}</table>{"".join(sections)}'
         f"<section><h2>Versions</h2>{versions}</section>"
     )
     return PAGE.format(title="advfeat: ledger", body=body)

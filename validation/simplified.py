@@ -1,260 +1,277 @@
-"""Theorems 4.3 and 4.4 without noise and with population risk: D.1, D.12-D.15, D.27, D.28."""
-
-from __future__ import annotations
+"""Theorems 4.3 and 4.4 on the noiseless population risk, from the exact recursion and its networks: D.1, D.12-D.15,
+D.27, D.28."""
 
 from dataclasses import replace
 
 import numpy as np
 
+from ..experiments.configuration import Figure3Config
+from ..reporting.pictures import Picture, diagonal, level, line, mark, middle, points
 from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
-from .bullets import AT_BETA, WINDOW, draw_attacks, draw_radius, judge_at_beta, judge_in_window
-from .ledger import Judgement, entry
-from .population import (
-    PAIRS,
-    draw_growth,
-    draw_shares,
-    growth,
-    judge_pairs,
-    last,
-    log_k,
-    networks,
-    pairs,
-    population,
-    scaled,
-    settled,
-)
+from ..robustness.evaluate import robust_accuracy
+from ..theory import Recursion, State, population_types
+from ..theory.events import first_time
+from ..theory.outputs import class_margin, outputs, rivals, swapped
+from ..training.loop import train
+from . import theorems
+from .lab import features_of, shared, simulated
+from .ledger import EXACT, Check, Entry, Judgement, exact, share, sure
 from .statistics import fit_exponent, spread
+from .theorems import LEVEL, SHARES, Premises
 
 GROUP = "simplified setting"
 
 
-# ------------------------------------------------------------------ standard training
-@entry(
-    "D.1",
-    GROUP,
-    "Theorem 4.3 in the simplified setting",
-    statement="Standard training on the noiseless population risk learns the non-robust features and is accurate, and "
-    "the swap of Theorem 4.3 to any other class breaks it.",
-    formula="F_y - max_j F_j from correlations: > 0 for X and for X with only v left, <= 0 for X + delta, all y'",
-    rule=f"each of the three {PAIRS}, the smallest",
-)
-class Simplified43:
-    def measure(lab):
-        m = population(lab, False)
-        names = "clean", "non_robust", "swapped"
-        lines = [
-            ("clean", ACCURACY, "-", "clean sample"),
-            ("non_robust", NON_ROBUST, "--", "only $v$ left"),
-            ("robust", ROBUST, ":", "only $u$ left"),
-            ("swapped", PAPER, "-", "after the swap\n(right for some $y'$)"),
-        ]
-        kept = {k: m[k] for k in ("setting", "saturated_at", "watched", "iteration", "robust", *names)}
-        return kept | {"lines": lines}
+# ------------------------------------------------------------------ measured
+def ideal(lab) -> Figure3Config:
+    """The default configuration without noise on `n_draws` seeds, one training sample per class: population risk.
 
-    def judge(m):
-        clean, v, broken = m["clean"][-1] > 0, m["non_robust"][-1] > 0, m["swapped"][-1] <= 0
-        return judge_pairs(m, {"v learned": v, "clean right": clean, "broken for every y'": broken})
-
-    draw = draw_shares
+    Positions of patches do not matter to network and gradient, so balanced samples without noise are the population.
+    """
+    k = lab.config().n_classes
+    return lab.config(noise_std=0.0, dtype="float64", n_seeds=lab.n_draws, n_train=k, balanced=True)
 
 
-@entry(
-    "D.12",
-    GROUP,
-    "Standard accuracy is good",
-    statement="After standard training to a T polynomial in k every sample's margin is of order log k at least (our "
-    "reading of the constant: 1, so that the label's probability exceeds 1/2).",
-    formula="F_y(X) - max_{j != y} F_j(X) >= Omega(log k)",
-    rule="margin / log k at T, smallest over seeds and classes, >= 1 for k = 3, 5, 10 of the small-rho configuration "
-    "with T like k (linear part of sigma, as Lemma D.11 has it) and the default at k = 5; margin: that less 1",
-)
-class MarginLogK:
-    def measure(lab):
-        m = population(lab, False)
-        return last(m, "clean") | {"off_diagonal": float(m["off_diagonal"].max()), "scaled": scaled(lab)}
-
-    def judge(m):
-        rows = [*m["scaled"], {"k": m["setting"]["n_classes"], "margin": m["clean"]}]
-        ratio = [float(row["margin"].min() / np.log(row["k"])) for row in rows]
-        k = np.concatenate([np.full(len(row["reached"]), row["k"]) for row in m["scaled"]])
-        reached = np.concatenate([row["reached"] for row in m["scaled"]])
-        slope = str(fit_exponent(k, reached)) if np.isfinite(reached).all() else "none, never by some"
-        off = max([m["off_diagonal"], *(row["off_diagonal"] for row in m["scaled"])])
-        return Judgement(
-            "margin / log k >= 1 for every seed and class",
-            "smallest margin / log k " + ", ".join(f"{r:.2f} at k = {row['k']}" for r, row in zip(ratio[:-1], rows))
-            + f", {ratio[-1]:.2f} at the default; iterations to log k like k^{slope}; largest rival output {off:.1e}",
-            min(ratio) - 1 if np.isfinite(ratio).all() else float("nan"),
-            settled(m),
-        )  # fmt: skip
-
-    def draw(axis, m):
-        x = np.linspace(2, 12, 100)
-        axis.plot(x, np.log(x), color=ACCURACY, lw=1.2, ls="--", label=r"$\log k$ (the rule)")
-        rng = np.random.default_rng(0)
-        for i, row in enumerate(m["scaled"]):
-            carried = (row["non_robust"] >= np.log(row["k"])).ravel()
-            spot = row["k"] * np.exp(rng.uniform(-0.05, 0.05, carried.size))
-            for part, color, text in ((carried, NON_ROBUST, "$v$"), (~carried, ROBUST, "$u$")):
-                label = rf"small $\varrho$, class learned by {text}" if i == 0 else None
-                axis.plot(spot[part], row["margin"].ravel()[part], ".", color=color, ms=4, alpha=0.6, label=label)
-        k, margin = m["setting"]["n_classes"], m["clean"].ravel()
-        axis.plot(np.full(margin.size, k * 1.15), margin, "x", color=PAPER, ms=4, label="default configuration")
-        axis.set_xscale("log")
-        axis.set_xticks([2, 3, 5, 10], ["2", "3", "5", "10"])
-        axis.minorticks_off()
-        axis.set_ylim(0, None)
-        axis.set_xlabel("classes $k$; a point per seed and class")
-        axis.set_ylabel(r"margin $F_y - \max_j F_j$ at $T$")
+@shared
+def recursion(lab, adversarial: bool) -> Recursion:
+    """The population's recursion from the drawn weights of `ideal`."""
+    c = ideal(lab)
+    types = population_types(c.n_classes, c.n_patches, c.n_robust, c.alpha, c.beta)
+    start = State.from_weights(c.network().W, c.distribution().features)
+    return simulated(c, start, types, adversarial, c.record_every)
 
 
-@entry(
-    "D.13",
-    GROUP,
-    "Non-robust features are learned well",
-    statement="After standard training a sample of which only the non-robust features are left is classified correctly "
-    "with a margin of order log k (our reading: log k at least).",
-    formula="F_y(X_V) - max_{j != y} F_j(X_V) >= Omega(log k)",
-    rule=f"margin with only v left >= log k {PAIRS}",
-)
-class NonRobustLearnedWell:
-    def measure(lab):
-        m = population(lab, False)
-        return last(m, "non_robust", "robust") | growth(m) | {"scaled": scaled(lab)}
-
-    def judge(m):
-        more = f"; margins {spread(m['non_robust'])}, with only u left {spread(m['robust'])}; log k = {log_k(m):.3g}"
-        small = [(row["k"], row["non_robust"] >= np.log(row["k"])) for row in m["scaled"]]
-        more += "; small-rho configuration, m = 10: " + ", ".join(f"{pairs(v)} at k = {k}" for k, v in small)
-        return judge_pairs(m, {"margin >= log k:": m["non_robust"] >= log_k(m)}, more=more)
-
-    draw = draw_growth
+@shared
+def population(lab, adversarial: bool) -> dict:
+    """Margins (T, R, k) along the recursion: ``clean``, with one feature left, and after the swap (the best y')."""
+    c, found = ideal(lab), recursion(lab, adversarial)
+    robust, non_robust = outputs(found.phi, c)
+    own, other = swapped(robust, non_robust)
+    return {
+        "setting": Premises.of(c), "iteration": found.iteration,
+        "saturated_at": found.saturated_at, "watched": found.watched,
+        **{name: class_margin(F) for name, F in zip(SERIES, (robust + non_robust, robust, non_robust))},
+        "swapped": (own - other).max(axis=-1), "own_after_swap": own[-1], "other_after_swap": other[-1],
+        "off_diagonal": rivals(robust + non_robust)[-1],
+    }  # fmt: skip
 
 
-@entry(
-    "D.14",
-    GROUP,
-    "Standard training converges to a non-robust solution",
-    statement="After standard training the perturbation that replaces all non-robust features by those of another "
-    "class brings that class's output above the label's, for every other class.",
-    formula="F_y(X + delta) <= F_{y'}(X + delta), delta_p = beta (v_{y'} - v_y) on J_NR, 0 on J_R",
-    rule=f"largest output after the swap not the label's for any y' {PAIRS}",
-)
-class NonRobustSolution:
-    def measure(lab):
-        m = population(lab, False)
-        return last(m, "swapped") | {k: m[k] for k in ("own_after_swap", "other_after_swap")}
-
-    def judge(m):
-        gap = m["other_after_swap"] - m["own_after_swap"]
-        return judge_pairs(
-            m, {"broken for every y'": m["swapped"] <= 0}, more=f"; rival above the label by {spread(gap)} logits"
-        )
-
-    def draw(axis, m):
-        own, other = m["own_after_swap"].ravel(), m["other_after_swap"].ravel()
-        ends = [0.5 * min(own.min(), other.min()), 2 * max(own.max(), other.max())]
-        axis.fill_between(ends, ends, ends[1], color=NON_ROBUST, alpha=0.1, lw=0, label="broken")
-        axis.plot(ends, ends, color="0.5", lw=1, ls="--")
-        axis.plot(own, other, ".", color=NON_ROBUST, ms=5, alpha=0.5, label="(seed, class, $y'$)")
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.set_xlim(ends)
-        axis.set_ylim(ends)
-        axis.set_xlabel(r"label's output $F_y(X + \delta)$")
-        axis.set_ylabel(r"largest rival $F_{y'}(X + \delta)$")
+def of_population(lab, adversarial: bool, *names: str, end: bool = False) -> dict:
+    """What an entry measures: premises and `names` of `population`, of series only the `end`."""
+    m = population(lab, adversarial)
+    kept = {name: m[name][-1] if end and name in SERIES else m[name] for name in names}
+    return {name: m[name] for name in ("setting", "saturated_at", "watched")} | kept
 
 
-# ------------------------------------------------------------------ adversarial training
-@entry(
-    "D.15",
-    GROUP,
-    "Theorem 4.4 in the simplified setting",
-    statement="Adversarial training on the noiseless population risk learns the robust features and is robust, at a "
-    "radius inside the window (at the training radius: see D.28 there).",
-    formula="margin of X with only u left > 0; F_y(X + delta) > max_{j != y} F_j(X + delta), |delta|_inf <= eps_test",
-    rule=f"u learned, standing against five attacks, and certified, each {PAIRS}, the smallest",
-)
-class Simplified44:
-    def measure(lab):
-        m = population(lab, True)
-        lines = [
-            ("clean", ACCURACY, "-", "clean sample"),
-            ("robust", ROBUST, "--", "only $u$ left"),
-            ("swapped", PAPER, "-", "after the swap\n(right for some $y'$)"),
-        ]
-        network_lines = [
-            ("standing", ROBUST, "o-", "swap and aligned\nattack, " r"$\epsilon_{test}$"),
-            ("certified", CERTIFIED, "x:", r"certified, $\epsilon_{test}$"),
-        ]
-        kept = {k: m[k] for k in ("setting", "saturated_at", "watched", "iteration", "robust", "clean", "swapped")}
-        return kept | networks(lab) | {"lines": lines, "network_lines": network_lines}
-
-    def judge(m):
-        found = m["attacked"][0]
-        bullets = {"u learned": m["robust"][-1] > 0, "standing": found["standing"], "certified": found["certified"]}
-        return judge_pairs(m, bullets, "eps", "window", more=f" at eps = {found['eps']:g}")
-
-    draw = draw_shares
+SERIES = ("clean", "robust", "non_robust", "swapped")
 
 
-@entry(
-    "D.27",
-    GROUP,
-    "Robust features are learned well",
-    statement="After adversarial training a sample of which only the robust features are left is classified correctly "
-    "with a margin of order log k (our reading: log k at least).",
-    formula="F_y(X_U) - max_{j != y} F_j(X_U) >= Omega(log k)",
-    rule=f"margin with only u left >= log k {PAIRS}",
-)
-class RobustLearnedWell:
-    def measure(lab):
-        m = population(lab, True)
-        return last(m, "non_robust", "robust") | growth(m)
+@shared
+def networks(lab) -> dict:
+    """`ideal` trained adversarially as networks: under attack at both radii, along training and over radii."""
+    c, data = ideal(lab), ideal(lab).data("train")
 
-    def judge(m):
-        more = f"; margins {spread(m['robust'])}, with only v left {spread(m['non_robust'])}; log k = {log_k(m):.3g}"
-        return judge_pairs(m, {"margin >= log k:": m["robust"] >= log_k(m)}, "eps", more=more)
+    def look(net, _):
+        options = {"certificate": "interval", "attacks": ("feature_swap", "aligned"), "rng": c.seeds}
+        found = robust_accuracy(net, data, eps=c.eps_test, **options)
+        return {"standing": found.robust_accuracy, "certified": found.certified_accuracy}
 
-    draw = draw_growth
-
-
-def measure_networks(lab):
-    m = population(lab, True)
-    return {k: m[k] for k in ("setting", "saturated_at", "watched")} | networks(lab)
+    training = replace(c.training(True), record_every=c.n_iter // 10)
+    result = train(c.network(), data, training, metrics=look)
+    net, history = result.net, result.history
+    phi = recursion(lab, True).phi[-1]
+    return {
+        "attacked": [theorems.assault(net, data, eps, c.ascent_lr, c.seeds) for eps in (c.eps_test, c.beta)],
+        "curves": {"adversarial": theorems.curve(net, data, c.beta, c.seeds)},
+        "deviation": float(np.abs(net.weights @ features_of(c).T - phi).max() / np.abs(phi).max()),
+        "trained": {name: history[name] for name in ("iteration", "standing", "certified")},
+        **theorems.polynomial(c, net),
+    }
 
 
-@entry(
-    "D.28",
-    GROUP,
-    "Adversarial training converges to a robust solution, inside the window",
-    statement="After adversarial training on the noiseless population risk no perturbation of a radius inside the "
-    "window of test radii (docs/robust-window.md) breaks a sample.",
-    formula="F_y(X + delta) > max_{j != y} F_j(X + delta) for all |delta|_inf <= eps_test",
-    rule=f"one sample per class and seed (all there are, up to positions), {WINDOW}",
-)
-class RobustSolution:
-    measure = measure_networks
+@shared
+def scaled(lab) -> list[dict]:
+    """The small-rho configuration at three k, standard training: final margins (R, k), clean and with only v left,
+    the largest rival output, and the first recorded iteration (R,) from which every class had log k."""
+    rows = []
+    for s in lab.scaling("n_classes", False):
+        k, t = s.value, s.recursion.iteration[::-4][::-1]  # a quarter of the records tells as much
+        robust, non_robust = outputs(s.recursion.phi[::-4][::-1], s.setting)
+        F = robust + non_robust
+        margin = class_margin(F)
+        rows.append({
+            "k": k, "margin": margin[-1], "non_robust": class_margin(non_robust[-1]),
+            "off_diagonal": float(rivals(F[-1]).max()), "reached": first_time(t, (margin >= np.log(k)).all(axis=2)),
+        })  # fmt: skip
+    return rows
 
-    def judge(m):
-        return replace(judge_in_window(m), assumptions=settled(m, "eps", "window"))
 
-    draw = draw_radius
+def attacked_networks(lab) -> dict:
+    return of_population(lab, True) | networks(lab)
 
 
-@entry(
-    "D.28 (eps = beta)",
-    GROUP,
-    "Adversarial training converges to a robust solution, at the training radius",
-    statement="After adversarial training on the noiseless population risk no perturbation of the training radius, "
-    "eps = beta (our reading of the lost choice of eps), breaks a sample.",
-    formula="F_y(X + delta) > max_{j != y} F_j(X + delta) for all |delta|_inf <= beta",
-    rule=f"one sample per class and seed (all there are, up to positions), {AT_BETA}",
-)
-class RobustSolutionAtBeta:
-    measure = measure_networks
+# ------------------------------------------------------------------ judged
+def settled(m: dict, *names: str) -> list[Check]:
+    """Assumptions of the simplified setting: those named, no noise, exact until T, the networks' equality."""
+    flagged = int(np.isfinite(m["saturated_at"]).sum())
+    what = f"recursion exact until T: seeds that saturate an orthogonal axis (watched: {m['watched']})"
+    saturated = Check(what, flagged, "<=", 0, shown=f"{flagged} of {len(m['saturated_at'])}")
+    equal = [exact("trained network against the recursion", m["deviation"], EXACT)] if "deviation" in m else []
+    return [*m["setting"].assumed(*names, "noiseless"), saturated, *equal]
 
-    def judge(m):
-        return replace(judge_at_beta(m), assumptions=settled(m, "eps"))
 
-    draw = draw_attacks
+def judge_pairs(claims, m, *names: str, more: str = "") -> Judgement:
+    """Every claim, (R, k) bool, holds for almost all (seed, class) pairs, classes counted as independent."""
+    checks = [sure(f"{name}, (seed, class) pairs", right, LEVEL) for name, right in claims.items()]
+    return Judgement(checks, more, settled(m, *names))
+
+
+def log_k(m: dict) -> float:
+    return float(np.log(m["setting"].n_classes))
+
+
+# ------------------------------------------------------------------ D.12
+def margins(lab):
+    found = of_population(lab, False, "clean", end=True)
+    return found | {"off_diagonal": float(population(lab, False)["off_diagonal"].max()), "scaled": scaled(lab)}
+
+
+def judge_margins(m):
+    rows = [*m["scaled"], {"k": m["setting"].n_classes, "margin": m["clean"]}]
+    ratio = [float(row["margin"].min() / np.log(row["k"])) for row in rows]
+    k = np.concatenate([np.full(len(row["reached"]), row["k"]) for row in m["scaled"]])
+    reached = np.concatenate([row["reached"] for row in m["scaled"]])
+    slope = str(fit_exponent(k, reached)) if np.isfinite(reached).all() else "none, never by some"
+    off = max([m["off_diagonal"], *(row["off_diagonal"] for row in m["scaled"])])
+    told = ", ".join(f"{r:.2f} at k = {row['k']}" for r, row in zip(ratio, rows)) + " (default)"
+    rule = "smallest margin / log k at T over seeds and classes, small rho with T like k and the default"
+    return Judgement([Check(rule, ratio, ">=", 1, shown=told)],
+                     f"iterations to log k like k^{slope}; largest rival output {off:.1e}", settled(m))  # fmt: skip
+
+
+def draw_margins(m):
+    x, rng = np.linspace(2, 12, 100), np.random.default_rng(0)
+    layers = [line(x, np.log(x), r"$\log k$ (the rule)", ACCURACY, "--")]
+    for row in m["scaled"]:
+        carried = (row["non_robust"] >= np.log(row["k"])).ravel()
+        spot = row["k"] * np.exp(rng.uniform(-0.05, 0.05, carried.size))
+        layers += [points(spot[part], row["margin"].ravel()[part], f"small rho, class learned by {text}", color)
+                   for part, color, text in ((carried, NON_ROBUST, "$v$"), (~carried, ROBUST, "$u$"))]  # fmt: skip
+    k, margin = m["setting"].n_classes, m["clean"].ravel()
+    layers.append(points(np.full(margin.size, k * 1.15), margin, "default configuration", PAPER, "x", 4))
+    return Picture("classes $k$; a point per seed and class", r"margin $F_y - \max_j F_j$ at $T$", layers, "x",
+                   ticks={"x": ([2, 3, 5, 10], ["2", "3", "5", "10"])}, ylim=(0, None))  # fmt: skip
+
+
+# ------------------------------------------------------------------ D.13, D.14, D.27
+def left(lab, adversarial: bool) -> dict:
+    """Final margins with one feature left, and their series."""
+    m = of_population(lab, adversarial, "iteration", "robust", "non_robust")
+    series = {name: m[name] for name in ("robust", "non_robust")}
+    return m | {name: values[-1] for name, values in series.items()} | {"over_time": series}
+
+
+def margins_left(m) -> str:
+    small = (f"; small rho, m = 10, k = {row['k']}: {share(row['non_robust'] >= np.log(row['k']))}"
+             for row in m.get("scaled", ()))  # fmt: skip
+    only = "; ".join(f"margins with only {x} left {spread(m[n])}" for x, n in (("v", "non_robust"), ("u", "robust")))
+    return f"{only}; log k = {log_k(m):.3g}{''.join(small)}"
+
+
+def draw_left(m):
+    """Margins of samples with one feature left, median and range over seeds and classes, against log k."""
+    layers = [mark(y=log_k(m), label=r"$\log k$", color=ACCURACY)]
+    for name, color, label in (("non_robust", NON_ROBUST, "only $v$ left"), ("robust", ROBUST, "only $u$ left")):
+        layers += middle(m["iteration"], m["over_time"][name], label, color)
+    return Picture("iteration (median and range over seeds and classes)", r"margin $F_y - \max_j F_j$", layers,
+                   symlog={"y": 1e-4}, ylim=(-1e-3, 100))  # fmt: skip
+
+
+def draw_shares(m):
+    """Shares of (seed, class) pairs over iterations."""
+    lines = (("clean", ACCURACY, "-", "clean sample"), ("non_robust", NON_ROBUST, "--", "only $v$ left"),
+             ("robust", ROBUST, ":", "only $u$ left"), ("swapped", PAPER, "-", "swapped, for some $y'$"))  # fmt: skip
+    layers = [level(LEVEL, None)] + [line(m["iteration"], (m[name] > 0).mean(axis=(1, 2)), label, color, style)
+                                     for name, color, style, label in lines if name in m]  # fmt: skip
+    if "trained" in m:
+        t, found = m["trained"]["iteration"], m["trained"]
+        layers += [line(t, found["standing"].mean(axis=1), "swap and aligned\nattack, eps_test", ROBUST, "o-", ms=4),
+                   line(t, found["certified"].mean(axis=1), "certified, eps_test", CERTIFIED, "x:")]  # fmt: skip
+    return Picture("iteration", "share of (seed, class) pairs right", layers, ylim=SHARES)
+
+
+D1 = Entry(
+    "D.1", GROUP, "Theorem 4.3 in the simplified setting",
+    "Standard training on the noiseless population risk learns the non-robust features and is accurate, and the "
+    "swap of Theorem 4.3 to any other class breaks it.",
+    "F_y - max_j F_j from correlations: > 0 for X and for X with only v left, <= 0 for X + delta, all y'",
+    lambda lab: of_population(lab, False, "iteration", *SERIES),
+    lambda m: judge_pairs({"v learned": m["non_robust"][-1] > 0, "clean right": m["clean"][-1] > 0,
+                           "broken for every y'": m["swapped"][-1] <= 0}, m),
+    draw_shares,
+)  # fmt: skip
+D12 = Entry(
+    "D.12", GROUP, "Standard accuracy is good",
+    "After standard training to a T polynomial in k every sample's margin is of order log k at least (our reading "
+    "of the constant: 1, so that the label's probability exceeds 1/2).",
+    "F_y(X) - max_{j != y} F_j(X) >= Omega(log k)",
+    margins, judge_margins, draw_margins,
+)  # fmt: skip
+D13 = Entry(
+    "D.13", GROUP, "Non-robust features are learned well",
+    "After standard training a sample of which only the non-robust features are left is classified correctly with a "
+    "margin of order log k (our reading: log k at least).",
+    "F_y(X_V) - max_{j != y} F_j(X_V) >= Omega(log k)",
+    lambda lab: left(lab, False) | {"scaled": scaled(lab)},
+    lambda m: judge_pairs({"margin with only v left >= log k": m["non_robust"] >= log_k(m)}, m, more=margins_left(m)),
+    draw_left,
+)  # fmt: skip
+D14 = Entry(
+    "D.14", GROUP, "Standard training converges to a non-robust solution",
+    "After standard training the perturbation that replaces all non-robust features by those of another class "
+    "brings that class's output above the label's, for every other class.",
+    "F_y(X + delta) <= F_{y'}(X + delta), delta_p = beta (v_{y'} - v_y) on J_NR, 0 on J_R",
+    lambda lab: of_population(lab, False, "swapped", "own_after_swap", "other_after_swap", end=True),
+    lambda m: judge_pairs({"broken for every y'": m["swapped"] <= 0}, m, more=(
+        f"rival above the label by {spread(m['other_after_swap'] - m['own_after_swap'])} logits")),
+    lambda m: Picture(r"label's output $F_y(X + \delta)$", r"largest rival $F_{y'}(X + \delta)$", [
+        *diagonal(m["own_after_swap"].min(), m["other_after_swap"].max(), "broken above"),
+        points(m["own_after_swap"], m["other_after_swap"], "(seed, class, $y'$)", NON_ROBUST)], "xy"),
+)  # fmt: skip
+D15 = Entry(
+    "D.15", GROUP, "Theorem 4.4 in the simplified setting",
+    "Adversarial training on the noiseless population risk learns the robust features and is robust, at a radius "
+    "inside the window (at the training radius: see D.28 there).",
+    "margin of X with only u left > 0; F_y(X + delta) > max_{j != y} F_j(X + delta), |delta|_inf <= eps_test",
+    lambda lab: of_population(lab, True, "iteration", "robust", "clean", "swapped") | networks(lab),
+    lambda m: judge_pairs({
+        "u learned": m["robust"][-1] > 0, "standing at eps_test against five attacks": m["attacked"][0]["standing"],
+        "certified at eps_test": m["attacked"][0]["certified"]}, m, "eps", "window"),
+    draw_shares,
+)  # fmt: skip
+D27 = Entry(
+    "D.27", GROUP, "Robust features are learned well",
+    "After adversarial training a sample of which only the robust features are left is classified correctly with a "
+    "margin of order log k (our reading: log k at least).",
+    "F_y(X_U) - max_{j != y} F_j(X_U) >= Omega(log k)",
+    lambda lab: left(lab, True),
+    lambda m: judge_pairs({"margin with only u left >= log k": m["robust"] >= log_k(m)}, m, "eps",
+                          more=margins_left(m)),
+    draw_left,
+)  # fmt: skip
+D28 = Entry(
+    "D.28", GROUP, "Adversarial training converges to a robust solution, inside the window",
+    "After adversarial training on the noiseless population risk no perturbation of a radius inside the window of "
+    "test radii (docs/robust-window.md) breaks a sample; one per class and seed is all there are, up to positions.",
+    "F_y(X + delta) > max_{j != y} F_j(X + delta) for all |delta|_inf <= eps_test",
+    attacked_networks,
+    lambda m: replace(theorems.judge_in_window(m), assumptions=settled(m, "eps", "window")), theorems.draw_radius,
+)  # fmt: skip
+D28_BETA = Entry(
+    "D.28 (eps = beta)", GROUP, "Adversarial training converges to a robust solution, at the training radius",
+    "After adversarial training on the noiseless population risk no perturbation of the training radius, eps = beta "
+    "(our reading of the lost choice of eps), breaks a sample.",
+    "F_y(X + delta) > max_{j != y} F_j(X + delta) for all |delta|_inf <= beta",
+    attacked_networks,
+    lambda m: replace(theorems.judge_at_beta(m), assumptions=settled(m, "eps")), theorems.draw_attacks,
+)  # fmt: skip

@@ -1,7 +1,5 @@
 """Intervals and fits that the ledger's rules use."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +23,10 @@ class Exponent(NamedTuple):
     def __str__(self):
         return f"{self.slope:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    def off(self, expected: float) -> float:
+        """Distance of the interval's farther end from `expected`."""
+        return max(abs(self.low - expected), abs(self.high - expected))
+
 
 def fit_exponent(x, y, confidence: float = 0.95) -> Exponent:
     """Least squares of log y on log x; x, y > 0 of one shape, at least three points.  Student's interval."""
@@ -34,6 +36,19 @@ def fit_exponent(x, y, confidence: float = 0.95) -> Exponent:
     return Exponent(fit.slope, fit.slope - half, fit.slope + half, float(np.exp(fit.intercept)))
 
 
+def fit_paired(x, y) -> Exponent:
+    """Exponent common to all columns of y (n, ...) over x (n,), each column with a constant of its own.
+
+    Columns share their draws from row to row, so their constants carry no information on the exponent.  Columns with a
+    NaN are left out; NaN where none is left.
+    """
+    y = np.asarray(y).reshape(len(x), -1)
+    y = y[:, np.isfinite(y).all(axis=0)]
+    if y.size < 3:
+        return Exponent(*4 * [np.nan])
+    return fit_exponent(np.broadcast_to(np.asarray(x, float)[:, None], y.shape), y / stats.gmean(y, axis=0))
+
+
 def spread(values, digits: int = 3) -> str:
     """'median [minimum, maximum]' of what is finite."""
     values = np.ravel(np.asarray(values, float))
@@ -41,9 +56,3 @@ def spread(values, digits: int = 3) -> str:
     if not len(values):
         return "none"
     return f"{np.median(values):.{digits}g} [{values.min():.{digits}g}, {values.max():.{digits}g}]"
-
-
-def shortfall(error, tolerance) -> float:
-    """log10(tolerance / error): decades left before the tolerance is reached, negative beyond it."""
-    error = float(np.max(error))
-    return float(np.log10(tolerance / max(error, 1e-300))) if np.isfinite(error) else float("nan")

@@ -1,7 +1,5 @@
 """Which networks can be robust on the whole l_inf ball (docs/robust-window.md): the window, and the contradiction."""
 
-from __future__ import annotations
-
 from itertools import permutations
 from typing import NamedTuple
 
@@ -10,11 +8,10 @@ import numpy as np
 from ..patches.certify import interval_margin
 from ..patches.data import PatchData, PatchDistribution
 from ..patches.network import PatchCNN
-from ..reporting.style import ACCURACY, CERTIFIED, NON_ROBUST, PAPER, ROBUST
+from ..reporting.pictures import ACCURACY, NON_ROBUST, PAPER, ROBUST, Picture, line, mark, points
 from ..theory.window import contradiction, density_ratio, robust_window
-from .ledger import Assumption, Judgement, entry
-from .minima import robust_radius
-from .statistics import shortfall
+from .ledger import Check, Entry, Judgement, exact
+from .minima import GROUP, robust_radius
 
 CLOSE = 1e-3
 SCALE = 0.5  # of rho, the largest preactivation of the window's networks: the polynomial part
@@ -29,6 +26,10 @@ class Numbers(NamedTuple):
     n_robust: int
     q: int
 
+    @classmethod
+    def of(cls, c):
+        return cls(c.alpha, c.beta, c.n_patches, c.n_robust, c.q)
+
     def sample(self, k: int, d: int | None = None) -> PatchData:
         """One noiseless sample per class."""
         strengths = {"alpha": self.alpha, "beta": self.beta}
@@ -41,7 +42,7 @@ class Numbers(NamedTuple):
 def along_patches(config, n_points: int) -> list[Numbers]:
     """The default strengths with 2 to 2048 patches, the default's own number among them."""
     patches = {config.n_patches, *np.geomspace(2, 2048, n_points).round().astype(int).tolist()}
-    return [Numbers(config.alpha, config.beta, P, config.n_robust, config.q) for P in sorted(patches)]
+    return [Numbers.of(config)._replace(n_patches=P) for P in sorted(patches)]
 
 
 def drawn(n: int) -> list[Numbers]:
@@ -61,68 +62,36 @@ def radii(numbers: Numbers, k: int = 2, n_neurons: int = 2) -> list[tuple[float,
     for kind, predicted, strength in (("nonrobust", low, numbers.beta), ("robust", high, numbers.alpha)):
         make = getattr(PatchCNN, f"{kind}_minimum")
         net = make(SCALE / strength, data.features, n_neurons, q=numbers.q)
-        batch = net.with_weights(net.W[None])
-        radius = robust_radius(batch, data, kind, strength, 32).min()
+        radius = robust_radius(net.with_weights(net.W[None]), data, kind, strength, 32).min()
         below = interval_margin(net, data.X, data.y, eps=predicted * (1 - CLOSE)).min()
         found.append((float(radius), float(below)))
     return found
 
 
-@entry(
-    "window",
-    "global minima",
-    "Window of test radii",
-    statement="In the polynomial part, w = B v_i breaks at eps_lo and w = A u_i holds up to eps_hi, so that radii in "
-    "between tell the two apart (ours, not the paper's).",
-    formula="eps_lo = beta / (1 + (P / P_NR)^(1/q)), eps_hi = alpha / (1 + (P / P_R)^(1/q))",
-    rule=f"radii of networks under the exact attack within {CLOSE:g} of the prediction, and certified just below it; "
-    "margin: decades below, or -1 where a certificate is missing",
-)
-class PolynomialWindow:
-    def measure(lab):
-        c = lab.config()
-        line, others = along_patches(c, 12 if lab.quick else 40), drawn(12 if lab.quick else 60)
-        settings = line + others
-        found = np.array([radii(numbers) for numbers in settings])
-        return {
-            "setting": np.array(settings, float),
-            "line": len(line),
-            "predicted": np.array([robust_window(*numbers) for numbers in settings]),
-            "measured": found[..., 0],
-            "certificate": found[..., 1],
-            "density": np.array([density_ratio(*numbers) for numbers in settings]),
-            "default": np.array([*c.window().ends, c.eps_test]),
-            "beta": c.beta,
-        }
+def windows(lab):
+    c = lab.config()
+    line, others = along_patches(c, 12 if lab.quick else 40), drawn(12 if lab.quick else 60)
+    settings = line + others
+    found = np.array([radii(numbers) for numbers in settings])
+    return {
+        "setting": np.array(settings, float), "line": len(line),
+        "predicted": np.array([robust_window(*numbers) for numbers in settings]),
+        "measured": found[..., 0], "certificate": found[..., 1],
+        "density": np.array([density_ratio(*numbers) for numbers in settings]),
+        "default": np.array([*c.window().ends, c.eps_test]), "beta": c.beta,
+    }  # fmt: skip
 
-    def judge(m):
-        error = np.abs(m["measured"] / m["predicted"] - 1)
-        lacking = int((m["certificate"] <= 0).sum())
-        dense, empty = m["density"] < 1, m["measured"][:, 0] >= m["measured"][:, 1]
-        high = m["measured"][dense, 1] / m["setting"][dense, 1]
-        low, high_default, test = m["default"]
-        return Judgement(
-            f"default window ({low:.3f}, {high_default:.3f}) around eps_test = {test:g}; eps_hi < beta where c < 1",
-            f"largest relative deviation {error.max():.1e} over {error.size} radii, {lacking} without a certificate "
-            f"just below; where c < 1 ({dense.sum()} settings) eps_hi is at most {high.max():.3f} beta, and the window "
-            f"is empty in {(dense & empty).sum()}",
-            -1.0 if lacking else shortfall(error, CLOSE),
-        )
 
-    def draw(axis, m):
-        line = slice(0, m["line"])
-        P, low, high = m["setting"][line, 2], *m["predicted"][line].T
-        axis.fill_between(P, low, high, where=high > low, color=CERTIFIED, alpha=0.15, lw=0, label="window")
-        axis.plot(P, high, color=ROBUST, lw=1.2, label=r"$\epsilon_{hi}$, predicted")
-        axis.plot(P, low, color=NON_ROBUST, lw=1.2, label=r"$\epsilon_{lo}$, predicted")
-        axis.plot(P, m["measured"][line, 1], "o", color=ROBUST, ms=4, label=r"$w = A u_i$ breaks")
-        axis.plot(P, m["measured"][line, 0], "s", color=NON_ROBUST, ms=4, label=r"$w = B v_i$ breaks")
-        axis.axhline(m["beta"], color="0.4", ls="--", lw=1, label=r"$\beta$")
-        alpha, beta, _, n_robust, q = m["setting"][0]
-        axis.axvline(n_robust * (1 + (alpha / beta) ** q), color=PAPER, ls=":", lw=1.2, label="c < 1 to the right")
-        axis.set_xscale("log", base=2)
-        axis.set_xlabel(r"patches P, one of them robust ($\alpha$, $\beta$, q of the default)")
-        axis.set_ylabel(r"radius $\epsilon$")
+def judge_windows(m):
+    dense, empty = m["density"] < 1, m["measured"][:, 0] >= m["measured"][:, 1]
+    high = m["measured"][dense, 1] / m["setting"][dense, 1]
+    low, high_default, test = m["default"]
+    return Judgement(
+        [exact("radii under the exact attack / predicted, less 1", np.abs(m["measured"] / m["predicted"] - 1), CLOSE),
+         Check("radii without a certificate just below", (m["certificate"] <= 0).sum(), "<=", 0, "flag")],
+        f"default window ({low:.3f}, {high_default:.3f}) around eps_test = {test:g}; where c < 1 ({dense.sum()} "
+        f"settings) eps_hi is at most {high.max():.3f} beta, and the window is empty in {(dense & empty).sum()}",
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------ the contradiction
@@ -184,90 +153,86 @@ def counterexample(n_patches: int) -> tuple[float, float]:
     u, rng = data.features[0], np.random.default_rng(2)
     corners = [data.X + s * u[data.y][:, None] + t * u[1 - data.y][:, None] for s in (-1, 0, 1) for t in (-1, 0, 1)]
     corners += [data.X + rng.choice([-1.0, 0.0, 1.0], data.X.shape) for _ in range(100)]
-    margins = [net.margin(X, data.y) for X in corners]
-    sigma = net.activation
+    margins, sigma = [net.margin(X, data.y) for X in corners], net.activation
     return float(np.min(margins)), float(8 * sigma(0.2 * 3.0) - sigma(0.4 * 3.0))
 
 
 def trained(lab, adversarial: bool) -> dict:
     """The default's networks, noisy ones at the end and noiseless ones half-way and at the end: classes right at the
     points of the proof, and alpha max <w, u> / rho, at most 1 in the polynomial part."""
-    story, exact = lab.story(adversarial), lab.exact(adversarial)
+    story, weights = lab.story(adversarial), lab.exact(adversarial).weights
     c = story.config
-    numbers = Numbers(c.alpha, c.beta, c.n_patches, c.n_robust, c.q)
-    X, y = proof_points(numbers, c.eps, c.n_classes, c.patch_dim)
-    middle, end = exact.weights[len(exact.weights) // 2], exact.weights[-1]
-    W = np.concatenate([story.net.weights, middle, end])
+    X, y = proof_points(Numbers.of(c), c.eps, c.n_classes, c.patch_dim)
+    W = np.concatenate([story.net.weights, weights[len(weights) // 2], weights[-1]])
     return {
         "classes": robust_classes(PatchCNN(W.astype(np.float64), c.q, c.rho), X, y),
         "reach": c.alpha * (W @ story.data.features[0].T).max(axis=(1, 2, 3)) / c.rho,
-        "applies": contradiction(c.alpha, c.beta, c.eps, *numbers[2:]),
+        "applies": contradiction(c.alpha, c.beta, c.eps, c.n_patches, c.n_robust, c.q),
     }
 
 
-@entry(
-    "contradiction",
-    "global minima",
-    "In the polynomial part, at most one class is robust",
-    statement="At eps >= beta and density ratio c < 1, whatever the weights, at most one class is robust on the whole "
-    "ball while activations stay in the polynomial part; beyond it all can be (ours, not the paper's).",
-    formula="P_R (alpha - eps)_+^q <= P_NR eps^q, eps >= beta, alpha <w_{i,r}, u_l> <= rho  =>  at most one "
-    "robust class",
-    rule="no network, trained on the proof's own points or a trained story, has two classes right at them; the same "
-    "search finds two where the conditions fail, and the network built beyond the polynomial part withstands every "
-    "attack; margin: 1.5 - classes, or -1 where one of the controls fails",
-)
-class Contradiction:
-    def measure(lab):
+def contradictions(lab):
+    found, patches = {}, np.array([66, 500, 5000])
+    for name, cases in (("applies", APPLIES), ("silent", SILENT)):
         runs = 100 if lab.quick else 400
-        found = {}
-        for name, cases in (("applies", APPLIES), ("silent", SILENT)):
-            counts = [searched(Numbers(*case), eps, runs) for case, eps in cases.items()]
-            found[name] = np.array(counts)
-            found[f"{name}_conditions"] = [contradiction(*case[:2], eps, *case[2:]) for case, eps in cases.items()]
-        patches = np.array([66, 500, 5000])
-        built = np.array([counterexample(int(P)) for P in patches])
-        covered = [contradiction(4.0, 1.0, 1.0, int(P), 1, 3) for P in patches]
-        return found | {"patches": patches, "built": built, "covered": covered, "trained": {
-            "standard": trained(lab, False), "adversarial": trained(lab, True)}}  # fmt: skip
+        found[name] = np.array([searched(Numbers(*case), eps, runs) for case, eps in cases.items()])
+        found[f"{name}_conditions"] = [contradiction(*case[:2], eps, *case[2:]) for case, eps in cases.items()]
+    return found | {
+        "patches": patches, "built": np.array([counterexample(int(P)) for P in patches]),
+        "covered": [contradiction(4.0, 1.0, 1.0, int(P), 1, 3) for P in patches],
+        "trained": {"standard": trained(lab, False), "adversarial": trained(lab, True)},
+    }  # fmt: skip
 
-    def judge(m):
-        inside = {name: t["classes"][t["reach"] <= 1] for name, t in m["trained"].items()}
-        beyond = np.concatenate([t["classes"][t["reach"] > 1] for t in m["trained"].values()])
-        most = max(int(np.max(c, initial=0)) for c in [m["applies"], *inside.values()])
-        controls = (m["silent"].max(axis=1) >= 2).all() and (m["built"][:, 0] > 0).all()
-        reach = max(t["reach"].max() for t in m["trained"].values())
-        told = ", ".join(f"{name} {np.max(c, initial=0)} in {len(c)}" for name, c in inside.items())
-        conditions = [*m["applies_conditions"], *m["covered"], *(t["applies"] for t in m["trained"].values())]
-        silent = not any(m["silent_conditions"])
-        return Judgement(
-            f"at most 1 class where it applies; beyond the polynomial part margin {m['built'][0, 1]:.4f} for any P",
-            f"searched networks {m['applies'].max()} in {m['applies'].size}, trained ones (most classes in networks): "
-            f"{told}, beyond the polynomial part (alpha max <w, u> up to {reach:.2f} rho) "
-            f"{np.max(beyond, initial=0)} in {len(beyond)}; where it is silent the search finds {m['silent'].max()}; "
-            f"built network: smallest margin {m['built'][:, 0].min():.4f} at up to {m['patches'].max()} patches",
-            1.5 - most if controls else -1.0,
-            [
-                Assumption("conditions in the tried settings", f"{sum(conditions)} of {len(conditions)}", "all",
-                           all(conditions)),
-                Assumption("conditions in the silent settings", f"{sum(m['silent_conditions'])} met", "none", silent),
-            ],
-        )  # fmt: skip
 
-    def draw(axis, m):
-        stories = [t["classes"][t["reach"] <= 1] for t in m["trained"].values()]
-        groups = (
-            ("searched, conditions met", m["applies"], NON_ROBUST),
-            ("standard training", stories[0], ACCURACY),
-            ("adversarial training", stories[1], ROBUST),
-            ("searched, conditions not met", m["silent"], PAPER),
-        )
-        for i, (name, counts, color) in enumerate(groups):
-            share = [(np.ravel(counts) == n).mean() for n in COUNTED]
-            axis.bar(COUNTED + 0.2 * (i - 1.5), share, 0.18, color=color, label=f"{name} ({np.size(counts)})")
-        axis.axvspan(1.5, 3.5, color="0.93", zorder=0)
-        axis.text(2.5, 1.02, "excluded where the conditions are met", ha="center", fontsize=7)
-        axis.set_xticks(COUNTED)
-        axis.set_ylim(0, 1.1)
-        axis.set_xlabel(r"classes right at all points of the proof, $\epsilon \geq \beta$")
-        axis.set_ylabel("share of networks")
+def judge_contradictions(m):
+    inside = {name: t["classes"][t["reach"] <= 1] for name, t in m["trained"].items()}
+    beyond = np.concatenate([t["classes"][t["reach"] > 1] for t in m["trained"].values()])
+    most = max(int(np.max(c, initial=0)) for c in [m["applies"], *inside.values()])
+    reach = max(t["reach"].max() for t in m["trained"].values())
+    told = ", ".join(f"{name} {np.max(c, initial=0)} in {len(c)}" for name, c in inside.items())
+    conditions = [*m["applies_conditions"], *m["covered"], *(t["applies"] for t in m["trained"].values())]
+    return Judgement(
+        [Check("classes right at the proof's points in a network trained on them or in a story", most, "<", 1.5),
+         Check("control: the same search where the conditions fail finds", m["silent"].max(axis=1), ">=", 2, "flag"),
+         Check("control: margin of the network built beyond the polynomial part", m["built"][:, 0], ">", 0, "flag")],
+        f"searched networks {m['applies'].max()} in {m['applies'].size}, trained ones (most classes in networks): "
+        f"{told}, beyond the polynomial part (alpha max <w, u> up to {reach:.2f} rho) {np.max(beyond, initial=0)} "
+        f"in {len(beyond)}; built network: {m['built'][0, 1]:.4f} predicted for any P, seen at up to "
+        f"{m['patches'].max()} patches",
+        [Check("settings that meet the conditions, of those tried", sum(conditions), ">=", len(conditions)),
+         Check("silent settings that meet them", sum(m["silent_conditions"]), "<=", 0)],
+    )  # fmt: skip
+
+
+WINDOW = Entry(
+    "window", GROUP, "Window of test radii",
+    "In the polynomial part, w = B v_i breaks at eps_lo and w = A u_i holds up to eps_hi, so that radii in between "
+    "tell the two apart.",
+    "eps_lo = beta / (1 + (P / P_NR)^(1/q)), eps_hi = alpha / (1 + (P / P_R)^(1/q))",
+    windows, judge_windows,
+    lambda m: Picture(r"patches P, one of them robust ($\alpha$, $\beta$, q of the default)", r"radius $\epsilon$", [
+        *(layer for row, color, name, kind, marker in (
+            (1, ROBUST, "hi", "A u_i", "o"), (0, NON_ROBUST, "lo", "B v_i", "s")) for layer in (
+            line(m["setting"][: m["line"], 2], m["predicted"][: m["line"], row], f"eps_{name}, predicted", color),
+            points(m["setting"][: m["line"], 2], m["measured"][: m["line"], row], f"{kind} breaks", color, marker))),
+        mark(y=m["beta"], label=r"$\beta$"),
+        mark(x=m["setting"][0, 3] * (1 + (m["setting"][0, 0] / m["beta"]) ** m["setting"][0, 4]), label="c < 1 beyond",
+             color=PAPER),
+    ], "x"), "ours",
+)  # fmt: skip
+CONTRADICTION = Entry(
+    "contradiction", GROUP, "In the polynomial part, at most one class is robust",
+    "At eps >= beta and density ratio c < 1, whatever the weights, at most one class is robust on the whole ball "
+    "while activations stay in the polynomial part; beyond it all can be.",
+    "P_R (alpha - eps)_+^q <= P_NR eps^q, eps >= beta, alpha <w_{i,r}, u_l> <= rho  =>  at most one robust class",
+    contradictions, judge_contradictions,
+    lambda m: Picture(r"classes right at all points of the proof, $\epsilon \geq \beta$", "share of networks", [
+        *(points(COUNTED, [(np.ravel(counts) == n).mean() for n in COUNTED], f"{name} ({np.size(counts)})", color,
+                 marker, 6, 0.8) for name, counts, color, marker in (
+              ("searched, conditions met", m["applies"], NON_ROBUST, "o"),
+              *((f"{name} training", t["classes"][t["reach"] <= 1], color, marker)
+                for (name, t), color, marker in zip(m["trained"].items(), (ACCURACY, ROBUST), "s^")),
+              ("searched, conditions not met", m["silent"], PAPER, "D"))),
+        mark(x=(1.5, 3.5), label="excluded where the conditions are met"),
+    ], ylim=(-0.05, 1.1), ticks={"x": (COUNTED, COUNTED)}), "ours",
+)  # fmt: skip

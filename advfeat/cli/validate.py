@@ -6,8 +6,9 @@ from . import common
 
 def add_arguments(parser):
     parser.add_argument("--quick", action="store_true", help="fewer seeds for trained networks: three minutes")
-    only = {"metavar": "LABEL", "nargs": "+", "action": "extend"}
-    parser.add_argument("--only", **only, help="these entries, as D.4 or 4.3.1")
+    several = {"nargs": "+", "action": "extend"}
+    parser.add_argument("--only", metavar="LABEL", **several, help="these entries, as D.4 or 4.3.1")
+    parser.add_argument("--entries", metavar="FILE.py", **several, help="statements of your own (docs/statements.md)")
     parser.add_argument("--out", metavar="DIR", default="advfeat-ledger", help="folder (default advfeat-ledger)")
     common.add_output(parser)
 
@@ -16,10 +17,11 @@ def run(args) -> int:
     from ..validation import run as ledger
     from ..validation.ledger import count
 
-    ledger.choose(args.only)  # refuses an unknown label before there is a folder
+    entries = ledger.known(args.entries)
+    ledger.choose(args.only, entries)  # refuses an unknown label before there is a folder
     out = store.make_folder(args.out)
     with common.Bar(args) as bar:
-        results = ledger.run(args.only, args.quick, bar)
+        results = ledger.run(args.only, args.quick, bar, entries)
     page, changed = ledger.write(results, out, args.quick), ledger.differences(results)
     rows = [(r.entry.label, r.judgement.verdict, r.judgement.margin, r.entry.title) for r in results]
     head = ("label", "verdict", "margin", "statement")

@@ -1,16 +1,17 @@
-"""The ledger's machinery: verdicts, coverage of the paper's labels, comparison with the record, pages, exit status."""
+"""The ledger's machinery: checks, verdicts, coverage of the paper's labels, the record, pages, exit status."""
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from advfeat.validation import Picture, line
 from advfeat.validation import run as ledger
-from advfeat.validation.ledger import ENTRIES, VERDICTS, Assumption, Entry, Judgement, Result, count, entry
+from advfeat.validation.lab import Lab, shared
+from advfeat.validation.ledger import VERDICTS, Check, Entry, Judgement, Result, count, exact, exponent, near, sure
 from advfeat.validation.pages import as_html, as_json, as_markdown
-from advfeat.validation.statistics import fit_exponent, shortfall, spread, wilson
+from advfeat.validation.run import ENTRIES
+from advfeat.validation.statistics import fit_exponent, spread, wilson
 
 from advfeat.cli import main
 
@@ -32,48 +33,119 @@ def test_the_record_speaks_of_exactly_these_entries():
 
 
 def test_entries_stand_in_the_order_of_the_paper():
-    code = "from advfeat.validation.run import choose; print(*dict.fromkeys(e.group for e in choose(None)), sep=';')"
-    groups = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert groups.split(";")[:5] == ["data", "global minima", "tools", "standard training", "adversarial training"]
+    groups = list(dict.fromkeys(entry.group for entry in ENTRIES.values()))
+    assert groups[:5] == ["data", "global minima", "tools", "standard training", "adversarial training"]
+    assert list(ENTRIES) == list(json.loads(ledger.EXPECTED.read_text()))
 
 
 def test_every_entry_says_what_it_does():
     for e in ENTRIES.values():
-        for text in (e.title, e.statement, e.formula, e.rule, e.group):
-            assert text.strip(), e.label
         assert e.statement.endswith("."), e.label
-        assert "margin" in e.rule or "not testable" in e.rule, e.label
+        assert (e.source == "ours") == (e.label[0] not in "2345BCDE" or e.label in OURS), e.label
+
+
+OURS = ("5.2 (orthogonal)", "D.4 (noise)", "D.18 (saturation)")
+
+
+# ------------------------------------------------------------------ checks
+@pytest.mark.parametrize(
+    ("check", "margin"),
+    [
+        (Check("a", 0.25, "<=", 1), 0.75),
+        (Check("a", [0.25, 1.5], "<=", 1), -0.5),  # the worst counts
+        (Check("a", [0.25, 0.5], ">=", [0.2, 0.4]), 0.05),
+        (Check("a", 0.2, "<=", 0.8, "share"), 0.75),
+        (Check("a", 1.2, ">=", 0.8, "share"), 0.5),
+        (Check("a", 1e-12, "<=", 1e-10, "decades"), 2),
+        (Check("a", 0.0, "<=", 1e-10, "decades"), 290),
+        (Check("a", 1e-3, ">=", 1e-4, "decades"), 1),
+        (Check("a", 0, "<=", 0, "flag"), np.inf),
+        (Check("a", 1, "<=", 0, "flag"), -1),
+        (Check("a", 0.5, "in", (0.4, 0.6)), np.inf),
+        (Check("a", 0.6, "in", (0.4, 0.6)), -1),
+        (Check("a", np.nan, "<=", 1), np.nan),
+        (Check("a", [], "<=", 1), np.nan),
+        (Check("a", np.inf, "<=", 1, "decades"), -np.inf),
+        (near("a", [0.95, 1.02], 1, 0.1), 0.5),
+        (exact("a", [1e-14, 1e-12]), 2),
+        (sure("a", np.arange(10) < 8, 0.5), 0.4902 - 0.5),  # Wilson 1927, by hand
+        (sure("a", np.zeros(0, bool), 0.5), np.nan),
+    ],
+)
+def test_margins(check, margin):
+    assert check.margin == pytest.approx(margin, abs=1e-4, nan_ok=True)
+    assert check.met == (margin >= 0)
+    assert Judgement([check]).verdict == ("holds" if margin >= 0 else "fails")
+
+
+def test_strict_checks_exclude_their_bound():
+    assert [Check("a", 1.0, op, 1.0).met for op in ("<=", "<", ">=", ">", "==")] == [True, False, True, False, True]
+
+
+def test_a_check_is_text():
+    assert Check("error", 0.25, "<=", 1.0).row == ["error", "0.25", "<= 1", "0.75", "met"]
+    row = ["error", "2 [1, 4]", "<= 3", "-0.333 of the bound", "NOT met"]
+    assert Check("error", [1, 2, 4], "<=", 3, "share").row == row
+    assert Check("radius", 0.5, "in", (0.4, 0.6)).row == ["radius", "0.5", "0.400 to 0.600", "", "met"]
+    judgement = Judgement([Check("error", 0.25, "<=", 1.0), Check("runs", 3, ">=", 2, shown="3 of 4")], "and more")
+    assert judgement.rule == "error <= 1; runs >= 2"
+    assert judgement.measured == "error: 0.25; runs: 3 of 4; and more"
+    assert judgement.margin == 0.75
+
+
+@pytest.mark.parametrize(("name", "bad"), [("op", {"op": "=<"}), ("unit", {"unit": "percent"})])
+def test_a_check_of_an_unknown_kind_is_refused(name, bad):
+    with pytest.raises(ValueError, match=f"check 'error': {name} = "):
+        Check(**({"what": "error", "value": 1, "op": "<=", "bound": 2} | bad))
 
 
 @pytest.mark.parametrize(
     ("given", "verdict"),
     [
-        ({"margin": 0.0}, "holds"),
-        ({"margin": -1e-9}, "fails"),
-        ({"margin": np.nan}, "fails"),
-        ({"margin": 1.0, "assumptions": [Assumption("c", "2", "< 1", False)]}, "outside its assumptions"),
-        ({"margin": -1.0, "assumptions": [Assumption("c", "0.5", "< 1", True)]}, "fails"),
-        ({"margin": 1.0, "untestable": "an asymptotic statement"}, "not testable at finite size"),
+        ({}, "holds"),
+        ({"checks": [Check("a", 1.0 + 1e-9, "<=", 1.0)]}, "fails"),
+        ({"checks": [Check("a", 0, "<=", 1), Check("b", np.nan, "<=", 1)]}, "fails"),
+        ({"checks": []}, "fails"),
+        ({"assumptions": [Check("c", 2, "<", 1)]}, "outside its assumptions"),
+        ({"assumptions": [Check("c", np.nan, "<", 1)]}, "outside its assumptions"),
+        ({"checks": [Check("a", 2, "<=", 1)], "assumptions": [Check("c", 0.5, "<", 1)]}, "fails"),
+        ({"untestable": "an asymptotic statement"}, "not testable at finite size"),
     ],
 )
 def test_verdicts(given, verdict):
-    assert Judgement("", "", **given).verdict == verdict
+    assert Judgement(**({"checks": [Check("a", 0, "<=", 1)]} | given)).verdict == verdict
 
 
 def test_a_label_is_given_once():
-    with pytest.raises(ValueError, match="in the ledger already"):
-        entry("D.4", "g", "t", statement="s", formula="f", rule="r")(type("Again", (), {}))
+    with pytest.raises(ValueError, match=r"label 'D.4': is in the ledger already, 'Feature learning iteration'"):
+        ledger.by_label([ENTRIES["D.4"]], ENTRIES)
+
+
+def test_a_shared_function_is_computed_once_in_a_lab():
+    calls = []
+
+    @shared
+    def story(lab, seed, n=1):
+        calls.append(seed)
+        return seed * n
+
+    lab = Lab()
+    assert [story(lab, 2), story(lab, 2), story(lab, 3), story(lab, 2, n=2), story(lab, 2, n=2)] == [2, 2, 3, 4, 4]
+    assert calls == [2, 3, 2]
+    lab.give(7, story, 5)
+    assert story(lab, 5) == 7
+    assert story(Lab(), 5) == 5
 
 
 # ------------------------------------------------------------------ running and writing
-def draw(axis, m):
-    axis.plot(m["x"])
+def draw(m):
+    return Picture("x", "y", [line(m["x"], m["x"], "a line")])
 
 
-def made(label, margin):
-    e = Entry(label, "group", "A title", "A < statement.", "a < b", "a rule", lambda lab: {}, lambda m: None, draw)
+def made(label, value, assumed=0):
+    e = Entry(label, "group", "A title", "A < statement.", "a < b", lambda lab: {}, lambda m: None, draw)
     numbers = {"x": np.arange(3.0), "big": np.zeros((50, 50)), "nested": {"n": np.float32(1.5), "list": [np.int64(1)]}}
-    return Result(e, numbers, Judgement("p", "m | n", margin, [Assumption("a", "1", "< 2", True)]), 0.1)
+    return Result(e, numbers, Judgement([Check("m | n", value, ">=", 0)], "", [Check("a", assumed, "<", 2)]), 0.1)
 
 
 def test_differences_from_the_record(tmp_path, monkeypatch):
@@ -86,22 +158,33 @@ def test_differences_from_the_record(tmp_path, monkeypatch):
 
 
 def test_the_pages(tmp_path):
-    results = [made("X.1", 1.0), made("X.2", -1.0)]
-    assert count(results) == dict(zip(VERDICTS, (1, 1, 0, 0)))
+    results = [made("X.1", 1.0), made("X.2", -1.0), made("X.3", 1.0, assumed=3), made("X.4", -1.0, assumed=3)]
+    assert count(results) == dict(zip(VERDICTS, (1, 1, 2, 0)))
     page = ledger.write(results, tmp_path / "out", True)
-    held = json.loads((tmp_path / "out" / "ledger.json").read_text())
-    assert held["entries"]["X.2"]["verdict"] == "fails"
-    assert held["entries"]["X.1"]["numbers"] == {
+    held = json.loads((tmp_path / "out" / "ledger.json").read_text())["entries"]
+    assert held["X.2"]["verdict"] == "fails"
+    assert held["X.2"]["checks"] == [
+        {"what": "m | n", "value": "-1", "required": ">= 0", "margin": "-1", "met": False}
+    ]  # fmt: skip
+    assert held["X.1"]["numbers"] == {
         "x": [0, 1, 2], "big": {"shape": [50, 50]}, "nested": {"n": 1.5, "list": [1]},
     }  # fmt: skip
     html = page.read_text()
-    assert html.count("data:image/png;base64,") == 2
+    assert html.count("data:image/png;base64,") == 4
     assert "A &lt; statement." in html
     assert "A < statement" not in html
     assert re.findall(r'(?:src|href)="(?!data:|#)', html) == []  # self-contained
-    assert "m \\| n" in as_markdown(results, True)
+    glance = html[html.index("glance") : html.index('class="all"')]
+    assert re.findall(r">(X\.\d)</a>", glance) == ["X.1", "X.2", "X.3", "X.4"]
+    assert "m | n: -1 (required &gt;= 0)" in glance
+    assert "A title. a: 3 (required &lt; 2); the rule is met there all the same" in glance
+    assert "Li &amp; Li 2025: <a" in glance
+    assert "nor is the rule met there" in glance
+    markdown = as_markdown(results, True)
+    assert "m \\| n" in markdown
+    assert "- **fails**, X.2: m | n: -1 (required >= 0)" in markdown
     assert as_json(results, False)["quick"] is False
-    assert "Quick run" not in as_html(results, False)
+    assert "Quick run" not in as_html(results, [""] * 4, False)
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
@@ -129,6 +212,7 @@ def test_statistics():
     fit = fit_exponent(x, 3 * x**-0.5)
     assert fit[:3] == pytest.approx((-0.5, -0.5, -0.5), abs=1e-6)
     assert fit.constant == pytest.approx(3)
+    assert exponent("a", fit, -0.4, 0.2).margin == pytest.approx(0.5, abs=1e-5)
     rng = np.random.default_rng(0)
     x = np.geomspace(1, 100, 12)
     inside = 0
@@ -138,5 +222,3 @@ def test_statistics():
     assert wilson(inside, 400, 1 - 1e-6)[0] < 0.95 < wilson(inside, 400, 1 - 1e-6)[1]
     assert spread([1, np.nan, 3, 2]) == "2 [1, 3]"
     assert spread([np.nan]) == "none"
-    assert shortfall(np.array([1e-14, 1e-12]), 1e-10) == pytest.approx(2)
-    assert shortfall(np.inf, 1e-10) != shortfall(np.inf, 1e-10)  # NaN, which no rule accepts

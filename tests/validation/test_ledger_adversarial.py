@@ -1,19 +1,22 @@
 """The ledger on adversarial training: each rule sees its measurement, and an experiment that must fail."""
 
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from advfeat.validation import adversarial, adversarial_bounds, adversarial_exact, adversarial_stages
-from advfeat.validation.lab import SMALL_RHO, Lab, Scaling, small_rho
-from advfeat.validation.ledger import ENTRIES
+from advfeat.validation import adversarial, adversarial_exact, adversarial_stages, logits
+from advfeat.validation.lab import SMALL_RHO, Lab, Scaling, Setting, small_rho
+from advfeat.validation.run import ENTRIES
 from ledger_checks import as_recorded, draws
 
 import advfeat as af
-from advfeat.theory import State, simulate
+from advfeat.theory import State, plateau, simulate
+from advfeat.theory.events import late_slope
+from advfeat.theory.outputs import outputs
+from advfeat.theory.plateau import stopping
 
-FILES = [m.__name__ for m in (adversarial, adversarial_exact, adversarial_bounds, adversarial_stages)]
-MINE = {label: e for label, e in ENTRIES.items() if e.measure.__module__ in FILES}
+MINE = {label: e for label, e in ENTRIES.items() if e.group == adversarial.GROUP}
 
 
 class Cheap(Lab):
@@ -23,7 +26,7 @@ class Cheap(Lab):
 
     def scaling(self, name, adversarial):
         values = (2e-3,) if name == "init_std" else ()
-        return [self.once((name, v, adversarial), lambda v=v: self._scaled(name, v, adversarial)) for v in values]
+        return [self.scaled(name, value, adversarial) for value in values]
 
 
 lab = Cheap(quick=True)
@@ -53,21 +56,20 @@ def test_the_figure_shows_something(label, measured):
 # ------------------------------------------------------------------ experiments that must fail
 def another_leading_order(label, **changes):
     """The entry measured with the leading order of another setting."""
-    right = adversarial.leading_order
-    module = adversarial if label == "5.2" else adversarial_bounds
-    with patch.object(module, "leading_order", lambda c: right(c | changes)):
+    right = Setting.leading_order.fget
+    with patch.object(Setting, "leading_order", property(lambda c: right(c.but(**changes)))):
         return MINE[label].measure(lab)
 
 
 def without_orthogonal_part(m):
     """Where features really stop without W_orth, beside the chi of runs that have one."""
-    c = adversarial.WIDE | {"patch_dim": 2 * adversarial.WIDE["n_classes"], "init_std": 0.01}
+    c = adversarial.WIDE.but(patch_dim=2 * adversarial.WIDE.n_classes, init_std=0.01)
     found, _, shape = adversarial.over_rates(c, adversarial.WIDE_RATES, 4, 2000)
     B = found.B[-1].reshape(*shape, *found.B.shape[-2:]).max(axis=-1)
     rows = []
     for row in m["rows"]:
         j = list(adversarial.WIDE_RATES).index(row["ascent_lr"])
-        star = adversarial.plateau(c["beta"], c["q"], c["rho"], row["ascent_lr"])
+        star = plateau(c.beta, c.q, c.rho, row["ascent_lr"])
         rows.append(row | {"chi_B": np.full(B[j].size, np.median(row["chi_B"])), "x_B": B[j].ravel() / star})
     return m | {"rows": rows}
 
@@ -75,13 +77,13 @@ def without_orthogonal_part(m):
 def smaller_ball(m):
     """Adversarial examples of a radius, perturbations predicted for another."""
     right = adversarial_exact.ascended
-    with patch.object(adversarial_exact, "ascended", lambda phi, c, *kind: right(phi, c | {"eps": 0.9}, *kind)):
+    with patch.object(adversarial_exact, "ascended", lambda phi, c, *kind: right(phi, replace(c, eps=0.9), *kind)):
         return MINE["D.17"].measure(lab)
 
 
 def blind_recursion(m):
     """A recursion that takes H for zero."""
-    pair = adversarial.dense(lab)
+    pair = lab.exact(True)
     c, gram = pair.config, np.zeros_like(pair.state.gram)
     found = simulate(
         State(pair.state.phi, gram, pair.state.n_orthogonal), adversarial_exact.recursion_types(pair.data, c.n_classes),
@@ -110,7 +112,7 @@ def halved_tau(m):
 def own_features_as_others(m):
     """Correlations one class further: own features, which grow, among the others."""
     found = lab.small(True)
-    return m | {"small rho": adversarial_bounds.off_diagonal(found.iteration, np.roll(found.phi, 1, axis=-1))}
+    return m | {"small rho": logits.extremes(found.iteration, np.roll(found.phi, 1, axis=-1))}
 
 
 def rows_with(**changes):
@@ -128,7 +130,7 @@ SPOIL = {
     "D.19": halved_tau,
     "D.20": halved_tau,
     "D.21": own_features_as_others,
-    "D.22": lambda m: another_leading_order("D.22", lr=1.2 * SMALL_RHO["lr"]),
+    "D.22": lambda m: another_leading_order("D.22", lr=1.2 * SMALL_RHO.lr),
     "D.23": rows_with(A_half=lambda row: 2 * row["A_half"]),
     "D.24": rows_with(t_linear=lambda row: np.where(row["a0"] < np.median(row["a0"]), np.nan, row["t_linear"])),
     "D.25": rows_with(t_log_k=lambda row: row["t_log_k"] + 500),
@@ -138,7 +140,6 @@ SPOIL = {
 
 def test_every_entry_has_a_bad_experiment():
     assert SPOIL.keys() == MINE.keys()
-    assert all(entry.group == adversarial.GROUP for entry in MINE.values())
 
 
 @pytest.mark.parametrize("label", MINE)
@@ -180,9 +181,9 @@ def test_a_flag_at_another_iteration_fails(measured, shift):
 def test_a_plateau_above_the_ball_is_outside_the_assumptions():
     """With beta > eps nothing stops B: it is said, and B does pass B*."""
     changes = {"n_patches": 8, "beta": (15 / 7) ** (1 / 3)}
-    one = Scaling("", 0, SMALL_RHO | changes, small_rho(True, 4, 0.5, **changes))
+    one = Scaling("", 0, SMALL_RHO.but(**changes), small_rho(True, 4, 0.5, **changes))
     row = adversarial_stages.timeline(one)
-    m = {"odd": row, "again": row | {"setting": one.setting | {"init_std": 2e-3}}}
+    m = {"odd": row, "again": row | {"setting": one.setting.but(init_std=2e-3)}}
     assert verdict("D.24", m) == "outside its assumptions"
     assert row["B_max"].max() > 2
     assert MINE["D.24"].judge(m).margin < 0
@@ -190,15 +191,15 @@ def test_a_plateau_above_the_ball_is_outside_the_assumptions():
 
 def test_wide_weights_are_outside_the_assumptions(measured):
     m = measured("5.2")
-    wide = m["setting"] | {"init_std": 0.01}
+    wide = m["setting"].but(init_std=0.01)
     assert verdict("5.2", m | {"setting": wide}) == "outside its assumptions"
 
 
 def test_logarithmic_growth_is_told_from_a_root():
     t, start = np.arange(0, 4001, 20), np.array([[500.0, 3000.0]])
     late = np.maximum(t[:, None, None] - start, 1)
-    slow = adversarial_stages.late_slope(t, np.log(late), start)
-    fast = adversarial_stages.late_slope(t, np.sqrt(late), start)
+    slow = late_slope(t, np.log(late), start)
+    fast = late_slope(t, np.sqrt(late), start)
     assert slow[0, 0] == pytest.approx(1)
     assert fast[0, 0] > 10
     assert np.isnan(slow[0, 1])  # too late to be followed
@@ -217,11 +218,11 @@ def test_the_stopping_level_solves_the_motion(q, chi):
             break
         step = 0.01 * min(x, left, 1e-1) / max(1 - g * x, 0.1)
         x, w = x + step * (1 - g * x), w - step * g * w
-    assert x == pytest.approx(adversarial.stopping(chi, q), rel=0.02)
+    assert x == pytest.approx(stopping(chi, q), rel=0.02)
 
 
 def test_logits_at_adversarial_examples_are_the_networks():
-    k, m, d, c = 3, 4, 20, SMALL_RHO | {"n_classes": 3, "ascent_lr": 3.0, "eps": 0.6, "rho": 0.8}
+    k, m, d, c = 3, 4, 20, SMALL_RHO.but(n_classes=3, ascent_lr=3.0, eps=0.6, rho=0.8)
     law = af.PatchDistribution(n_classes=k, patch_dim=d, n_patches=16, n_robust=1, alpha=2.0, beta=1.0)
     data, net = law.sample(k, 0, balanced=True), af.PatchCNN.init(k, m, d, rng=1, init_std=0.02, rho=0.8)
     net = net.with_weights(net.W + 0.6 * np.repeat(sum(law.features)[:, None], m, axis=1))
@@ -230,7 +231,7 @@ def test_logits_at_adversarial_examples_are_the_networks():
     moved = np.abs(X - data.X)
     assert 0.05 < moved[..., off].max() < 0.59 < moved.max()  # features saturate, other axes do not
     state = State.from_weights(net.W, law.features)
-    F = adversarial.adversarial_logits(state.phi, state.gram, c)[0]
+    F = sum(outputs(state.phi, c, state.gram))[0].T
     np.testing.assert_allclose(F[data.y], net.logits(X), rtol=1e-12, atol=1e-14)
     clean = net.logits(data.X)
     assert np.abs(F[data.y] - clean).max() > 0.01

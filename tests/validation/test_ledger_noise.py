@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from advfeat.validation import noise, noise_runs, noise_shared
+from advfeat.validation import noise, noise_runs
 from advfeat.validation.lab import Lab
-from advfeat.validation.ledger import ENTRIES
-from ledger_checks import as_recorded
+from advfeat.validation.run import ENTRIES
+from ledger_checks import as_recorded, draws
 
-LABELS = [label for label, entry in ENTRIES.items() if entry.group == noise_shared.GROUP]
+from advfeat.theory.events import crossing
+
+LABELS = [label for label, entry in ENTRIES.items() if entry.group == noise.GROUP]
 
 
 SMALLER = {"n_train": 10, "n_neurons": 10, "n_test": 2, "lr": 20.0, "n_iter": 2500}
@@ -40,6 +42,12 @@ def test_the_labels_are_all_here():
 
 
 @pytest.mark.parametrize("label", LABELS)
+@pytest.mark.one_in(3)
+def test_the_noise_figure_shows_something(measured, label):
+    draws(ENTRIES[label], measured[label])
+
+
+@pytest.mark.parametrize("label", LABELS)
 def test_the_real_measurement(measured, label):
     as_recorded(ENTRIES[label], measured[label])
 
@@ -51,7 +59,7 @@ def spoiled_books(adversarial):
     def spoil(m, lab, patch):
         exact = noise_runs.decompose
         patch.setattr(noise_runs, "decompose", lambda *a, lr, **o: exact(*a, lr=lr * (1 + 1e-6), **o))
-        return noise_runs.books(adversarial, n_looks=4)
+        return noise_runs.books.__wrapped__(lab, adversarial, n_looks=4)
 
     return spoil
 
@@ -83,11 +91,11 @@ def too_short(m, lab, patch):
     """The same run, stopped before most classes take off."""
     cut = m["iteration"] <= np.nanmedian(m["measured"])
     iteration, B = m["iteration"][cut], m["B"][cut]
-    return m | {"measured": noise.crossing(iteration, B, noise.TAKEN_OFF * B[0])}
+    return m | {"measured": crossing(iteration, B, noise.TAKEN_OFF * B[0])}
 
 
 def other_training(adversarial):
-    return lambda m, lab, patch: noise_shared.measure_late(lab, adversarial)
+    return lambda m, lab, patch: noise.measure_late(lab, adversarial)
 
 
 SPOIL = {
@@ -164,5 +172,5 @@ def test_a_self_term_of_the_wrong_sign_fails(measured):
 def test_crossings_lie_between_records():
     iteration = np.array([0, 10, 20, 30])
     growing = np.exp(iteration / 10.0)[:, None] * np.array([1.0, 2.0, 0.01])
-    found = noise.crossing(iteration, growing, np.array([np.exp(1.5), 2.0, 10.0]))
+    found = crossing(iteration, growing, np.array([np.exp(1.5), 2.0, 10.0]))
     np.testing.assert_allclose(found, [15, 0, np.nan])

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from advfeat.validation import lemmas, minima, preliminaries, transfer, whole_ball
+from advfeat.validation import lemmas, minima, preliminaries, whole_ball
 from advfeat.validation.lab import Lab
-from advfeat.validation.ledger import ENTRIES
+from advfeat.validation.run import ENTRIES
 from ledger_checks import as_recorded, draws
 from tolerances import REORDERED
 
@@ -12,8 +12,7 @@ from advfeat import PatchCNN
 from advfeat.patches.certify import interval_margin
 from advfeat.theory import robust_window, tensor_power
 
-MODULES = [m.__name__ for m in (preliminaries, minima, lemmas, whole_ball, transfer)]
-MINE = {label: e for label, e in ENTRIES.items() if e.measure.__module__ in MODULES}
+MINE = {label: e for label, e in ENTRIES.items() if e.group in ("data", "global minima", "tools")}
 TRAINED = ("contradiction", "transfer")  # entries that need trained networks
 
 #: A default configuration whose trainings take a second.
@@ -151,7 +150,7 @@ def test_outside_the_assumptions(label, changes):
 
 def test_outside_where_conditions_are_not_met(measured):
     outside = {"contradiction": {"applies_conditions": [True, False]}, "transfer": {"radius": (0.7, 0.5)}}
-    outside["C.2"] = {"default": measured("C.2")["default"] | {"setting": minima.numbers(Lab().config(), 0.05)}}
+    outside["C.2"] = {"default": measured("C.2")["default"] | {"setting": minima.Ball.of(Lab().config(), 0.05)}}
     for label, change in outside.items():
         assert verdict(label, measured(label) | change) == "outside its assumptions"
 

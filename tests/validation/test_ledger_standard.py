@@ -4,16 +4,17 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from advfeat.validation import standard, standard_bounds, standard_late, standard_noise, standard_stages
+from advfeat.validation import logits, stages, standard
 from advfeat.validation.lab import SMALL_RHO, Exact, Lab, small_rho
-from advfeat.validation.ledger import ENTRIES
-from advfeat.validation.statistics import Exponent
+from advfeat.validation.ledger import Judgement, exponent
+from advfeat.validation.run import ENTRIES
+from advfeat.validation.statistics import Exponent, fit_paired
 from ledger_checks import as_recorded, draws
 
 from advfeat.theory import State, population_types, simulate
+from advfeat.theory.outputs import outputs, own_output
 
-MODULES = [m.__name__ for m in (standard, standard_noise, standard_bounds, standard_stages, standard_late)]
-MINE = {label: e for label, e in ENTRIES.items() if e.measure.__module__ in MODULES}
+MINE = {label: e for label, e in ENTRIES.items() if e.group == standard.GROUP}
 SWEEPS = {"n_classes": (3,), "n_neurons": (5,), "init_std": (2e-3, 1e-3), "n_patches": (8,)}
 
 
@@ -23,7 +24,7 @@ class Cheap(Lab):
     n_draws = 6
 
     def scaling(self, name, adversarial):
-        return [self.once((name, v, adversarial), lambda v=v: self._scaled(name, v, adversarial)) for v in SWEEPS[name]]
+        return [self.scaled(name, value, adversarial) for value in SWEEPS[name]]
 
 
 lab = Cheap(quick=True)
@@ -53,7 +54,7 @@ def test_the_figure_shows_something(label, measured):
 # ------------------------------------------------------------------ experiments that must fail
 def elsewhere(**changes) -> Exact:
     """The default network beside the recursion of another configuration."""
-    pair = standard.dense(lab)
+    pair = lab.exact(False)
     c = pair.config.as_dict() | changes
     types = population_types(*(c[name] for name in ("n_classes", "n_patches", "n_robust", "alpha", "beta")))
     state = State.from_weights(pair.weights[0], pair.config.distribution().features)
@@ -62,10 +63,10 @@ def elsewhere(**changes) -> Exact:
 
 
 def another_recursion(label, **changes):
-    """The entry measured where `standard.dense` is the network beside a wrong recursion."""
-    wrong = elsewhere(**changes)
-    with patch.object(standard, "dense", lambda lab: wrong):
-        return MINE[label].measure(lab)
+    """The entry measured where `lab.exact` is the network beside a wrong recursion."""
+    other = Cheap(quick=True)
+    other.give(elsewhere(**changes), Lab.exact, False)
+    return MINE[label].measure(other)
 
 
 def weights_of_another_law(k, m, d, n_seeds):
@@ -81,8 +82,8 @@ def initialised_by(draw):
 
 def loud_noise(m):
     """Noise levels at which its second order is the larger part."""
-    levels = tuple(100 * level for level in standard_noise.LEVELS)
-    return m | standard_noise.noisy_runs(12, levels, 2, standard_noise.NOISY_NET["n_iter"])
+    levels = tuple(100 * level for level in standard.LEVELS)
+    return m | standard.noisy_runs(12, levels, 2, standard.NOISY_NET["n_iter"])
 
 
 def labels_confused(m):
@@ -98,7 +99,7 @@ def smaller_start(m):
 def adversarially_trained(m):
     """Adversarial training, where single entries grow (D.21 speaks of their maximum alone)."""
     found = small_rho(True, 2, 0.3)
-    return m | {"adversarial": standard_bounds.off_diagonal(found.phi, SMALL_RHO)}
+    return m | {"adversarial": logits.entries_and_steps(found.phi, SMALL_RHO)}
 
 
 def without_learning_rate(m):
@@ -108,8 +109,8 @@ def without_learning_rate(m):
 
 def base(m, setting, recursion):
     """SMALL_RHO's run replaced by `recursion`, read with `setting`."""
-    run = {"setting": setting, "pairs": standard_stages.race(setting, recursion)}
-    return m | {"runs": m["runs"] | {("", 0): run}}
+    run = {"name": "", "setting": setting, "pairs": stages.race(setting, recursion)}
+    return m | {"runs": m["runs"] | {"small rho": run}}
 
 
 def stronger_robust_features(m):
@@ -119,18 +120,18 @@ def stronger_robust_features(m):
 
 def claimed_learning_rate(m):
     """Training at lr = 0.02, its duration predicted for 0.2."""
-    run = m["runs"]["", 0]
-    return m | {"runs": m["runs"] | {("", 0): run | {"setting": run["setting"] | {"lr": 0.2}}}}
+    run = m["runs"]["small rho"]
+    return m | {"runs": m["runs"] | {"small rho": run | {"setting": run["setting"].but(lr=0.2)}}}
 
 
 def claimed_slower(m):
     """Training at lr = 0.02, its outputs bounded for 0.005."""
-    return m | {"after": standard_late.after(SMALL_RHO | {"lr": 0.005}, lab.small(False))}
+    return m | {"after": stages.after(SMALL_RHO.but(lr=0.005), lab.small(False))}
 
 
 SPOIL = {
     "5.1": lambda m: another_recursion("5.1", lr=12.5 * (1 + 1e-7)),
-    "D.2": lambda m: m | {"noisy": standard.rotated_basis(noise_std=0.01)},
+    "D.2": lambda m: m | {"noisy": standard.rotated_basis(lab, noise_std=0.01)},
     "D.3": lambda m: initialised_by(weights_of_another_law),
     "D.4": lambda m: another_recursion("D.4", n_robust=2),
     "D.4 (noise)": loud_noise,
@@ -153,7 +154,8 @@ def test_a_bad_experiment_fails(label, measured):
     before = MINE[label].judge(measured(label))
     judgement = MINE[label].judge(SPOIL[label](measured(label)))
     assert judgement.verdict == "fails", judgement
-    assert MINE[label].judge(measured(label)) == before  # nothing was changed in place
+    again = MINE[label].judge(measured(label))
+    assert (again.margin, again.measured) == (before.margin, before.measured)  # nothing was changed in place
 
 
 MORE = {
@@ -204,7 +206,7 @@ OUTSIDE = {
     "D.3": lambda m: MINE["D.3"].measure(lab),
     "D.4 (noise)": lambda m: m | {"moved": m["moved"] * 10},
     "D.5": lambda m: {name: run | {"tau": run["tau"] * 100} for name, run in m.items()},
-    "D.8": lambda m: m | {"large": standard_stages.one_step(SMALL_RHO, small_rho(False, 2, 0.1, init_std=0.1))},
+    "D.8": lambda m: m | {"large": stages.one_step(SMALL_RHO, small_rho(False, 2, 0.1, init_std=0.1))},
     "D.9": lambda m: grown(m, "ahead", False),
     "D.10": lambda m: grown(m, "ahead", False),
     "D.11": lambda m: grown(m, "ahead", False),
@@ -221,9 +223,9 @@ def test_outside_its_assumptions(label, measured):
 def test_the_race_is_run_to_the_step():
     """T1 and T2 found from coarse records are those of a run with every step recorded."""
     fine, coarse = small_rho(False, 2, 0.4, 1), small_rho(False, 2, 0.4)
-    found = standard_stages.race(SMALL_RHO, coarse)
-    B, F = fine.B.max(axis=-1), standard_stages.own_output(fine.phi, SMALL_RHO)
-    linear = SMALL_RHO["rho"] <= B
+    found = stages.race(SMALL_RHO, coarse)
+    B, F = fine.B.max(axis=-1), own_output(fine.phi, SMALL_RHO)
+    linear = SMALL_RHO.rho <= B
     for when, reached in (("1", linear), ("2", linear & (2 * np.log(5) <= F))):
         first = np.where(reached.any(axis=0), reached.argmax(axis=0), -1)
         assert (first > 0).sum() >= 4
@@ -233,10 +235,10 @@ def test_the_race_is_run_to_the_step():
 
 
 def test_outputs_are_the_networks(measured):
-    pair = standard_bounds.small_network(lab, n_iter=4000)
-    F, y = standard_bounds.network_outputs(pair)
-    expected = standard_bounds.outputs(pair.phi, SMALL_RHO)
-    assert np.abs(pair.phi).max() > SMALL_RHO["rho"]  # in the linear part too
+    pair = logits.small_network(lab, n_iter=4000)
+    F, y = logits.network_outputs(pair)
+    expected = sum(outputs(pair.phi, SMALL_RHO)).swapaxes(-1, -2)
+    assert np.abs(pair.phi).max() > SMALL_RHO.rho  # in the linear part too
     runs = np.arange(len(y))[:, None]
     np.testing.assert_allclose(F, expected[:, runs, y], rtol=1e-12, atol=1e-15)
 
@@ -248,11 +250,11 @@ def test_the_bands_are_attained():
     def outputs(one, rest):
         return np.column_stack([F_y, one * tau, *[rest * tau] * (k - 2)])
 
-    wrong = [standard_bounds.log_logits(outputs(all_, all_))[0] for all_ in (0, 1)]
-    other = [standard_bounds.log_logits(outputs(one, 1 - one))[1][:, 0] for one in (0, 1)]
-    bounds = standard_bounds.wrong_bounds(F_y, tau, k)
+    wrong = [logits.log_logits(outputs(all_, all_))[0] for all_ in (0, 1)]
+    other = [logits.log_logits(outputs(one, 1 - one))[1][:, 0] for one in (0, 1)]
+    bounds = logits.wrong_bounds(F_y, tau, k)
     np.testing.assert_allclose(bounds, wrong, rtol=1e-14)
-    low, high = standard_bounds.other_bounds(F_y, tau, k)
+    low, high = logits.other_bounds(F_y, tau, k)
     np.testing.assert_allclose(high, other[1], rtol=1e-14)
     assert (low < other[0]).all()  # its sum lets logit_j's own output be tau beside itself
     np.testing.assert_allclose(low, -np.log(np.exp(F_y) + (k - 1) * np.exp(0.6)), rtol=1e-14)
@@ -261,22 +263,21 @@ def test_the_bands_are_attained():
 def test_the_premise_is_as_frequent_as_drawn():
     """B0 >= 1.1 S A0 > 0 among a hundred thousand classes, against the quadrature."""
     rng = np.random.default_rng(0)
-    A, B = rng.standard_normal((2, 100_000, SMALL_RHO["n_neurons"])).max(axis=-1)
-    needed = 1.1 * standard_stages.ratio_of_rates(SMALL_RHO) * A
+    A, B = rng.standard_normal((2, 100_000, SMALL_RHO.n_neurons)).max(axis=-1)
+    needed = 1.1 * SMALL_RHO.density * A
     share = np.mean((A > 0) & (needed <= B))
-    assert standard_stages.drawn_share(SMALL_RHO) == pytest.approx(share, abs=0.005)
+    assert stages.drawn_share(SMALL_RHO) == pytest.approx(share, abs=0.005)
 
 
 def test_fit_paired_takes_constants_out():
     x = np.array([1.0, 2.0, 4.0])
     y = 3 * x[:, None] ** 0.5 * np.array([1e-3, 1.0, 1e4, np.nan])
-    assert standard.fit_paired(x, y)[:3] == pytest.approx((0.5, 0.5, 0.5))
-    assert np.isnan(standard.fit_paired(x, y * np.nan)).all()
-    assert standard.within(Exponent(1.0, 0.9, 1.15, 1.0), 1, 0.2) == pytest.approx(0.25)  # the farther end counts
-    assert np.isnan(standard.smallest(1.0, np.array([0.5, np.nan])))
-    assert standard.smallest(1.0, [0.5, 0.7]) == 0.5
-    assert np.isnan(standard.smallest(1.0, []))
+    assert fit_paired(x, y)[:3] == pytest.approx((0.5, 0.5, 0.5))
+    none = fit_paired(x, y * np.nan)
+    assert np.isnan(none).all()
+    assert exponent("", Exponent(1.0, 0.9, 1.15, 1.0), 1, 0.2).margin == pytest.approx(0.25)  # the farther end counts
+    assert Judgement([exponent("", none, 1, 0.2)]).verdict == "fails"
 
 
 def test_noise_moves_the_orthogonal_part():
-    assert standard.rotated_basis(noise_std=0.01)["moved"].max() > 1e-3
+    assert standard.rotated_basis(lab, noise_std=0.01)["moved"].max() > 1e-3
