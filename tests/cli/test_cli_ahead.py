@@ -48,7 +48,7 @@ def test_only_what_is_missing_is_compiled(cache, started):
 def test_what_kernels_depend_on_makes_them_missing_again(cache, started, monkeypatch):
     ahead.mark(PARTS)
     assert ahead._missing(PARTS) == []
-    for name, value in (("ADVFEAT_VECTOR_BITS", "128"), ("NUMBA_CPU_FEATURES", "+avx"), ("NUMBA_NUM_THREADS", "1")):
+    for name, value in (("ADVFEAT_VECTOR_BITS", "128"), ("NUMBA_CPU_FEATURES", "+avx"), ("NUMBA_NUM_THREADS", "77")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert ahead._missing(PARTS) == list(PARTS)
