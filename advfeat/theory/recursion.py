@@ -241,7 +241,7 @@ def simulate(
     with np.errstate(over="ignore", invalid="ignore"):  # where a run diverged
         norm = np.sqrt((history**2).sum(axis=-1) + square).reshape(shape)
     times, history = np.array(times), history.reshape(*shape, 2 * k)
-    return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged)
+    return Recursion(times, history, norm, gram, saturated, watched, watch.risk, diverged, clock.timed_out)
 
 
 def orthogonal_map(
