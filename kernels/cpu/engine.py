@@ -306,7 +306,7 @@ def warm_up(part) -> None:
     """
     engine, one = NumbaEngine(), np.ones(1)
     if part == "recursion":
-        for runs, n_steps in ((1, 1), (L, 0), (L, 1)):  # one alone, and side by side without and with ascents
+        for runs, n_steps in ((L, 0), (L, 1), (1, 1)):  # side by side without and with ascents, and one alone
             one, kinds = np.ones(runs), np.ones((runs, 1, 1))
             types = Types(np.zeros((runs, 1), np.int64), kinds[..., 0], np.zeros(kinds.shape, np.int64), kinds, kinds)
             watch, state = Watch(np.ones((runs, 2, 1)), one, one.copy(), 1.0, False), np.ones((runs, 2, 2))
