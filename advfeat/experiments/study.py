@@ -34,7 +34,8 @@ from .stages import alone, spread
 KINSHIP = {"itself": "own", "kin-epoch": "kin-epoch", "kin-half": "kin-half", "kin": "kin", "stranger": "own"}
 OF_FACTORS = ("itself", "kin", "stranger")
 PART = "part"  # the factor that is no key: which images are represented
-FIXED = ("seed", "n_seeds", "starts", "order_seed", "order_from", "folder", "bootstrap")  # keys that are no factors
+FIXED = ("seed", "n_seeds", "starts", "order_seed", "order_from", "folder", "bootstrap", "learners")  # no factors
+INDIFFERENT = ("folder", "starts", "learners")  # keys on which no cell hangs
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Study:
     def identity(self, cell: Cell) -> str:
         """What tells a cell from every other: a digest of all that it hangs on."""
         recipe = cell.recipe
-        config = {name: value for name, value in recipe.config.as_dict().items() if name not in ("folder", "starts")}
+        config = {name: value for name, value in recipe.config.as_dict().items() if name not in INDIFFERENT}
         return store.digest_of_text({"config": config, "start": recipe.start, "part": recipe.part,
                                      "steps": [recipe.steps, cell.steps], "kinship": cell.kinship})  # fmt: skip
 

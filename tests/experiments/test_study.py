@@ -1,6 +1,7 @@
 """The study of the order: kin that share a beginning, readings of one descent, cells kept one by one, claims."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +117,17 @@ def test_results_are_enough_and_nothing_is_done_twice(done, tmp_path, monkeypatc
     assert contrasts(again) == contrasts(done)
     assert not (tmp_path / "elsewhere" / "networks").exists()
     assert forecast.of_study(again) == []
+
+
+def test_results_that_come_with_the_examples_are_of_their_studies():
+    folder, seen = Path(__file__).parents[2] / "examples" / "images", 0
+    for file in sorted(folder.glob("*.toml")):
+        one = Study(StudyPlan.read(file), folder / "nowhere", file.with_suffix(""))
+        results = {one.file(cell).name: one.result(cell) for cell in one.plan.cells}
+        held = {path.name for path in one.results.glob("*.json")}
+        assert held == {name for name, found in results.items() if found is not None}
+        seen += len(held)
+    assert seen >= 36
 
 
 def test_networks_and_representatives_that_are_there_are_taken(done, tmp_path, monkeypatch):
