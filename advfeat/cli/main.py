@@ -8,12 +8,27 @@ import sys
 
 from ..core._version import __version__
 from ..core.memory import keep_what_is_freed
-from . import config, data, evaluate, examples, explore, images, info, plot, reproduce, robustness, show, sweep, validate, warmup
+from . import (
+    config,
+    data,
+    evaluate,
+    examples,
+    explore,
+    images,
+    info,
+    plot,
+    reproduce,
+    robustness,
+    show,
+    sweep,
+    validate,  # fmt: skip
+    warmup,
+)
 from . import list as listing
 from .common import Failed
 
-COMMANDS = (reproduce, images, data, evaluate, robustness, sweep, plot, explore, examples, validate, config, listing, show,
-            info, warmup)  # fmt: skip
+COMMANDS = (reproduce, images, data, evaluate, robustness, sweep, plot, explore, examples, validate, config, listing,
+            show, info, warmup)  # fmt: skip
 FAILED, REFUSED, STOPPED, UNREAD = 1, 2, 130, 141  # exit statuses; the last two are 128 + SIGINT and 128 + SIGPIPE
 
 

@@ -27,9 +27,10 @@ def like(name: str, default, high=None):
 
 
 class Slider(NamedTuple):
-    """A symbol, and the ends between which a slider runs; typed values may lie outside."""
+    """A symbol, a short name, and the ends between which a slider runs; typed values may lie outside."""
 
     symbol: str
+    words: str
     low: float
     high: float
     logarithmic: bool = False
@@ -49,22 +50,22 @@ class Slider(NamedTuple):
 
 
 SLIDERS = {
-    "n_classes": Slider("k", 2, 10, step=1),
-    "n_patches": Slider("P", 2, 256, True),
-    "n_robust": Slider("P_R", 0, 32, step=1),
-    "patch_dim": Slider("d", 20, 1000, True),
-    "alpha": Slider("α", 0.5, 10, True),
-    "beta": Slider("β", 0.1, 5, True),
-    "n_neurons": Slider("m", 1, 20, step=1),
-    "q": Slider("q", 2, 8, step=1),
-    "rho": Slider("ϱ", 1, 1000, True),
-    "init_std": Slider("σ₀", 0.01, 1, True),
-    "lr": Slider("η", 0.1, 100, True),
-    "ascent_lr": Slider("η̃", 0.1, 1000, True),
-    "eps": Slider("ε", 0, 4, step=0.02),
-    "eps_test": Slider("ε_test", 0, 3, step=0.01),
-    "n_iter": Slider("T", 200, 20000, step=200),
-    "n_seeds": Slider("seeds", 1, 32, step=1),
+    "n_classes": Slider("k", "classes", 2, 10, step=1),
+    "n_patches": Slider("P", "patches", 2, 256, True),
+    "n_robust": Slider("P_R", "robust patches", 0, 32, step=1),
+    "patch_dim": Slider("d", "dimension", 20, 1000, True),
+    "alpha": Slider("α", "robust strength", 0.5, 10, True),
+    "beta": Slider("β", "non-robust strength", 0.1, 5, True),
+    "n_neurons": Slider("m", "neurons of a class", 1, 20, step=1),
+    "q": Slider("q", "degree of the activation", 2, 8, step=1),
+    "rho": Slider("ϱ", "threshold of the activation", 1, 1000, True),
+    "init_std": Slider("σ₀", "deviation of initial weights", 0.01, 1, True),
+    "lr": Slider("η", "learning rate", 0.1, 100, True),
+    "ascent_lr": Slider("η̃", "rate of the ascent", 0.1, 1000, True),
+    "eps": Slider("ε", "radius of training", 0, 4, step=0.02),
+    "eps_test": Slider("ε_test", "radius of the test", 0, 3, step=0.01),
+    "n_iter": Slider("T", "iterations", 200, 20000, step=200),
+    "n_seeds": Slider("seeds", "number of seeds", 1, 32, step=1),
 }
 #: The controls under their headings, in the order of the page.
 GROUPS = {
@@ -147,7 +148,8 @@ class Controls(Configuration):
         return cls.from_texts(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
 
     def texts(self) -> dict[str, str]:
-        return {name: word(value) for name, value in self.as_dict().items()}
+        """What stands in the controls."""
+        return {name: word(value).removesuffix(".0") for name, value in self.as_dict().items()}
 
     def query(self) -> str:
         """What differs from the defaults, as it stands in an address; "" where nothing does."""

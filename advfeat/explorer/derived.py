@@ -124,7 +124,7 @@ def rows(config: Figure3Config, d: Derived) -> list[tuple[str, str, str, str]]:
     said = {name: time_word(value) for name, value in d.predicted.items()}
     ends = f"{d.window.low:.3g} to {d.window.high:.3g}" if d.window.stands else "none"
     reached = "diverged" if np.isnan(d.plateau_ratio) else f"{d.plateau_ratio * d.plateau:.3g}"
-    labels = {"A": "robust takes off at", "B": "non-robust takes off at", "phase_two": "Phase II begins at"}
+    labels = {"A": "robust takes off", "B": "non-robust takes off", "phase_two": "Phase II begins"}
     return [
         ("density ratio c", f"{d.density_ratio:.3g}", "", ""),
         ("window of ε_test", ends, "", ""),

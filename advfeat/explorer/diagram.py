@@ -24,7 +24,7 @@ SEEDS = 2
 MOST_ITERATIONS = 2000
 BATCH_WORK = 2e8  # multiplications between two looks at whether to go on, tens of milliseconds
 MESH = 97  # points of an axis at which boundaries are looked for
-SHAPE = ("n_classes", "n_neurons", "q")  # cells that differ in one are not computed together
+SHAPE = ("n_classes", "n_neurons", "q", "init_std")  # cells that differ in one are not computed together
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def compute(controls: Controls, going: Callable[[], bool]) -> Iterator[Picture]:
                 todo.setdefault(tuple(getattr(point, name) for name in SHAPE), {})[point] = None
         for shape, group in todo.items():
             if shape not in states:
-                states[shape] = unit_start(next(iter(group)))
+                states[shape] = start_of(next(iter(group)))
             group = list(group)
             size = max(int(BATCH_WORK / (states[shape].n_runs * n * group[0].step_work)), 1)
             for begin in range(0, len(group), size):
@@ -153,19 +153,18 @@ def iterations(controls: Controls) -> int:
     return min(controls.n_iter, MOST_ITERATIONS)
 
 
-def unit_start(cell: Cell) -> State:
-    """The state of the networks of the cell's shape with weights of standard deviation 1."""
-    names = {name: getattr(cell, name) for name in ("n_classes", "n_neurons", "q", "patch_dim", "n_seeds")}
-    return start(replace(Controls(n_iter=20, n_patches=2), **names, init_std=1.0).config())
+def start_of(cell: Cell) -> State:
+    """Of the cell's networks, which depends on its shape alone."""
+    names = ("n_classes", "n_neurons", "q", "patch_dim", "n_seeds", "init_std")
+    return start(Controls(n_iter=20, n_patches=2, **{name: getattr(cell, name) for name in names}).config())
 
 
-def ends(batch: list[Cell], unit: State, n_iter: int, controls: Controls) -> list[float]:
+def ends(batch: list[Cell], first: State, n_iter: int, controls: Controls) -> list[float]:
     """What the diagram shows of cells of one shape: the median over seeds and classes at the last iteration."""
-    R, k, q = unit.n_runs, batch[0].n_classes, batch[0].q
+    R, k, q = first.n_runs, batch[0].n_classes, batch[0].q
     fields = {name: np.repeat([float(getattr(c, name)) for c in batch], R) for name in Cell._fields if name != "norm"}
-    size = fields["init_std"]
-    phi, gram = (np.tile(a, (len(batch), *[1] * (a.ndim - 1))) for a in (unit.phi, unit.gram))
-    state = State(phi * size[:, None, None, None], gram * (size**2)[:, None, None], unit.n_orthogonal)
+    phi, gram = (np.tile(a, (len(batch), *[1] * (a.ndim - 1))) for a in (first.phi, first.gram))
+    state = State(phi, gram, first.n_orthogonal)
     extra = {}
     if controls.training == "adversarial":
         extra = {name: fields[name] for name in ("ascent_lr", "eps")}
@@ -177,11 +176,16 @@ def ends(batch: list[Cell], unit: State, n_iter: int, controls: Controls) -> lis
         )  # fmt: skip
         A, B = (q_sum(C[-1], q).reshape(len(batch), -1) for C in (found.A, found.B))
         if controls.shown == "robust_share":
-            values = A / (A + B)
+            values = robust_share(A, B)
         else:
-            star = [plateau(c.beta, c.q, c.rho, c.ascent_lr) for c in batch]
-            values = B / np.array(star)[:, None]
+            values = B / np.array([plateau(c.beta, c.q, c.rho, c.ascent_lr) for c in batch])[:, None]
         return np.median(values, axis=1).tolist()
+
+
+def robust_share(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """A / (A + B) of strengths, 1/2 where a class has learned neither and both are 0."""
+    both = A + B
+    return np.where(both == 0, 0.5, A / np.where(both == 0, 1.0, both))
 
 
 def types(fields: dict[str, np.ndarray], k: int) -> Types:
@@ -234,13 +238,13 @@ def _log_density(f) -> np.ndarray:
 def _log_lateness(controls: Controls, f) -> tuple[np.ndarray, str]:
     """log of the take-off time over the diagram's iterations, and of what; from the median class of the point's own
     networks."""
-    phi, own, k = unit_start(_base(controls)).phi, np.arange(controls.n_classes), controls.n_classes
+    phi, own, k = start_of(_base(controls)._replace(init_std=1.0)).phi, np.arange(controls.n_classes), controls.n_classes
     with np.errstate(all="ignore"):
         logs = []
         for strength, n, first in (("alpha", f["n_robust"], 0), ("beta", f["n_patches"] - f["n_robust"], k)):
             x0 = f["init_std"] * np.median(phi[:, own, :, first + own].max(axis=-1))
             rate = log_growth_rate(f[strength], np.maximum(n, 0), f["n_classes"], f["q"], f["rho"], f["lr"])
-            logs.append(log_flow_time(x0, TAKE_OFF * x0, rate, f["q"]))
+            logs.append(np.where(x0 > 0, log_flow_time(x0, TAKE_OFF * x0, rate, f["q"]), np.inf))
         late, who = (logs[0], "robust") if controls.training == "adversarial" else (np.minimum(*logs), "one")
         return np.clip(late - np.log(iterations(controls)), -1e3, 1e3), who
 

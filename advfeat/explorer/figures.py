@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from bokeh.models import BoxAnnotation, ColumnDataSource, CustomJSTickFormatter, FixedTicker, Label, LinearColorMapper
-from bokeh.models import Range1d, Span
+from bokeh.models import (
+    BoxAnnotation,
+    ColumnDataSource,
+    CustomJSTickFormatter,
+    FixedTicker,
+    Label,
+    LinearColorMapper,
+    Range1d,
+    Span,
+)
 from bokeh.palettes import interp_palette
 from bokeh.plotting import figure
 
@@ -20,6 +28,7 @@ ROWS = {"normalized": "normalised correlation", "strength": "feature strength in
 FONT = "system-ui, sans-serif"
 GREY, PALE, NONE = "#666666", "#ebebeb", "#d9d9d9"
 EDGES = ("solid", "dashed", "dotted")
+LABEL_ROOM = 0.22  # of the width, what "Phase I" needs
 EMPTY = {"iteration": [], **{f"{line}_{part}": [] for line in LINES for part in PARTS}}
 NO_NETWORK = {"iteration": [], **{line: [] for line in LINES}}
 
@@ -30,6 +39,7 @@ def styled(plot):
     plot.background_fill_color = plot.border_fill_color = None
     plot.grid.grid_line_color = PALE
     plot.axis.axis_line_color = plot.axis.major_tick_line_color = "#333333"
+    plot.title.visible = bool(plot.title.text)
     plot.axis.minor_tick_line_color, plot.axis.major_tick_in = None, 0
     plot.axis.major_label_text_font = plot.axis.axis_label_text_font = plot.title.text_font = FONT
     plot.axis.axis_label_text_font_style, plot.axis.axis_label_text_font_size = "normal", "12px"
@@ -52,7 +62,7 @@ class CurveFigures:
         first, top = training == TRAININGS[0], row == "normalized"
         plot = figure(
             name=f"{row}_{training}", tools="", x_range=self.x, y_range=self.y[row], sizing_mode="stretch_both",
-            title=f"{training.capitalize()} training" if top else None, min_border_left=54 if first else 34,
+            title=f"{training.capitalize()} training" if top else "", min_border_left=54 if first else 34,
         )  # fmt: skip
         styled(plot)
         plot.min_border_left, plot.min_border_right = (54 if first else 34), 10
@@ -81,8 +91,8 @@ class CurveFigures:
         for feature, color in COLORS.items():
             spans[feature].append(self._span(plot, color, [5, 4], 1.2))
         spans["saturated"].append(self._span(plot, "#111111", [1, 2], 1.4))
-        saturation = Label(x=0, y=4, y_units="screen", text="an axis saturates", text_font_size="11px",
-                           text_font=FONT, text_color="#111111", angle=np.pi / 2, visible=False, x_offset=-2)  # fmt: skip
+        saturation = Label(x=0, y=4, y_units="screen", text="an axis saturates", text_font_size="11px", text_font=FONT,
+                           text_color="#111111", angle=np.pi / 2, visible=False, x_offset=-2)  # fmt: skip
         plot.add_layout(saturation)
         spans["saturated"].append(saturation)
         if training != "adversarial":
@@ -98,8 +108,9 @@ class CurveFigures:
             plot.add_layout(self.plateau_label)
         else:
             for text, align, offset in (("Phase I", "right", -5), ("Phase II", "left", 5)):
-                label = Label(x=0, y=1.02, text=text, text_align=align, text_baseline="top", x_offset=offset,
-                              text_font_size="11px", text_font=FONT, text_color=GREY, visible=False)  # fmt: skip
+                label = Label(x=0, y=1.03, text=text, text_align=align, text_baseline="top", x_offset=offset,
+                              text_font_size="11px", text_font=FONT, text_color=GREY, visible=False,
+                              background_fill_color="white", background_fill_alpha=0.7)  # fmt: skip
                 plot.add_layout(label)
                 spans["phase_two"].append(label)
 
@@ -123,7 +134,8 @@ class CurveFigures:
             for name, marks in self.times[training].items():
                 at = said[name]
                 for mark in marks:
-                    _place(mark, at, np.isfinite(at) and at <= n_iter)
+                    room = LABEL_ROOM * n_iter if isinstance(mark, Label) and mark.text_align == "right" else 0.0
+                    _place(mark, at, np.isfinite(at) and room <= at <= n_iter)
         self.plateau.location, self.plateau.visible = derived.plateau, beside
         self.plateau_label.update(x=n_iter, y=derived.plateau, text=f"B* = {derived.plateau:.3g}", visible=beside)
 
@@ -165,9 +177,9 @@ class DiagramFigure:
     def frame(self, controls: Controls, edges: list[Edge]) -> None:
         """Axes, colours and boundaries."""
         for axis, name in ((self.plot.xaxis[0], controls.across), (self.plot.yaxis[0], controls.up)):
-            ticks, field = Axis(name).ticks(), Controls.known(name)
+            ticks, slider = Axis(name).ticks(), Axis(name).slider
             axis.ticker.ticks, axis.major_label_overrides = list(ticks), ticks
-            axis.axis_label = f"{Axis(name).slider.symbol}, {field.help.split(',')[0]}"
+            axis.axis_label = f"{slider.symbol}, {slider.words}"
         share = controls.shown == "robust_share"
         colors = [NON_ROBUST, "#ffffff", ROBUST] if share else ["#ffffff", NON_ROBUST, "#4a1d00"]
         self.mapper.update(palette=interp_palette(colors, 101), high=1 if share else 2)

@@ -62,16 +62,16 @@ def control(field: Key, text: str) -> str:
         return f'<div class="control">{label}{_options(name, words, text, field.help)}{wrong}</div>'
     slider = SLIDERS[name]
     whole, about = field.kind is int, escape(field.help + (f" [{field.unit}]" if field.unit else ""), quote=True)
-    spoken = escape(slider.symbol.replace("_", " "), quote=True)
+    spoken = escape(f"{slider.symbol.replace('_', ' ')}, {slider.words}", quote=True)
     ends = (0, 1000, 1) if slider.logarithmic else (slider.low, slider.high, slider.step)
     low, high, step = (f"{x:g}" for x in ends)
     data = f'data-low="{slider.low:g}" data-high="{slider.high:g}" data-log="{int(slider.logarithmic)}"'
     return (
         f'<div class="control" title="{about}"><span class="symbol">{symbol(slider)}</span>'
         f'<input type="range" id="slide-{name}" data-name="{name}" data-whole="{int(whole)}" {data} min="{low}" '
-        f'max="{high}" step="{step}" aria-label="{spoken}, {about}: slider" aria-describedby="wrong-{name}">'
+        f'max="{high}" step="{step}" aria-label="{spoken}: slider" aria-describedby="wrong-{name}">'
         f'<input type="text" id="box-{name}" data-name="{name}" value="{escape(text, quote=True)}" autocomplete="off" '
-        f'spellcheck="false" inputmode="decimal" aria-label="{spoken}, {about}" aria-describedby="wrong-{name}">{wrong}'
+        f'spellcheck="false" inputmode="decimal" aria-label="{spoken}" aria-describedby="wrong-{name}">{wrong}'
         "</div>"
     )
 

@@ -39,5 +39,6 @@ def curves(controls: Controls, going: Callable[[], bool], progress: Callable[[fl
 
     for name in TRAININGS:
         history = train(net, data, config.training(name == "adversarial"), progress=step).history
-        found[name] = network_columns({key: np.asarray(history[key]) for key in ("iteration", "A", "B", "norm")}, config.q)
+        held = {key: np.asarray(history[key]) for key in ("iteration", "A", "B", "norm")}
+        found[name] = network_columns(held, config.q)
     return found

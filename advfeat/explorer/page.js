@@ -56,7 +56,8 @@ window.advfeat = (() => {
       $("numbers").tBodies[0].replaceChildren(...answer.rows.map(([label, ...cells]) => {
         const row = document.createElement("tr"), head = fill("th", label);
         head.scope = "row";
-        row.append(head, ...cells.map((words) => fill("td", words)));
+        row.append(head, ...(cells[1] || cells[2] ? cells : cells.slice(0, 1)).map((words) => fill("td", words)));
+        if (row.cells.length === 2) { row.cells[1].colSpan = 3; row.cells[1].className = "alone"; }
         return row;
       }));
       $("premises").replaceChildren(...answer.premises.map(([words, holds, why]) => {
@@ -82,15 +83,17 @@ window.advfeat = (() => {
   }
   function diagram() {
     const about = JSON.parse(link.diagram), legend = $("diagram-legend");
-    legend.replaceChildren(fill("span", about.ends[0]), fill("span", "", "ramp " + about.kind), fill("span", about.ends[1]));
-    for (const line of about.lines) {
-      const edge = fill("span", "", "edge");
+    const scale = fill("span", ""), ramp = fill("i", "", "ramp " + about.kind);
+    scale.append(about.ends[0], ramp, about.ends[1]);
+    legend.replaceChildren(scale, ...about.lines.map((line) => {
+      const item = fill("span", ""), edge = fill("i", "", "edge");
       edge.style.borderTopStyle = line.dash;
-      legend.append(edge, fill("span", line.label));
-    }
+      item.append(edge, line.label);
+      return item;
+    }));
     const state = about.done < 1 ? (about.done ? " Refining …" : " Computing …") : "";
     $("diagram-note").textContent = `Median of ${about.seeds} seeds and all classes at iteration ${about.iteration.toLocaleString("en")}; `
-      + `grey: no such data, or diverged.${state}`;
+      + `grey: no such data, or diverged. A click goes there.${state}`;
     $("diagram-note").dataset.done = about.done;
   }
   function network() {
@@ -99,7 +102,7 @@ window.advfeat = (() => {
       done: "Trained: its curves are the rings, medians over seeds." };
     $("network").textContent = words[about.state];
     $("network").dataset.state = about.state;
-    button.textContent = about.state === "running" ? "Stop the training" : "Train the network here";
+    button.textContent = about.state === "running" ? "Stop the training" : "Train the network";
     button.dataset.button = about.state === "running" ? "stop" : "train";
   }
   function file() {

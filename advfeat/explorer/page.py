@@ -24,7 +24,7 @@ class Link(DataModel):
     """What the browser's script and the server tell each other, as JSON.
 
     asked: {"number", "values": {control: text}}; answer: {"number", "error": {"control", "message"} or null, "values",
-    "query", "rows", "premises"}.  pressed: {"number", "button"}; moved: {"number", "values"}, of a click on the diagram.
+    "query", "rows", "premises"}.  pressed: {"number", "button"}; moved: {"number", "values"}, of a click in it.
     diagram: its legend and state; network: its state; file: {"number", "name", "text", "command"}.
     """
 
