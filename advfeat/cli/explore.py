@@ -18,7 +18,7 @@ def run(args) -> int:
     try:
         import bokeh  # noqa: F401
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("the package bokeh is missing: pip install 'advfeat[explore]'") from None
+        raise ValueError("the package bokeh is missing: pip install 'advfeat[explore]'") from None
     from ..explorer import server
 
     def started(address: str):

@@ -1,6 +1,5 @@
 """A tab's page, driven by its document's models: what it answers and draws, whatever is typed and however fast."""
 
-import json
 import threading
 import tomllib
 
@@ -89,6 +88,7 @@ def random_texts(rng):
 
 def test_200_random_values_break_nothing(tab):
     rng, one = np.random.default_rng(1), tab()
+    one.answer()
     refused = accepted = 0
     for _ in range(200):
         name, text = random_texts(rng)
@@ -100,7 +100,9 @@ def test_200_random_values_break_nothing(tab):
             refused += 1
             assert answer["error"]["message"]
             one.values = dict(SMALL)
-        json.dumps(one.page.document.to_json())
+        one.page.document.to_json()  # what a browser would be sent
+        figures = one.page.figures
+        assert np.isfinite([figures.x.end, figures.y["strength"].end, figures.plateau.location]).all()
     assert min(refused, accepted) >= 20
     answer = one.answer(**SMALL)
     assert answer["error"] is None
@@ -219,7 +221,7 @@ def test_a_training_stops_with_its_button_and_says_why_it_failed(tab, monkeypatc
         one.press("stop")
         assert ended.wait(20)
     assert one.told("network")["state"] == "none"
-    one.answer(lr="1e30")
+    one.answer(lr="1e307")
     one.press("train")
     one.until(lambda: one.told("network")["state"] == "failed")
     assert "diverged" in one.told("network")["message"]
