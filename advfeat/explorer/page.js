@@ -122,6 +122,12 @@ window.advfeat = (() => {
     }
     moved(performance.now());
   }
+  function untabbed() { // figures are pictures: what they do, the sliders do too
+    const layers = (root) => [...root.querySelectorAll("*")].flatMap((e) => [e, ...(e.shadowRoot ? layers(e.shadowRoot) : [])]);
+    for (const plot of document.querySelectorAll(".plot")) for (const layer of layers(plot)) {
+      if (layer.tabIndex >= 0) layer.tabIndex = -1;
+    }
+  }
   function begin(model) {
     link = model;
     const told = { answer: answered, diagram, network, file, moved: () => take(JSON.parse(link.moved).values) };
@@ -144,6 +150,7 @@ window.advfeat = (() => {
     }
     $("train").addEventListener("click", (event) => press(event.currentTarget.dataset.button || "train"));
     $("file").addEventListener("click", () => press("file"));
+    untabbed();
     const lost = () => { $("lost").hidden = false; };
     link.document.on_event?.("connection_lost", lost);
     document.body.dataset.ready = "1";

@@ -69,6 +69,8 @@ class Page:
 
     def _build(self, note):
         doc, ready = self.document, CustomJS(args={"link": self.link}, code="window.advfeat.begin(link)")
+        # before it is the document's, which looks once
+        self.diagram.plot.on_event(Tap, lambda event: self.click(event.x, event.y))
         for plot in (*self.figures.plots.values(), self.diagram.plot, self.link):
             doc.add_root(plot)
         doc.title, doc.template = "advfeat explore", markup.template()
@@ -76,7 +78,6 @@ class Page:
         doc.js_on_event("document_ready", ready)
         self.link.on_change("asked", lambda attr, old, new: self.ask(json.loads(new)))
         self.link.on_change("pressed", lambda attr, old, new: self.press(json.loads(new)))
-        self.diagram.plot.on_event(Tap, lambda event: self.click(event.x, event.y))
 
     def close(self) -> None:
         """End the work; threads end at their next look."""

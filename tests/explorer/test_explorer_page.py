@@ -10,6 +10,7 @@ from advfeat.explorer import curves, derived, network, page
 from advfeat.explorer.controls import POINT, Controls
 
 pytest.importorskip("bokeh")
+from bokeh.events import Tap
 from explorer_page import SMALL, Tab, quick
 
 
@@ -170,7 +171,8 @@ def test_a_click_on_the_diagram_moves_the_sliders(tab):
     one = tab()
     one.answer()
     for number in (1, 2):
-        one.page.click(0.5, 1.0)
+        event = Tap(one.page.diagram.plot, x=0.5, y=1.0)
+        one.page.document.callbacks.trigger_event(event)
         moved = one.told("moved")
         assert moved["number"] == number  # the same place twice is two clicks
     assert moved["values"] == {"alpha": f"{page.diagram.Axis('alpha').value(0.5):g}", "n_robust": "32"}
