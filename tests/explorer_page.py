@@ -4,9 +4,10 @@ import json
 import queue
 import time
 
+from bokeh.document import Document
+
 from advfeat.explorer import newest
 from advfeat.explorer.page import Page
-from bokeh.document import Document
 
 SMALL = {"n_iter": "200", "n_seeds": "2", "n_neurons": "2", "n_classes": "2", "patch_dim": "10"}
 

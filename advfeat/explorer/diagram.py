@@ -211,8 +211,8 @@ class Edge(NamedTuple):
 
 def boundaries(controls: Controls) -> list[Edge]:
     """Where the density ratio is 1; in adversarial training, where the radius is a non-robust patch's strength, and
-    where the robust feature takes off at the diagram's last iteration; in standard training, where the first one of the
-    two does."""
+    where the robust feature takes off at the diagram's last iteration; in standard training, where the first of both
+    does."""
     across, up = Axis(controls.across), Axis(controls.up)
     at = np.linspace(0, 1, MESH)
     X, Y = np.meshgrid(across.slider.value(at), up.slider.value(at))
@@ -243,7 +243,8 @@ def _log_lateness(controls: Controls, f) -> tuple[np.ndarray, str]:
         logs = []
         for strength, n, first in (("alpha", f["n_robust"], 0), ("beta", f["n_patches"] - f["n_robust"], k)):
             x0 = f["init_std"] * np.median(phi[:, own, :, first + own].max(axis=-1))
-            rate = log_growth_rate(f[strength], np.maximum(n, 0), f["n_classes"], f["q"], f["rho"], f["lr"])
+            numbers = (f[name] for name in ("n_classes", "q", "rho", "lr"))
+            rate = log_growth_rate(f[strength], np.maximum(n, 0), *numbers)
             logs.append(np.where(x0 > 0, log_flow_time(x0, TAKE_OFF * x0, rate, f["q"]), np.inf))
         late, who = (logs[0], "robust") if controls.training == "adversarial" else (np.minimum(*logs), "one")
         return np.clip(late - np.log(iterations(controls)), -1e3, 1e3), who

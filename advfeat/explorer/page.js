@@ -56,8 +56,9 @@ window.advfeat = (() => {
       $("numbers").tBodies[0].replaceChildren(...answer.rows.map(([label, ...cells]) => {
         const row = document.createElement("tr"), head = fill("th", label);
         head.scope = "row";
-        row.append(head, ...(cells[1] || cells[2] ? cells : cells.slice(0, 1)).map((words) => fill("td", words)));
-        if (row.cells.length === 2) { row.cells[1].colSpan = 3; row.cells[1].className = "alone"; }
+        const wide = cells[0].length > 9; // as "0.499 to 0.6", which has the row for itself
+        row.append(head, ...(wide ? cells.slice(0, 1) : cells).map((words) => fill("td", words, wide && "alone")));
+        if (wide) row.cells[1].colSpan = 3;
         return row;
       }));
       $("premises").replaceChildren(...answer.premises.map(([words, holds, why]) => {

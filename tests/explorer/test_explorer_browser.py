@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from advfeat.explorer.controls import POINT
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: .ci/run page installs it")
@@ -126,7 +127,8 @@ def test_tab_reaches_every_control_and_each_has_a_name(tab):
     for _ in range(100):
         one.keyboard.press("Tab")
         found = one.evaluate(
-            "(() => { let e = document.activeElement; while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;"
+            "(() => { let e = document.activeElement;"
+            " while (e.shadowRoot?.activeElement) e = e.shadowRoot.activeElement;"
             " return [e.id || e.className || e.tagName, e.getAttribute('aria-label') || e.innerText || '']; })()"
         )
         if found[0] in ("BODY", "box-n_classes") and len(reached) > 3:

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+
 from advfeat.experiments.configuration import Figure3Config
 from advfeat.explorer.controls import AXES, GROUPS, POINT, SLIDERS, Controls, control_of
 
@@ -44,7 +45,7 @@ def test_an_address_names_what_differs_from_the_defaults():
 def test_what_is_refused_has_the_librarys_message_and_its_control(query, control, words):
     if "n_classes=20" in query:  # the bound on the work lets no such network through; the bound on weights is its own
         query = "n_classes=2&n_neurons=50&patch_dim=10000&n_iter=20&n_seeds=64"
-    with pytest.raises(ValueError, match="must|unknown") as refusal:
+    with pytest.raises(ValueError, match=r"must|unknown") as refusal:
         Controls.from_query(query)
     assert words in str(refusal.value)
     assert control_of(str(refusal.value)) == control

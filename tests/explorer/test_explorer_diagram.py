@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from advfeat.explorer import curves, diagram
 from advfeat.explorer.controls import AXES, SLIDERS, Controls
 from advfeat.patches.features import q_sum

@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+
 from advfeat.explorer import newest
 from advfeat.explorer.newest import Newest
 

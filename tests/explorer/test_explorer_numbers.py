@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from tolerances import REORDERED
+
 from advfeat.experiments.figure3 import TRAININGS, recursions
 from advfeat.explorer import curves, derived
 from advfeat.explorer.controls import Controls
 from advfeat.explorer.network import curves as trained_curves
 from advfeat.patches.features import normalized, q_sum
 from advfeat.theory import State, population_types, simulate
-from tolerances import REORDERED
 
 STATES = (
     Controls(n_iter=1000, n_seeds=3),

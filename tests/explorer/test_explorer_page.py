@@ -5,6 +5,7 @@ import tomllib
 
 import numpy as np
 import pytest
+
 from advfeat.experiments.configuration import Figure3Config
 from advfeat.explorer import curves, derived, network, page
 from advfeat.explorer.controls import POINT, Controls
@@ -82,8 +83,8 @@ def random_texts(rng):
     """A control and something that somebody might type there."""
     name = rng.choice([*POINT, "across", "up", "training", "shown"])
     number = rng.choice([0, 1, -1, 0.5, 3, 7, 20, 64, 1e3, 1e-3]) * rng.choice([1, 1, 1, -1, 1e6, 1e-30, 1e300])
-    strange = ["", " ", "nan", "inf", "-inf", "1e400", "None", "true", "α", "1,5", "[1]", "{", '"', "0x10", "9" * 5000, "1_000",
-               "linf", "l2", "beta", "q", "standard", "plateau_ratio", "<b>", "%00", "'; --"]  # fmt: skip
+    strange = ["", " ", "nan", "inf", "-inf", "1e400", "None", "true", "α", "1,5", "[1]", "{", '"', "0x10", "9" * 5000,
+               "1_000", "linf", "l2", "beta", "q", "standard", "plateau_ratio", "<b>", "%00", "'; --"]  # fmt: skip
     return str(name), str(rng.choice(strange)) if rng.random() < 0.3 else f"{number:g}"
 
 
@@ -126,7 +127,8 @@ def test_two_tabs_do_not_see_each_other(tab):
     one.answer(alpha="2")
     other.answer(alpha="5")
     assert (one.page.controls.alpha, other.page.controls.alpha) == (2, 5)
-    assert not np.array_equal(shown(one)["standard"]["A_strength_middle"], shown(other)["standard"]["A_strength_middle"])
+    mine, theirs = (shown(each)["standard"]["A_strength_middle"] for each in (one, other))
+    assert not np.array_equal(mine, theirs)
     one.answer(beta="0.5")
     assert other.page.controls.beta == 1
     assert one.told()["query"] != other.told()["query"]

@@ -9,18 +9,20 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+
 from advfeat.cli.main import main
 
 pytest.importorskip("bokeh")
-from advfeat.explorer import server
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.ioloop import IOLoop
 from tornado.websocket import websocket_connect
 
+from advfeat.explorer import server
+
 
 @contextmanager
 def running(port=0):
-    """A server in this thread, and its port."""
+    """A server in this thread, not yet asked anything, and its port."""
     one, port = server.make(port)
     one.start()
     try:
@@ -61,7 +63,7 @@ def test_its_own_origin_alone_is_let_in_whatever_the_variable_says(variable):
         let_in = {name: await opened(port, origin, token) for name, origin in names.items()}
         return let_in, {name: await opened(port, f"http://{name}", token) for name in foreign}
 
-    with running() as (one, port):
+    with running() as (_, port):
         let_in, foreign = IOLoop.current().run_sync(lambda: all_origins(port), timeout=120)
     assert set(let_in.values()) == {True}
     assert all("403" in str(answer) for answer in foreign.values()), foreign
@@ -101,7 +103,7 @@ def test_each_tab_has_its_own_page_from_its_address(monkeypatch):
         for query in ("alpha=2&up=q", "", "alpha=2%263"):
             await client.fetch(f"http://127.0.0.1:{port}/?{query}", raise_error=False)
 
-    with running() as (one, port):
+    with running() as (_, port):
         IOLoop.current().run_sync(lambda: fetch(port), timeout=60)
     assert made == ["alpha=2&up=q", "", "alpha=2%263"]
 
@@ -116,7 +118,7 @@ def test_a_session_that_nobody_is_connected_to_ends_its_page(monkeypatch):
         while not closed.is_set():
             await server.asyncio.sleep(0.1)
 
-    with running() as (one, port):
+    with running() as (_, port):
         IOLoop.current().run_sync(lambda: fetch_and_wait(port), timeout=120)
 
 
