@@ -1,4 +1,4 @@
-"""The page of advfeat explore in headless Chromium: from a slider's event to drawn curves, and until diagrams are done.
+"""The page of advfeat explore in headless Chromium: from a slider's event to drawn curves, and times of diagrams.
 
 ``python benchmarks/explorer.py [--quick] [--chromium PATH]`` (extra ``explore``, and Playwright), the server in a
 process of its own on the same cores:
@@ -30,17 +30,23 @@ SETTLED = "(s => !s.waiting && !s.dirty && s.drawn === s.number)(advfeat.state()
 MOVE = """at => { const slider = document.getElementById('slide-beta'); slider.value = at;
   slider.dispatchEvent(new Event('input')); }"""
 DRAG = """n => new Promise(done => { let i = 0; const move = () => {
-  const slider = document.getElementById('slide-beta'); slider.value = 400 + 400 * i / n; slider.dispatchEvent(new Event('input'));
+  const slider = document.getElementById('slide-beta');
+  slider.value = 400 + 400 * i / n;
+  slider.dispatchEvent(new Event('input'));
   if (++i < n) setTimeout(move, 1000 / 60); else done(); }; move(); })"""
 #: Milliseconds until the diagram's note says that a pass is done, the first and the last.
 DIAGRAM = """([control, value]) => new Promise(done => {
   const start = performance.now(), note = document.getElementById('diagram-note');
-  let coarse = null, begun = false; new MutationObserver(() => { const share = Number(note.dataset.done);
-    if (share === 0) begun = true; if (!begun) return;
-    if (share > 0 && coarse === null) coarse = performance.now() - start;
-    if (share === 1) done([coarse, performance.now() - start]); }).observe(note, {attributes: true, childList: true});
-  const box = document.getElementById('box-' + control); box.value = value;
-  box.dispatchEvent(new Event(box.tagName === 'SELECT' ? 'change' : 'input')); })"""
+  let coarse = null, begun = false;
+  new MutationObserver(() => {
+    const share = Number(note.dataset.done), now = performance.now() - start;
+    if (share === 0) begun = true;
+    if (begun && share > 0 && coarse === null) coarse = now;
+    if (begun && share === 1) done([coarse, now]);
+  }).observe(note, {attributes: true});
+  const box = document.getElementById('box-' + control);
+  box.value = value;
+  box.dispatchEvent(new Event('input')); })"""
 
 
 def settled(page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,8 @@ LARGEST = 1e100  # beyond it nothing can be drawn
 def start(config: Figure3Config) -> State:
     """The state of the networks that the configuration trains, of its own seeds.
 
-    Their parts orthogonal to the features are forgotten but for their products, which the recursion needs: with them it
-    would take three times as long, only to see a saturation itself instead of by its probability.
+    Their parts orthogonal to the features are forgotten but for their products, which the recursion needs: following
+    them takes longer, only to see a saturation itself instead of by its probability.
     """
     return replace(State.from_weights(config.network().W, config.distribution().features), orthogonal=None)
 
@@ -35,8 +36,13 @@ def compute(controls: Controls, state: State | None = None) -> dict[str, Recursi
     common = {name: getattr(c, name) for name in ("q", "rho", "lr", "n_iter", "record_every")}
     ascent = {name: getattr(c, name) for name in ("ascent_lr", "eps", "norm", "objective", "n_ascent")}
     extra = {"standard": {}, "adversarial": {**ascent, "after_saturation": "continue"}}
-    with np.errstate(all="ignore"):  # a run that diverges says so itself
-        return {name: simulate(state, types, **common, **extra[name]) for name in TRAININGS}
+
+    def one(name):
+        with np.errstate(all="ignore"):  # a run that diverges says so itself
+            return simulate(state, types, **common, **extra[name])
+
+    with ThreadPoolExecutor(len(TRAININGS)) as pool:  # up to eight runs of a training are one thread's
+        return dict(zip(TRAININGS, pool.map(one, TRAININGS)))
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -66,8 +72,8 @@ def columns(found: Recursion, q: int) -> dict[str, np.ndarray]:
     for line, values in strengths(as_history(found), q).items():
         low, middle, high = band(values)
         out |= {f"{line}_low": low, f"{line}_high": high, f"{line}_middle": np.where(exact, middle, np.nan)}
-        out[f"{line}_after"] = np.where(np.arange(len(middle)) >= last, middle, np.nan) if not exact.all() else np.full(
-            len(middle), np.nan)  # fmt: skip
+        after = np.arange(len(middle)) >= (len(middle) if exact.all() else last)
+        out[f"{line}_after"] = np.where(after, middle, np.nan)
     return out
 
 

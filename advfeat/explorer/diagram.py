@@ -63,7 +63,8 @@ class Axis:
         else:
             step = next(s for s in (0.5, 1, 2, 4, 8) if (high - low) / s <= 8)
             values = np.arange(np.ceil(low / step) * step, high + step / 2, step).tolist()
-        return {float(self.slider.position(v)): f"{v:g}" for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)}
+        inside = [v for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
+        return {float(self.slider.position(v)): f"{v:g}" for v in inside}
 
 
 class Picture(NamedTuple):
@@ -189,8 +190,8 @@ def robust_share(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def types(fields: dict[str, np.ndarray], k: int) -> Types:
-    """`population_types` of constant strengths, run by run, in one shape: a kind of patch that a run has none of stands
-    there with a count of 0."""
+    """`population_types` of constant strengths, run by run, in one shape: a kind of patch that a run has none of
+    stands there with a count of 0."""
     one = population_types(k, 2, 1, 1.0, 1.0)
     robust = one.feature < k
     column = {name: fields[name][:, None, None] for name in ("alpha", "beta", "n_robust", "n_patches")}
@@ -238,7 +239,8 @@ def _log_density(f) -> np.ndarray:
 def _log_lateness(controls: Controls, f) -> tuple[np.ndarray, str]:
     """log of the take-off time over the diagram's iterations, and of what; from the median class of the point's own
     networks."""
-    phi, own, k = start_of(_base(controls)._replace(init_std=1.0)).phi, np.arange(controls.n_classes), controls.n_classes
+    phi, k = start_of(_base(controls)._replace(init_std=1.0)).phi, controls.n_classes
+    own = np.arange(k)
     with np.errstate(all="ignore"):
         logs = []
         for strength, n, first in (("alpha", f["n_robust"], 0), ("beta", f["n_patches"] - f["n_robust"], k)):

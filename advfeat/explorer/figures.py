@@ -146,6 +146,14 @@ class CurveFigures:
                 source.data = NO_NETWORK if columns is None else columns[training]
 
 
+def _put(source: ColumnDataSource, data: dict) -> None:
+    """New data, unless they are what is there: the figure would be painted again."""
+    there = source.data
+    pairs = [(there[name], held) for name, held in data.items()]
+    if not all(len(old) == len(new) and all(map(np.array_equal, old, new)) for old, new in pairs):
+        source.data = data
+
+
 def _place(mark, at: float, visible: bool) -> None:
     """Move a line, a shade or a label to an iteration."""
     mark.visible = bool(visible)
@@ -184,11 +192,11 @@ class DiagramFigure:
         colors = [NON_ROBUST, "#ffffff", ROBUST] if share else ["#ffffff", NON_ROBUST, "#4a1d00"]
         self.mapper.update(palette=interp_palette(colors, 101), high=1 if share else 2)
         for source, edge in zip(self.edges, [*edges, Edge("", []), Edge("", [])]):
-            source.data = {part: [line[:, i] for line in edge.lines] for i, part in enumerate(("xs", "ys"))}
+            _put(source, {part: [line[:, i] for line in edge.lines] for i, part in enumerate(("xs", "ys"))})
 
     def mark(self, controls: Controls) -> None:
         place = [[Axis(name).position(getattr(controls, name))] for name in (controls.across, controls.up)]
-        self.here.data = dict(zip("xy", place))
+        _put(self.here, dict(zip("xy", place)))
 
     def draw(self, picture: Picture) -> None:
         self.cells.data = {"image": [picture.values]}

@@ -23,9 +23,11 @@ from .newest import Newest
 class Link(DataModel):
     """What the browser's script and the server tell each other, as JSON.
 
-    asked: {"number", "values": {control: text}}; answer: {"number", "error": {"control", "message"} or null, "values",
-    "query", "rows", "premises"}.  pressed: {"number", "button"}; moved: {"number", "values"}, of a click in it.
-    diagram: its legend and state; network: its state; file: {"number", "name", "text", "command"}.
+    asked: {"number", "values": {control: text}}
+    answer: {"number", "error": {"control", "message"} or null, "values", "query", "rows", "premises"}
+    pressed: {"number", "button"}
+    moved: {"number", "values"}, of a click on the diagram
+    diagram: its legend and state; network: its state; file: {"number", "text", "command"}
     """
 
     asked = String("")
@@ -49,8 +51,8 @@ class Frame(NamedTuple):
 
 
 class Page:
-    """A document of Bokeh's with its threads.  `post` runs a function in the document's turn, later: it is called from
-    the threads.  Of states that are asked for fast, each tab computes the newest alone."""
+    """A document of Bokeh's with its threads.  `post` runs a function in the document's turn, later: it is called
+    from the threads.  Of states that are asked for fast, each tab computes the newest alone."""
 
     def __init__(self, document: Document, query: str = "", post: Callable | None = None):
         self.document, self.post = document, post or document.add_next_tick_callback

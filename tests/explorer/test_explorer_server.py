@@ -23,12 +23,12 @@ from advfeat.explorer import server
 @contextmanager
 def running(port=0):
     """A server in this thread, not yet asked anything, and its port."""
-    one, port = server.make(port)
-    one.start()
+    one = server.make(port)
+    one.server.start()
     try:
-        yield one, port
+        yield one, one.port
     finally:
-        one.unlisten()
+        one.server.unlisten()
         one.stop()
 
 
@@ -71,7 +71,7 @@ def test_its_own_origin_alone_is_let_in_whatever_the_variable_says(variable):
 
 def test_it_listens_on_loopback_alone():
     with running() as (one, port):
-        (held,) = one._http._sockets.values()
+        (held,) = one.server._http._sockets.values()
         assert held.getsockname() == ("127.0.0.1", port)
 
 
@@ -94,9 +94,22 @@ def test_a_port_that_is_taken_is_named(capsys):
     assert f"advfeat explore: port = {port}: another program" in capsys.readouterr().err
 
 
+class Nothing:
+    """A page that does nothing."""
+
+    def __init__(self):
+        self.worker = self
+
+    def close(self):
+        pass
+
+    def join(self, timeout):
+        pass
+
+
 def test_each_tab_has_its_own_page_from_its_address(monkeypatch):
     made = []
-    monkeypatch.setattr(server, "Page", lambda document, query: made.append(query) or type("Page", (), {"close": None}))
+    monkeypatch.setattr(server, "Page", lambda document, query: made.append(query) or Nothing())
 
     async def fetch(port):
         client = AsyncHTTPClient()
@@ -120,6 +133,18 @@ def test_a_session_that_nobody_is_connected_to_ends_its_page(monkeypatch):
 
     with running() as (_, port):
         IOLoop.current().run_sync(lambda: fetch_and_wait(port), timeout=120)
+
+
+def test_the_end_ends_the_pages():
+    async def fetch(port):
+        await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/?n_iter=200")
+
+    with running() as (one, port):
+        IOLoop.current().run_sync(lambda: fetch(port), timeout=60)
+        (page,) = one.pages
+        assert not page.closed.is_set()
+    assert page.closed.is_set()
+    assert page.worker.join(0)
 
 
 def test_the_command_says_its_address_and_ctrl_c_ends_it():
