@@ -28,7 +28,7 @@ SHAPE = ("n_classes", "n_neurons", "q", "init_std")  # cells that differ in one 
 
 
 @dataclass(frozen=True)
-class Axis:
+class DiagramAxis:
     """A field over its slider's range, in equal steps of the slider's position."""
 
     name: str
@@ -113,7 +113,7 @@ def compute(controls: Controls, going: Callable[[], bool]) -> Iterator[Picture]:
         yield Picture(np.where(known, held, held[np.ix_(nearest, nearest)]), known.mean())
 
 
-class Cell(NamedTuple):
+class Spot(NamedTuple):
     """The fields of a cell's point that its recursion depends on."""
 
     n_classes: int
@@ -137,33 +137,33 @@ class Cell(NamedTuple):
         return max(self.n_classes * (self.n_classes * self.n_neurons) ** 2, 100)
 
 
-def cells(controls: Controls) -> list[list[Cell | None]]:
+def cells(controls: Controls) -> list[list[Spot | None]]:
     """Row by row from below; None where the fields contradict each other.  Within the sliders' ranges they can do so
     only by more robust patches than patches, and fewer dimensions than features."""
-    base, across, up = _base(controls), Axis(controls.across), Axis(controls.up)
+    base, across, up = _base(controls), DiagramAxis(controls.across), DiagramAxis(controls.up)
     rows = [[base._replace(**{across.name: x, up.name: y}) for x in across.values()] for y in up.values()]
     return [[c if c.n_robust <= c.n_patches and 2 * c.n_classes <= c.patch_dim else None for c in row] for row in rows]
 
 
-def _base(controls: Controls) -> Cell:
+def _base(controls: Controls) -> Spot:
     """The cell of the point itself."""
-    return Cell(*(getattr(controls, name) for name in Cell._fields))._replace(n_seeds=min(controls.n_seeds, SEEDS))
+    return Spot(*(getattr(controls, name) for name in Spot._fields))._replace(n_seeds=min(controls.n_seeds, SEEDS))
 
 
 def iterations(controls: Controls) -> int:
     return min(controls.n_iter, MOST_ITERATIONS)
 
 
-def start_of(cell: Cell) -> State:
+def start_of(cell: Spot) -> State:
     """Of the cell's networks, which depends on its shape alone."""
     names = ("n_classes", "n_neurons", "q", "patch_dim", "n_seeds", "init_std")
     return start(Controls(n_iter=20, n_patches=2, **{name: getattr(cell, name) for name in names}).config())
 
 
-def ends(batch: list[Cell], first: State, n_iter: int, controls: Controls) -> list[float]:
+def ends(batch: list[Spot], first: State, n_iter: int, controls: Controls) -> list[float]:
     """What the diagram shows of cells of one shape: the median over seeds and classes at the last iteration."""
     R, k, q = first.n_runs, batch[0].n_classes, batch[0].q
-    fields = {name: np.repeat([float(getattr(c, name)) for c in batch], R) for name in Cell._fields if name != "norm"}
+    fields = {name: np.repeat([float(getattr(c, name)) for c in batch], R) for name in Spot._fields if name != "norm"}
     phi, gram = (np.tile(a, (len(batch), *[1] * (a.ndim - 1))) for a in (first.phi, first.gram))
     state = State(phi, gram, first.n_orthogonal)
     extra = {}
@@ -214,7 +214,7 @@ def boundaries(controls: Controls) -> list[Edge]:
     """Where the density ratio is 1; in adversarial training, where the radius is a non-robust patch's strength, and
     where the robust feature takes off at the diagram's last iteration; in standard training, where the first of both
     does."""
-    across, up = Axis(controls.across), Axis(controls.up)
+    across, up = DiagramAxis(controls.across), DiagramAxis(controls.up)
     at = np.linspace(0, 1, MESH)
     X, Y = np.meshgrid(across.slider.value(at), up.slider.value(at))
     fields = {name: float(getattr(controls, name)) for name in AXES} | {across.name: X, up.name: Y}
@@ -257,4 +257,4 @@ def zeros(at: np.ndarray, value: np.ndarray) -> list[np.ndarray]:
     return contour_generator(at, at, np.ma.masked_invalid(value)).lines(0.0)
 
 
-assert set(Cell._fields) <= set(POINT)
+assert set(Spot._fields) <= set(POINT)

@@ -21,7 +21,7 @@ from ..reporting.style import NON_ROBUST, ROBUST
 from .controls import SHOWN, Controls
 from .curves import LINES, PARTS, first_saturation
 from .derived import Derived
-from .diagram import SIDE, Axis, Edge, Picture
+from .diagram import SIDE, DiagramAxis, Edge, Picture
 
 COLORS = {"A": ROBUST, "B": NON_ROBUST}
 ROWS = {"normalized": "normalised correlation", "strength": "feature strength in the logit"}
@@ -185,7 +185,7 @@ class DiagramFigure:
     def frame(self, controls: Controls, edges: list[Edge]) -> None:
         """Axes, colours and boundaries."""
         for axis, name in ((self.plot.xaxis[0], controls.across), (self.plot.yaxis[0], controls.up)):
-            ticks, slider = Axis(name).ticks(), Axis(name).slider
+            ticks, slider = DiagramAxis(name).ticks(), DiagramAxis(name).slider
             axis.ticker.ticks, axis.major_label_overrides = list(ticks), ticks
             axis.axis_label = f"{slider.symbol}, {slider.words}"
         share = controls.shown == "robust_share"
@@ -195,7 +195,7 @@ class DiagramFigure:
             _put(source, {part: [line[:, i] for line in edge.lines] for i, part in enumerate(("xs", "ys"))})
 
     def mark(self, controls: Controls) -> None:
-        place = [[Axis(name).position(getattr(controls, name))] for name in (controls.across, controls.up)]
+        place = [[DiagramAxis(name).position(getattr(controls, name))] for name in (controls.across, controls.up)]
         _put(self.here, dict(zip("xy", place)))
 
     def draw(self, picture: Picture) -> None:

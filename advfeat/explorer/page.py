@@ -108,7 +108,7 @@ class Page:
     def click(self, x: float, y: float) -> None:
         """On the diagram, at positions within 0..1: the browser moves its sliders there."""
         c, self.moves = self.controls, self.moves + 1
-        values = {name: f"{diagram.Axis(name).value(at):g}" for name, at in ((c.across, x), (c.up, y))}
+        values = {name: f"{diagram.DiagramAxis(name).value(at):g}" for name, at in ((c.across, x), (c.up, y))}
         self.link.moved = json.dumps({"number": self.moves, "values": values})
 
     def press(self, request: dict) -> None:

@@ -22,7 +22,7 @@ def pictures(controls):
 def test_a_cell_is_the_end_of_its_points_curves(training, across, up):
     controls = replace(SMALL, training=training, across=across, up=up)
     picture = pictures(controls)[-1]
-    columns, rows = diagram.Axis(across).values(), diagram.Axis(up).values()
+    columns, rows = diagram.DiagramAxis(across).values(), diagram.DiagramAxis(up).values()
     for i, j in ((2, 3), (11, 20), (20, 8)):
         one = replace(controls, n_seeds=2, **{across: columns[j], up: rows[i]})
         found = curves.compute(one)[training]
@@ -60,7 +60,7 @@ def test_it_is_given_up_between_batches(monkeypatch):
 def test_impossible_cells_are_empty():
     controls = replace(SMALL, across="n_patches", up="n_robust", patch_dim=20, training="standard")
     picture = pictures(controls)[-1].values
-    patches, robust = (np.array(diagram.Axis(name).values()) for name in ("n_patches", "n_robust"))
+    patches, robust = (np.array(diagram.DiagramAxis(name).values()) for name in ("n_patches", "n_robust"))
     impossible = robust[:, None] > patches[None]
     assert impossible.any()
     np.testing.assert_array_equal(np.isnan(picture), impossible)
@@ -75,7 +75,7 @@ def test_what_moves_only_the_mark_asks_for_no_new_diagram():
 
 @pytest.mark.parametrize("name", AXES)
 def test_axes_go_over_their_sliders_and_a_click_means_an_allowed_value(name):
-    axis, slider = diagram.Axis(name), SLIDERS[name]
+    axis, slider = diagram.DiagramAxis(name), SLIDERS[name]
     values = axis.values()
     assert len(values) == diagram.SIDE
     assert values == sorted(values)

@@ -162,8 +162,8 @@ def test_the_diagram_is_drawn_and_moving_on_it_draws_no_other(tab, monkeypatch):
     assert one.page.diagram.cells.data["image"][0] is picture
     assert one.told("diagram")["done"] == 1
     here = one.page.diagram.here.data
-    assert here["x"][0] == page.diagram.Axis("alpha").position(2)
-    assert here["y"][0] == page.diagram.Axis("n_robust").position(3)
+    assert here["x"][0] == page.diagram.DiagramAxis("alpha").position(2)
+    assert here["y"][0] == page.diagram.DiagramAxis("n_robust").position(3)
     one.answer(training="standard")
     assert np.isnan(one.page.diagram.cells.data["image"][0]).all()
     one.until(lambda: one.told("diagram")["done"] == 1)
@@ -177,7 +177,7 @@ def test_a_click_on_the_diagram_moves_the_sliders(tab):
         one.page.document.callbacks.trigger_event(event)
         moved = one.told("moved")
         assert moved["number"] == number  # the same place twice is two clicks
-    assert moved["values"] == {"alpha": f"{page.diagram.Axis('alpha').value(0.5):g}", "n_robust": "32"}
+    assert moved["values"] == {"alpha": f"{page.diagram.DiagramAxis('alpha').value(0.5):g}", "n_robust": "32"}
     assert one.answer(**moved["values"])["error"] is None
 
 
