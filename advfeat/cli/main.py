@@ -21,7 +21,7 @@ from . import (
     robustness,
     show,
     sweep,
-    validate,  # fmt: skip
+    validate,
     warmup,
 )
 from . import list as listing

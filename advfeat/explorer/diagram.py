@@ -15,7 +15,7 @@ from ..patches.features import q_sum
 from ..theory import State, density_ratio, plateau, population_types, simulate
 from ..theory.events import TAKE_OFF
 from ..theory.timing import log_flow_time, log_growth_rate
-from .controls import AXES, POINT, SLIDERS, Controls
+from .controls import AXES, SLIDERS, Controls
 from .curves import start
 
 SIDE = 24  # cells of an axis
@@ -67,7 +67,7 @@ class DiagramAxis:
         return {float(self.slider.position(v)): f"{v:g}" for v in inside}
 
 
-class Picture(NamedTuple):
+class Raster(NamedTuple):
     """Values (up, across) in 0..2 or so, NaN where there is no such point or it diverged; the share that is computed;
     every other cell has the value of its nearest computed one."""
 
@@ -82,7 +82,7 @@ def concerns(controls: Controls) -> tuple:
     return tuple((name, value) for name, value in held.items() if name not in free - {"n_seeds"})
 
 
-def compute(controls: Controls, going: Callable[[], bool]) -> Iterator[Picture]:
+def compute(controls: Controls, going: Callable[[], bool]) -> Iterator[Raster]:
     """A picture after every pass; none after the first `going` that says no, which is asked between batches."""
     points = cells(controls)
     held, n = np.full((SIDE, SIDE), np.nan), iterations(controls)
@@ -110,7 +110,7 @@ def compute(controls: Controls, going: Callable[[], bool]) -> Iterator[Picture]:
             held[i, j] = np.nan if points[i][j] is None else cache[points[i][j]]
         known |= at
         nearest = np.minimum(np.arange(SIDE) // stride * stride + first, SIDE - 1)
-        yield Picture(np.where(known, held, held[np.ix_(nearest, nearest)]), known.mean())
+        yield Raster(np.where(known, held, held[np.ix_(nearest, nearest)]), known.mean())
 
 
 class Spot(NamedTuple):
@@ -255,6 +255,3 @@ def _log_lateness(controls: Controls, f) -> tuple[np.ndarray, str]:
 def zeros(at: np.ndarray, value: np.ndarray) -> list[np.ndarray]:
     """The lines of zero of values (up, across) on positions `at` of both axes; none beside a NaN or an infinity."""
     return contour_generator(at, at, np.ma.masked_invalid(value)).lines(0.0)
-
-
-assert set(Spot._fields) <= set(POINT)

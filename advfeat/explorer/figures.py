@@ -21,7 +21,7 @@ from ..reporting.style import NON_ROBUST, ROBUST
 from .controls import SHOWN, Controls
 from .curves import LINES, PARTS, first_saturation
 from .derived import Derived
-from .diagram import SIDE, DiagramAxis, Edge, Picture
+from .diagram import SIDE, DiagramAxis, Edge, Raster
 
 COLORS = {"A": ROBUST, "B": NON_ROBUST}
 ROWS = {"normalized": "normalised correlation", "strength": "feature strength in the logit"}
@@ -198,7 +198,7 @@ class DiagramFigure:
         place = [[DiagramAxis(name).position(getattr(controls, name))] for name in (controls.across, controls.up)]
         _put(self.here, dict(zip("xy", place)))
 
-    def draw(self, picture: Picture) -> None:
+    def draw(self, picture: Raster) -> None:
         self.cells.data = {"image": [picture.values]}
 
     def clear(self) -> None:

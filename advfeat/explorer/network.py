@@ -32,10 +32,10 @@ def curves(controls: Controls, going: Callable[[], bool], progress: Callable[[fl
     memory.require(config.memory(), "this training", "give fewer seeds, patches or neurons")
     net, data, found = config.network(), config.data("train"), {}
 
-    def step(iteration):
+    def step(what, share):
         if not going():
             raise GivenUp
-        progress((len(found) + iteration / config.n_iter) / len(TRAININGS))
+        progress((len(found) + share) / len(TRAININGS))
 
     for name in TRAININGS:
         history = train(net, data, config.training(name == "adversarial"), progress=step).history

@@ -205,7 +205,7 @@ class Page:
         self.legend = self.diagram.legend(controls, edges)
         self._tell_diagram(controls, 1.0 if wanted == self.drawn else 0.0)
 
-    def _draw_picture(self, controls: Controls, picture: diagram.Picture) -> None:
+    def _draw_picture(self, controls: Controls, picture: diagram.Raster) -> None:
         self.diagram.draw(picture)
         self._tell_diagram(controls, float(picture.done))
 
