@@ -217,13 +217,15 @@ def simulate(
     while begin < n_iter and not clock.is_up():
         whole = not (clock.limited or clock.watched)
         end, started = times[t] if whole else min(begin + size, times[t]), now()
+        those = slice(None) if len(on) == R else on  # all of them without copies
         part = (
-            phi[on], gram[on], Types(*(a[on] for a in types)),
-            Watch(*(a[on] for a in watch[:3]), *watch[3:]), q, rho[on], lr[on], end - begin,
+            phi[those], gram[those], Types(*(a[those] for a in types)),
+            Watch(*(a[those] for a in watch[:3]), *watch[3:]), q, rho[those], lr[those], end - begin,
         )  # fmt: skip
-        flagged, bad = engine.recursion(*part, J, step[on], radius[on], kind, n_ascent)
-        phi[on], gram[on] = part[:2]
-        watch.orthogonal[on], watch.risk[on] = part[3].orthogonal, part[3].risk
+        flagged, bad = engine.recursion(*part, J, step[those], radius[those], kind, n_ascent)
+        if len(on) < R:
+            phi[on], gram[on] = part[:2]
+            watch.orthogonal[on], watch.risk[on] = part[3].orthogonal, part[3].risk
         fresh = (flagged >= 0) & np.isnan(saturated[on])
         saturated[on[fresh]] = begin + flagged[fresh]
         diverged[on[bad >= 0]] = begin + bad[bad >= 0]

@@ -80,9 +80,12 @@ class NumbaEngine(NumpyEngine):
         Of many items each thread takes the next few when it is done with its last, since cores are not equally fast.
         """
         threads = max(1, min(_threads, n_items))
+        key = (kernel, args[0].dtype if sizes is None else sizes[-1])
+        if threads == 1 and sizes is None and key in self._compiled:  # shares nothing with another thread's call
+            kernel(0, n_items, None, *args)
+            return
         with _team:
             scratch = [None if sizes is None else self._memory(t, *sizes) for t in range(threads)]
-            key = (kernel, args[0].dtype if sizes is None else sizes[-1])
             if key not in self._compiled:
                 with compiling():
                     kernel(0, 0, scratch[0], *args)

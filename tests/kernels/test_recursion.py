@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -217,16 +218,22 @@ def test_runs_side_by_side_have_the_bits_of_runs_alone(q, J, norm, n_steps, know
     given, step, eps = mixed(R, q, n_steps, norm, known, seed)
     given[0][4] *= 1e4  # learns fast, or diverges
     given[0][7] = 1e308
-    results = []
-    for parts in ([np.arange(R)], [np.array([r]) for r in range(R)]):
-        found = []
-        for on in parts:
-            part, s, e = of_runs(given, step, eps, on)
-            flagged, bad = engine_of("numba").recursion(*part, J, s, e, norm, n_steps)
-            found.append((part[0], part[1], part[3].orthogonal, part[3].risk, flagged, bad))
-        results.append([np.concatenate(arrays) for arrays in zip(*found)])
-    for one, other in zip(*results):
-        np.testing.assert_array_equal(one, other)
+    engine = engine_of("numba")
+
+    def run(on):
+        part, s, e = of_runs(given, step, eps, on)
+        flagged, bad = engine.recursion(*part, J, s, e, norm, n_steps)
+        return part[0], part[1], part[3].orthogonal, part[3].risk, flagged, bad
+
+    alone, blocks = [np.array([r]) for r in range(R)], [np.arange(R)[i::4] for i in (0, 1, 2, 3)]
+    with ThreadPoolExecutor(3) as pool:  # calls at the same time share nothing
+        found = [[run(np.arange(R))], [run(on) for on in alone], list(pool.map(run, alone)),
+                 list(pool.map(run, blocks))]  # fmt: skip
+    results = [[np.concatenate(arrays) for arrays in zip(*parts)] for parts in found]
+    order = [np.arange(R)] * 3 + [np.argsort(np.concatenate(blocks))]
+    for one, *others in zip(*([a[by] for a in held] for held, by in zip(results, order))):
+        for other in others:
+            np.testing.assert_array_equal(one, other)
     flagged, bad = results[0][4:]
     assert bad[7] == 0
     assert (bad < 0).any()
