@@ -51,9 +51,12 @@ def run(args) -> int:
     ]
     parts = [(("part", "state"), rows)]
     if args.plan:
+        from ..experiments.figure3 import plan_recursions
+
         config, weights = common.config_of(args)
         net, data = config.network(weights), config.data("train")
         plan = net.engine.plan(net.weights, net.prepare(*net.check(data.X, data.y)))
+        plan += plan_recursions(config, weights)
         document["plan"] = {"seeds": config.n_seeds, "backend": config.backend, "choices": dict(plan)}
         parts.append(f"Plan for {config.n_seeds} seeds:\n" + common.table(("choice", config.backend), plan))
     if args.network:

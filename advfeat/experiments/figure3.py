@@ -1,5 +1,6 @@
 """Figure 3 as an experiment: both trainings over several seeds, measured on the way, and what came out of them."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from ..core import checks, store
 from ..core.lock import Lock
 from ..core.model import Checked
 from ..core.progress import Progress, Stopwatch
-from ..kernels import formulas
+from ..kernels import formulas, get_engine
+from ..kernels.recursion import Types
 from ..patches.data import PatchData
 from ..patches.features import q_sum
 from ..robustness.evaluate import MEASURED_BY, RobustAccuracy, robust_accuracy
@@ -143,14 +145,35 @@ def recursions(
     """
     if config.batch_size is not None:
         return {}
+    state, types, options = _recursion(config, weights)
+    return {name: simulate(state, types, **options[name]) for name in trainings}
+
+
+def _recursion(config: Figure3Config, weights: np.ndarray | None) -> tuple[State, Types, dict[str, dict]]:
+    """What `simulate` takes: state, types, and of every training its options."""
     data, law = config.data("train"), config.distribution()
     state = State.from_weights(config.network(weights).W, law.features)
     types = empirical_types(data.y, data.robust, data.strength, config.n_classes)
     common = {name: getattr(config, name) for name in ("q", "rho", "lr", "n_iter", "record_every")}
     ascent = {name: getattr(config, name) for name in ("ascent_lr", "eps", "objective", "norm", "n_ascent")}
-    ascent |= {"after_saturation": "continue"}
-    extra = {"standard": {}, "adversarial": ascent}
-    return {name: simulate(state, types, **common, **extra[name]) for name in trainings}
+    return state, types, {"standard": common, "adversarial": common | ascent | {"after_saturation": "continue"}}
+
+
+def plan_recursions(config: Figure3Config, weights: np.ndarray | None = None) -> list[tuple[str, str]]:
+    """Rows (training, kernel and seconds) of `recursions`; the seconds follow from a hundredth of the iterations, at
+    least 20, done here and now."""
+    if config.batch_size is not None:
+        return [("recursion", "none: it does not know minibatches")]
+    state, types, options = _recursion(config, weights)
+    few = min(max(config.n_iter // 100, 20), config.n_iter)
+    kernel, rows = get_engine("numba").plan_recursion(types), []
+    for name, held in options.items():
+        for _ in range(2):  # the first time, it may have to be compiled
+            started = time.perf_counter()
+            simulate(state, types, **held | {"n_iter": few, "record_every": None})
+        seconds = (time.perf_counter() - started) * config.n_iter / max(few, 1)
+        rows.append((f"{name} recursion", f"{kernel}; about {seconds:.2g} s"))
+    return rows
 
 
 def final_strength(history: Mapping) -> float:

@@ -189,6 +189,13 @@ class NumbaEngine(NumpyEngine):
             ("memory", ", ".join(f"{name} {n / 2**20:.3g} MiB" for name, n in memory.items())),
         ]
 
+    def plan_recursion(self, types):
+        """Which kernel `recursion` has for which of the runs, and on how many threads."""
+        blocks, members, alone = lanes_of_runs(types)
+        parts = [f"{members.sum()} runs in {len(blocks)} blocks of {L} side by side"] * bool(len(blocks))
+        parts += [f"{len(alone)} runs one by one"] * bool(len(alone))
+        return f"{', '.join(parts)}; {max(1, min(_threads, max(len(blocks), len(alone))))} threads"
+
     # -------------------------------------------------------------- the engine's methods
     def logits(self, W, batch, q, rho):
         net, sizes = self._prepare(W, batch, q, rho)

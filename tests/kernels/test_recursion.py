@@ -243,6 +243,18 @@ def test_runs_side_by_side_have_the_bits_of_runs_alone(q, J, norm, n_steps, know
 
 
 # ------------------------------------------------------------------ initial states and types
+def test_the_plan_counts_blocks_and_what_is_left(set_threads):
+    set_threads(2)
+    types = Types(*(np.repeat(a, 13, axis=0) for a in population_types(3, 4, 1, 2.0, 1.0)))
+    types.count[::3, 0, -1] = 0.0  # a kind of patch that every third run lacks
+    engine = engine_of("numba")
+    assert engine.plan_recursion(types) == "13 runs in 2 blocks of 8 side by side; 2 threads"
+    few = Types(*(a[:4] for a in types))
+    assert engine.plan_recursion(few) == "4 runs one by one; 2 threads"
+    some = Types(*(a[:5] for a in types))
+    assert engine.plan_recursion(some) == "3 runs in 1 blocks of 8 side by side, 2 runs one by one; 2 threads"
+
+
 def test_drawn_states_have_the_law_of_weights():
     n, d = 400, 40
     state = State.draw(2, 3, d, rng=list(range(n)), init_std=0.5)
