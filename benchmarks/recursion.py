@@ -1,16 +1,21 @@
 """The exact recursion of many seeds beside the same formulas in JAX (jit, vmap, scan): time per run and iteration.
 
-    python benchmarks/recursion.py [--runs R] [--repeats N] [--alone] [--json FILE]
+    python benchmarks/recursion.py [--runs R] [--repeats N] [--alone] [--before FOLDER] [--json FILE]
 
 Standard and adversarial training of R runs (default 1,024) at k = 5 classes of 5 and of 20 neurons, float64, in turn,
 medians over repeats; JAX gets the form with low-rank updates of H, as ours has, and keeps one core busy.  Below stand
-eight runs of both trainings, 4,000 iterations, K = 25.  --alone leaves JAX out.
+eight runs of both trainings, 4,000 iterations, K = 25.  --alone leaves JAX out; --before measures a checkout of an earlier
+version too, in a process of its own before each row of ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +101,16 @@ class Peer:
         return time.perf_counter() - start, np.asarray(out).reshape(state.phi.shape)
 
 
+def before(folder, row: int, args) -> float:
+    """The row of the table as the checkout in `folder` has it, nanoseconds."""
+    with tempfile.TemporaryDirectory() as where:
+        file = Path(where) / "rows.json"
+        given = ["--runs", args.runs, "--repeats", args.repeats, "--alone", "--row", row, "--json", file]
+        environment = os.environ | {"PYTHONPATH": str(Path(folder).resolve())}
+        subprocess.run([sys.executable, __file__, *map(str, given)], env=environment, check=True, capture_output=True)
+        return json.loads(file.read_text())["rows"][0]["ours"]
+
+
 def measured(config, adversarial, args) -> dict:
     """One row: medians of ours and of JAX, in turn, of the same iterations."""
     state, types = problem(config, args.runs)
@@ -120,20 +135,25 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--alone", action="store_true", help="without JAX")
     parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--before", metavar="FOLDER", help="a checkout of an earlier version")
+    parser.add_argument("--row", type=int, metavar="N", help="only this one, from 0, without the eight runs")
     args = parser.parse_args()
-    rows = []
-    for n_neurons in (5, 20):
-        config = replace(Figure3Config(), n_neurons=n_neurons)
-        for adversarial in (False, True):
-            rows.append(measured(config, adversarial, args))
+    rows, cases = [], [(n_neurons, adversarial) for n_neurons in (5, 20) for adversarial in (False, True)]
+    for i, (n_neurons, adversarial) in enumerate(cases):
+        if args.row in (None, i):
+            past = {"before": before(args.before, i, args)} if args.before else {}
+            rows.append(measured(replace(Figure3Config(), n_neurons=n_neurons), adversarial, args) | past)
             print("K = {K:<4} {training:<12} {ours:8.0f} ns a run and iteration, JAX {jax:8.0f} ns, ratio {ratio:.2f}"
-                  .format(**rows[-1]), flush=True)  # fmt: skip
-    config = replace(Figure3Config(), n_neurons=5)
-    state, types = problem(config, 8)
-    both = [sum(ours(config, state, types, 4000, adversarial)[0] for adversarial in (False, True)) for _ in range(5)]
-    print(f"eight runs of both trainings, K = 25, 4,000 iterations: {1e3 * np.median(both):.0f} ms")
+                  .format(**rows[-1]), *(f"before: {ns:8.0f} ns" for ns in past.values()), flush=True)  # fmt: skip
+    document = {"rows": rows}
+    if args.row is None:
+        state, types = problem(replace(Figure3Config(), n_neurons=5), 8)
+        both = [sum(ours(replace(Figure3Config(), n_neurons=5), state, types, 4000, adversarial)[0]
+                    for adversarial in (False, True)) for _ in range(5)]  # fmt: skip
+        document["move"] = float(np.median(both))
+        print(f"eight runs of both trainings, K = 25, 4,000 iterations: {1e3 * document['move']:.0f} ms")
     if args.json:
-        Path(args.json).write_text(json.dumps({"rows": rows, "move": float(np.median(both))}, indent=1))
+        Path(args.json).write_text(json.dumps(document, indent=1))
 
 
 if __name__ == "__main__":

@@ -208,28 +208,30 @@ def standard_lanes(
         for lane in range(L):
             alive[lane] = lane < members[block]
         used = patches(types, runs[0], place, feature, y, ends)
-        for it in range(n_iter):
-            fine[...] = 0.0
-            n = 0
-            for j in range(used):
-                F[...] = 0.0
-                for g in range(n, ends[j]):
-                    of[g] = j
-                    for i in range(k):
-                        t, a = feature[g] * K + i * m, g * K + i * m
-                        rows.respond_clean(T, t, strength, slope, a, q, numbers, count, place[g], F, i, m)
-                n = ends[j]
-                rows.finite(fine, F, k)
-                rows.softmax_weights(F, weights, j * k, k, y[j])
-                if not (y[j + 1 : used] == y[j]).any():  # nobody reads the features of this class any more
-                    learn_class(y[j], n, T, numbers, strength, weighted, place, feature, of, slope, weights, change, U)
-            going = False
-            for lane in range(L):
-                if alive[lane] and fine[0, lane] != 0.0:
-                    alive[lane], bad[runs[lane]] = False, it
-                going |= alive[lane]
-            if not going:
-                break
+        for label in range(k):  # without ascents, classes of samples do not see each other's features
+            for it in range(n_iter):
+                fine[...] = 0.0
+                n = 0
+                for j in range(used):
+                    first, n = n, ends[j]
+                    if y[j] != label:
+                        continue
+                    F[...] = 0.0
+                    for g in range(first, n):
+                        of[g] = j
+                        for i in range(k):
+                            t, a = feature[g] * K + i * m, g * K + i * m
+                            rows.respond_clean(T, t, strength, slope, a, q, numbers, count, place[g], F, i, m)
+                    rows.finite(fine, F, k)
+                    rows.softmax_weights(F, weights, j * k, k, label)
+                learn_class(label, n, T, numbers, strength, weighted, place, feature, of, slope, weights, change, U)
+                going = False
+                for lane in range(L):
+                    if alive[lane] and fine[0, lane] != 0.0:
+                        alive[lane], bad[runs[lane]] = False, it
+                    going |= alive[lane]
+                if not going:
+                    break
         for lane in range(L):
             if alive[lane]:
                 end(lane, runs[lane], phi, gram, watch, n_steps, T, none, none)

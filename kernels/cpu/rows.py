@@ -169,35 +169,49 @@ def climb(v, A, a, G, g, S, s, weight, w0, n):
     v.loop(n, body)
 
 
+ROWS = 4  # of H that `spread` takes at a time
+
+
 @on_rows
 def spread(v, HG, g, A, a, H, lo, hi, n):
-    """HG[g + j] += A[a + i] H_{ij}, j < n, for lo <= i < hi in turn, where A is not 0; H by rows of its lower half."""
-    b, at_g = v.builder, v.address(HG, g)
+    """HG[g + j] += A[a + i] H_{ij}, j < n, for lo <= i < hi in turn, where A is not 0; H by rows of its lower half.
 
-    def one(i):
-        i = b.add(lo, i)
-        factor = v.get(v.address(A, a), i)
-        used = b.fcmp_unordered("!=", factor, v.zero)
+    Several rows i pass over HG together, every j in the order of i.
+    """
+    b, at_g, at_a = v.builder, v.address(HG, g), v.address(A, a)
 
-        def add(j, h):
-            before = v.get(at_g, j)
-            v.put(b.select(used, v.fma(factor, h, before), before), at_g, j)
+    def place(i, j):  # of H_{ij}, j <= i
+        return b.add(b.sdiv(b.mul(i, b.add(i, v.word(1))), v.word(2)), j)
 
-        after = b.add(i, v.word(1))
-        first = b.sdiv(b.mul(i, after), v.word(2))
-        row = v.address(H, first)
-        v.loop(after, lambda j: add(j, v.get(row, j)))
-        place = cgutils.alloca_once_value(b, b.add(b.add(first, after), i))
+    def together(first, width):
+        numbers = [b.add(first, v.word(r)) for r in range(width)]
+        factors = [v.get(at_a, i) for i in numbers]
+        used = [b.fcmp_unordered("!=", factor, v.zero) for factor in factors]
+        after = b.add(first, v.word(width))
+
+        def add(j, places):
+            total = v.get(at_g, j)
+            for factor, on, (array, at) in zip(factors, used, places):
+                total = b.select(on, v.fma(factor, v.get(array, at), total), total)
+            v.put(total, at_g, j)
+
+        rows = [v.address(H, place(i, v.word(0))) for i in numbers]
+        v.loop(b.add(first, v.word(1)), lambda j: add(j, [(row, j) for row in rows]))
+        for c, j in enumerate(numbers[1:], 1):
+            add(j, [(H, place(i, j) if c <= r else place(j, i)) for r, i in enumerate(numbers)])
+        column = cgutils.alloca_once_value(b, place(after, first))
 
         def below(j):  # H_{ij} stands in row j; in the next one it stands j + 1 further
-            j = b.add(after, j)
-            here = b.load(place)
-            add(j, v.get(H, here))
-            b.store(b.add(b.add(here, j), v.word(1)), place)
+            j, here = b.add(after, j), b.load(column)
+            add(j, [(H, b.add(here, v.word(r))) for r in range(width)])
+            b.store(b.add(b.add(here, j), v.word(1)), column)
 
         v.loop(b.sub(n, after), below)
 
-    v.loop(b.sub(hi, lo), one)
+    whole = b.sdiv(b.sub(hi, lo), v.word(ROWS))
+    v.loop(whole, lambda i: together(b.add(lo, b.mul(i, v.word(ROWS))), ROWS))
+    rest = b.add(lo, b.mul(whole, v.word(ROWS)))
+    v.loop(b.sub(hi, rest), lambda i: together(b.add(rest, i), 1))
 
 
 def dot_of(v, X, x, Y, y, lo, hi):
@@ -312,8 +326,8 @@ def learn(v, T, t, rate, r0, s, s0, S, a, count, weight, w0, n):
     lr, strength, at_t, at_s = v.get(rate, r0), v.get(s, s0), v.address(T, t), v.address(S, a)
     factor = v.product(v.builder.fneg(v.get(count, s0)), v.get(weight, w0))
 
-    def body(i):
-        change = v.sum(v.zero, v.product(strength, v.product(factor, v.get(at_s, i))))
+    def body(i):  # "0 +" changes a zero's sign alone
+        change = v.product(strength, v.product(factor, v.get(at_s, i)))
         v.put(v.fma(lr, change, v.get(at_t, i)), at_t, i)
 
     v.loop(n, body)
@@ -364,6 +378,9 @@ def combine(v, V, w, HG, h, rate, r0, factors, U, columns, K):
     v.loop(K, one)
 
 
+ENTRIES = 32  # of a row of H that `gram` takes at a time
+
+
 @intrinsic
 def gram(typingctx, columns, H, U, u, V, w, K):
     """H_{ab} += sum_i U[u + i K + a] V[w + i K + b] + V[w + i K + a] U[u + i K + b], i < columns (literal), b <= a."""
@@ -376,19 +393,43 @@ def gram(typingctx, columns, H, U, u, V, w, K):
         behind = [b.mul(v.word(i), vK) for i in range(columns.literal_value)]
         sources = [(v.address(vU, b.add(vu, more)), v.address(vV, b.add(vw, more))) for more in behind]
 
-        def row(a):
-            mine = [(v.get(at_u, a), v.get(at_v, a)) for at_u, at_v in sources]
-            target = v.address(vH, b.sdiv(b.mul(a, b.add(a, v.word(1))), v.word(2)))
+        def least(x, y):
+            return b.select(b.icmp_signed("<", x, y), x, y)
+
+        def rows(numbers, first, count):  # of some rows a, the entries first <= j < first + count
+            mine = [[(v.get(at_u, a), v.get(at_v, a)) for at_u, at_v in sources] for a in numbers]
+            targets = [v.address(vH, b.sdiv(b.mul(a, b.add(a, v.word(1))), v.word(2))) for a in numbers]
 
             def entry(j):
-                total = v.get(target, j)
-                for (at_u, at_v), (u_a, v_a) in zip(sources, mine):
-                    total = v.fma(u_a, v.get(at_v, j), v.fma(v_a, v.get(at_u, j), total))
-                v.put(total, target, j)
+                j = b.add(first, j)
+                theirs = [(v.get(at_u, j), v.get(at_v, j)) for at_u, at_v in sources]
+                for own, target in zip(mine, targets):
+                    total = v.get(target, j)
+                    for (u_j, v_j), (u_a, v_a) in zip(theirs, own):
+                        total = v.fma(u_a, v_j, v.fma(v_a, u_j, total))
+                    v.put(total, target, j)
 
-            v.loop(b.add(a, v.word(1)), entry)
+            v.loop(count, entry)
 
-        v.loop(vK, row)
+        def block(i):  # of entries j, whose U and V stay in the first cache
+            first = b.mul(i, v.word(ENTRIES))
+            last = least(b.add(first, v.word(ENTRIES)), vK)
+            pairs = b.sdiv(b.sub(vK, first), v.word(2))
+
+            def pair_of_rows(p):
+                a = b.add(first, b.mul(p, v.word(2)))
+                following = b.add(a, v.word(1))
+                rows([a, following], first, b.sub(least(following, last), first))
+                with b.if_then(b.icmp_signed("<", following, last)):
+                    rows([following], following, v.word(1))
+
+            v.loop(pairs, pair_of_rows)
+            a = b.add(first, b.mul(pairs, v.word(2)))
+            with b.if_then(b.icmp_signed("<", a, vK)):
+                rows([a], first, b.sub(least(b.add(a, v.word(1)), last), first))
+
+        blocks = b.sdiv(b.add(vK, v.word(ENTRIES - 1)), v.word(ENTRIES))
+        v.loop(blocks, block)
         return context.get_dummy_value()
 
     return types.void(columns, H, U, index, V, index, index), codegen
