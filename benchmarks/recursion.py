@@ -4,8 +4,8 @@
 
 Standard and adversarial training of R runs (default 1,024) at k = 5 classes of 5 and of 20 neurons, float64, in turn,
 medians over repeats; JAX gets the form with low-rank updates of H, as ours has, and keeps one core busy.  Below stand
-eight runs of both trainings, 4,000 iterations, K = 25.  --alone leaves JAX out; --before measures a checkout of an earlier
-version too, in a process of its own before each row of ours.
+eight runs of both trainings, 4,000 iterations, K = 25.  --alone leaves JAX out; --before measures a checkout
+of an earlier version too, in a process of its own before each row of ours.
 """
 
 from __future__ import annotations
