@@ -10,7 +10,7 @@ from . import ahead, common
 
 
 def add_arguments(parser):
-    only = "search, float64, float32, recursion, or train:DTYPE:RUNS (default: all)"
+    only = "search, float64, float32, lanes, recursion, or train:DTYPE:RUNS (default: all)"
     parser.add_argument("--only", metavar="PART", nargs="+", help=only)
     parent = "one after the other, and end when this process, the parent, ends"
     parser.add_argument("--while", type=int, dest="parent", metavar="PID", help=parent)

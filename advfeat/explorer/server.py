@@ -92,7 +92,8 @@ def _open(document: Document, pages: set[Page]) -> None:
 
 def prepare() -> None:
     """Compile or load what pages need, so that the first one does not wait."""
-    warm_up("recursion")
+    for part in ("lanes", "recursion"):
+        warm_up(part)
     curves.compute(Controls(n_iter=20))
 
 

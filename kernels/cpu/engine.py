@@ -305,18 +305,18 @@ class NumbaEngine(NumpyEngine):
         return lower, upper, delta, nodes
 
 
-WARM_UPS = ("search", "float64", "float32", "recursion")  # of about a minute to ten seconds, longest first
+WARM_UPS = ("search", "float64", "float32", "lanes", "recursion")  # of about a minute to ten seconds, longest first
 
 
 def warm_up(part) -> None:
     """Compile a part of the kernels, or load it from the cache, by calling its methods on a few numbers.
 
-    "float32" and "float64" are a network's; recursion and search know float64 alone.  "train:DTYPE:RUNS" is `train` of
-    so many runs, and nothing else of a network.
+    "float32" and "float64" are a network's; the others know float64 alone.  "recursion" is that of runs one by one,
+    "lanes" of runs side by side.  "train:DTYPE:RUNS" is `train` of so many runs, and nothing else of a network.
     """
     engine, one = NumbaEngine(), np.ones(1)
-    if part == "recursion":
-        for runs, n_steps in ((L, 0), (L, 1), (1, 1)):  # side by side without and with ascents, and one alone
+    if part in ("recursion", "lanes"):
+        for runs, n_steps in [(1, 1)] if part == "recursion" else [(L, 0), (L, 1)]:  # lanes: without and with ascents
             one, kinds = np.ones(runs), np.ones((runs, 1, 1))
             types = Types(np.zeros((runs, 1), np.int64), kinds[..., 0], np.zeros(kinds.shape, np.int64), kinds, kinds)
             watch, state = Watch(np.ones((runs, 2, 1)), one, one.copy(), 1.0, False), np.ones((runs, 2, 2))
