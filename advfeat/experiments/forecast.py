@@ -1,7 +1,7 @@
 """What trainings and experiments on images will take on this machine, time and memory, measured on a few steps.
 
 A step's time is that of a training with one ascent step, and of the other ascent steps, on as many images as a few
-seconds allow; networks so large that this is less than a batch take as long for every image.
+seconds allow, at most a batch.  The first few say how many these are: of two images each takes longer than of many.
 """
 
 from __future__ import annotations
@@ -91,10 +91,16 @@ def rates(config: ImageConfig) -> Rates:
     y = np.arange(batch) % net.n_classes
 
     def some(work, least=1):
-        """Seconds of work(images) per image: on a few, and where that is quick on a batch."""
+        """Seconds of work(images) per image: on two, then on as many as a measurement allows, at most a batch."""
+        def measured():
+            return timed(lambda: work(n)) / n
+
         n = max(least, min(batch, 2))
-        first = timed(lambda: work(n)) / n
-        return timed(lambda: work(batch)) / batch if first * batch < SECONDS * REPEATS else first
+        seconds = measured()
+        while (more := min(batch, int(SECONDS * REPEATS / seconds))) > n and (more >= 2 * n or more == batch):
+            n = more
+            seconds = measured()
+        return seconds
 
     def trained(n):
         options = replace(config.training_config(n), batch_size=n)

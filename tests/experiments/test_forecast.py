@@ -40,38 +40,40 @@ def test_a_trainings_parts_follow_from_the_rates():
 
 
 def test_a_step_is_a_training_with_one_ascent_step_and_the_other_ascent_steps(monkeypatch):
-    """Of made-up times: a call takes so many seconds an image as its number in the order of calls says."""
+    """Of made-up times: a call takes ten times as many seconds as its number in the order of calls says."""
     calls = []
 
     def timed(work):
         work()
         calls.append(work)
-        return float(len(calls))
+        return 10.0 * len(calls)
 
     monkeypatch.setattr(forecast, "timed", timed)
     plain = forecast.rates(config(batch_size=20))
-    # two images take 1, 2 and 3 seconds: a batch would take more than three of them, and is not timed
-    assert (plain.step, plain.forward, plain.back, plain.keep) == (10.0, 1.0, 1.5, 12.0)
+    # two images take 10, 20 and 30 seconds: more of them take too long
+    assert (plain.step, plain.forward, plain.back, plain.keep) == (100.0, 10.0, 15.0, 120.0)
     calls.clear()
-    assert forecast.rates(config(batch_size=20, training="pgd", n_ascent=30)).step == 10.0 + 29 * 1.5 * 20
+    assert forecast.rates(config(batch_size=20, training="pgd", n_ascent=30)).step == 100.0 + 29 * 15.0 * 20
     calls.clear()
     crafted = forecast.rates(config(batch_size=20, training="pgd", n_ascent=3, crafting_mode="train"))
-    assert crafted.step == 10.0 + 2 * 2.0 * 20  # the fourth call, of passes in training mode
+    assert crafted.step == 100.0 + 2 * 20.0 * 20  # the fourth call, of passes in training mode
     assert plain.memory > config().untrained().memory(20)
 
 
-def test_a_batch_is_timed_where_that_is_quick(monkeypatch):
+@pytest.mark.parametrize(("seconds", "calls"), [(0.02, 2), (1.0, 4)])
+def test_as_many_images_as_a_measurement_allows_are_timed_at_most_a_batch(seconds, calls, monkeypatch):
+    """Of a call that takes 0.02 s whatever its size: two images and the batch of 20; that takes 1 s: 2, 6, 18 and 20."""
     seen = []
 
     def timed(work):
         seen.append(work)
-        return 0.02
+        return seconds
 
     monkeypatch.setattr(forecast, "timed", timed)
     found = forecast.rates(config(batch_size=20))
-    assert len(seen) == 7
-    assert found.step == pytest.approx(0.02)
-    assert found.back == pytest.approx(0.02 / 20)
+    assert len(seen) == 3 * calls + 1
+    assert found.step == pytest.approx(seconds)
+    assert found.back == pytest.approx(seconds / 20)
 
 
 def test_an_experiments_stages():
