@@ -61,8 +61,8 @@ def test_a_step_is_a_training_with_one_ascent_step_and_the_other_ascent_steps(mo
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(0.02, 2), (1.0, 4)])
-def test_as_many_images_as_a_measurement_allows_are_timed_at_most_a_batch(seconds, calls, monkeypatch):
-    """Of a call that takes 0.02 s whatever its size: two images and the batch of 20; that takes 1 s: 2, 6, 18 and 20."""
+def test_as_many_images_as_time_allows_are_timed_at_most_a_batch(seconds, calls, monkeypatch):
+    """Of a call of 0.02 s whatever its size: two images and the batch of 20; of 1 s: 2, 6, 18 and 20."""
     seen = []
 
     def timed(work):
