@@ -204,7 +204,7 @@ def simulate(
     seen = linf and state.orthogonal is not None
     orthogonal = own(state.orthogonal) if seen else np.zeros((R, gram.shape[1], 0))
     watch = Watch(orthogonal, np.full(R, float(state.n_orthogonal)), np.zeros(R), risk, after_saturation == "continue")
-    types = Types(*(np.ascontiguousarray(np.broadcast_to(a, (R, *a.shape[1:]))) for a in types))
+    types = Types(*(np.broadcast_to(a, (R, *a.shape[1:])).copy() for a in types))  # one type of array to compile
     every = max(n_iter // 20, 1) if record_every is None else checks.integer("record_every", record_every, 1)
     engine, n_ascent = get_engine(backend), n_ascent if adversarial else 0
     times = [*range(0, n_iter, every), n_iter]

@@ -6,6 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from advfeat.kernels.cpu import engine as cpu_engine
+from advfeat.kernels.cpu import recursion as cpu_recursion
+from advfeat.kernels.cpu import recursion_lanes
 from advfeat.kernels.recursion import Types, Watch, tail
 from engines import ON_GPU, engine_of
 from scipy import special, stats
@@ -455,3 +458,17 @@ def test_divergence_is_said():
     assert found.diverged_at[1] == 0
     assert np.isnan(found.diverged_at[0])
     assert not found.exact[-1, ~np.isnan(found.diverged_at)].any()
+
+
+def test_what_is_warmed_up_is_what_simulate_calls():
+    """Else a kernel would be compiled twice, the second time when it is waited for."""
+    for part in ("recursion", "lanes"):
+        cpu_engine.warm_up(part)
+    kernels = cpu_recursion.recursion, recursion_lanes.standard_lanes, recursion_lanes.adversarial_lanes
+    before = [list(kernel.signatures) for kernel in kernels]
+    types = population_types(3, 4, 1, 2.0, 1.0)
+    for runs in (1, 8):
+        state, rates = State.draw(3, 2, 6, rng=list(range(runs))), {"q": 3, "rho": 1.0, "lr": 0.1, "n_iter": 2}
+        simulate(state, types, **rates)
+        simulate(state, types, **rates, ascent_lr=1.0, eps=0.1)
+    assert [list(kernel.signatures) for kernel in kernels] == before
