@@ -13,6 +13,7 @@ import numpy as np
 from ..formulas import CROSS_ENTROPY, LINF, MARGIN
 from ..jit import jit, part
 from .sums import exponentials
+from .tiles import I0
 from .vectors import VECTOR_BYTES, fma
 
 
@@ -185,7 +186,7 @@ def recursion(
         for it in range(n_iter):
             for f in range(two_k):
                 fill(change, f, 0.0)
-            n, fine, seen = 0, True, False
+            n, fine, seen = I0, True, False
             for j in range(S):
                 if types.weight[r, j] == 0.0:
                     continue
@@ -222,8 +223,8 @@ def recursion(
                                 if D:
                                     add(GW, g, ascent[0, a], W, a)
                         for f in range(two_k):
-                            delta[c, f] += step[r] * dot(ascent, 0, table, f, left, right)
-                        reach = step[r] * math.sqrt(max(dot(G, g, HG, g, 0, K), 0.0))
+                            delta[c, f] += step[r] * dot(ascent, I0, table, f, left, right)
+                        reach = step[r] * math.sqrt(max(dot(G, g, HG, g, I0, K), 0.0))
                         if norm == LINF:
                             for f in range(two_k):
                                 delta[c, f] = min(max(delta[c, f], -eps[r]), eps[r])
@@ -234,7 +235,7 @@ def recursion(
                                 watch.risk[r] += unseen(reach, eps[r], watch.axes[r])
                                 seen |= watch.risk[r] > watch.limit
                         else:
-                            size = math.sqrt(dot(delta, c, delta, c, 0, two_k) + reach * reach)
+                            size = math.sqrt(dot(delta, c, delta, c, I0, two_k) + reach * reach)
                             if size > eps[r]:
                                 for a in range(K):
                                     G[g, a] *= eps[r] / size
@@ -250,7 +251,7 @@ def recursion(
                             add(z, c, delta[c, f], table, f)
                 for i in range(k):
                     fine &= math.isfinite(F[i])
-                objective_weights(F, y, CROSS_ENTROPY, weights)
+                objective_weights(F, y, I0 + CROSS_ENTROPY, weights)
                 for c in range(C):
                     count = types.count[r, j, c] * types.weight[r, j]
                     if count == 0.0:
