@@ -29,10 +29,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .formulas import L1, L2, LINF, sigma, sigma_prime
+from .joint import FIRST_SWEEPS, SWEEPS, curvature, dense, diagonal, start
 
 UNIT_ROUNDOFF = 2.0**-53
 TINY = float(np.finfo(float).tiny)  # more than 2^51 underflows lose together
 ROOT = 2.0**-537  # > sqrt of half the smallest number: what an l_2 norm may lose where squares underflow, per sqrt(d)
+POOL_BYTES = 2**26  # of the boxes of one search at most
 MULTIPLIERS = 2.0 ** np.arange(-3, 10)  # of |w| / |a|: the values of mu that tightening tries
 SETTLED = 1e-2  # tightening goes on while it shrinks the ranges' sum by this share
 NEGLIGIBLE = 1e-3  # ranges whose chord is less than this share of all heights above sigma are left as they are
@@ -156,15 +158,15 @@ def value(p: PatchProblem, delta):
     return sigma(up, p.q, p.rho).sum() - sigma(down, p.q, p.rho).sum() + p.penalty * psi(delta, p.norm)
 
 
-def step_length(p: PatchProblem, t, dt, slope, delta, move, vertex):
-    """The step in [0, 1] along `move` that minimises sum_r sigma(t + step dt) - step slope + lambda psi: where the rate
-    of change passes 0, by the Illinois form of regula falsi with a halving every third time.
+def step_length(p: PatchProblem, t, dt, slope, delta, move, vertex, bend=0.0):
+    """The step in [0, 1] along `move` that minimises sum_r sigma(t + step dt) - step slope + step^2 bend / 2 + lambda
+    psi: where the rate of change passes 0, by the Illinois form of regula falsi with a halving every third time.
 
     psi of l_1 is replaced by the line between its values at both ends, which lies above it.
     """
 
     def rate(step):
-        total = sigma_prime(t + step * dt, p.q, p.rho) @ dt - slope
+        total = sigma_prime(t + step * dt, p.q, p.rho) @ dt - slope + bend * step
         if p.norm == L1:
             return total + p.penalty * (psi(vertex, L1) - psi(delta, L1))
         return total + 2 * p.penalty * ((delta + step * move) @ move)
@@ -221,13 +223,17 @@ def aim(p: PatchProblem, delta, g, before):
     return furthest(-g, p.norm, p.eps, p.penalty), (delta, smooth)
 
 
-def relax(p: PatchProblem, low, high, delta, n_steps):
-    """Minimise H from delta: best bound, its minorant (a, c), and the last delta.
+def relax(p: PatchProblem, low, high, delta, n_steps, bent=None):
+    """Minimise H from delta: best bound, its minorant (a, c), and the last delta; `bent`: which neurons have parabolas,
+    s and M (kernels/joint.py).
 
     The minorant is a mixture of the tangents' at all points so far: where steps swing between two faces of the ball,
     the gradients at both points bound H together what neither does alone.
     """
     s, offset = chord(low, high, p.q, p.rho)
+    gamma = np.zeros(len(low)) if bent is None else curvature(bent[0], low, high, p.q, p.rho)
+    curved = (gamma > 0).any()
+    s, offset = (np.where(gamma > 0, 0, part) for part in (s, offset))
     b, constant = s @ p.V, -(s * p.v + offset).sum()
     best, minorant, before = -np.inf, None, None
     for step in range(n_steps):
@@ -236,13 +242,22 @@ def relax(p: PatchProblem, low, high, delta, n_steps):
         slopes = sigma_prime(t, p.q, p.rho)
         a = slopes @ p.W - b
         c = sigma(t, p.q, p.rho).sum() - slopes @ move + constant
+        if curved:
+            r = p.v + p.V @ delta
+            a = a - 2 * (gamma * r) @ p.V + 2 * bent[1] * delta
+            c += (gamma * r) @ (r - 2 * p.v) - bent[1] @ (delta * delta) - bent[2]
         best, *minorant = mix(p, minorant or (a, c), (a, c))
         gap = c + a @ delta + p.penalty * psi(delta, p.norm) - best
         if step + 1 == n_steps or gap <= 1e-12 * abs(c):
             break
         target, before = aim(p, delta, a, before)
         along = target - delta
-        delta = delta + step_length(p, t, p.W @ along, b @ along, delta, along, target) * along
+        slope, bend = b @ along, 0.0
+        if curved:
+            turned = p.V @ along
+            slope += 2 * (gamma * r) @ turned - 2 * (bent[1] * delta) @ along
+            bend = 2 * max(bent[1] @ (along * along) - gamma @ (turned * turned), 0.0)
+        delta = delta + step_length(p, t, p.W @ along, slope, delta, along, target, bend) * along
     return best, *minorant, delta
 
 
@@ -283,27 +298,51 @@ def tighten(p: PatchProblem, low, high, a, room, penalty, pad_z):
 
 
 # ------------------------------------------------------------------ branch and bound
-class Search:
-    """Best-first search of one problem; `best`, `delta`: the least value found, of h + lambda psi."""
+def most_nodes(m, d):
+    """Nodes of a search whose waiting boxes, half as many, fit into `POOL_BYTES`."""
+    return max(2 * (POOL_BYTES // (8 * (2 * m + d + 3))) - 4, 64)
 
-    def __init__(self, p: PatchProblem, x, n_steps, n_rounds):
-        self.p, self.n_steps, self.n_rounds = p, n_steps, n_rounds
+
+class Search:
+    """Best-first search of one problem; `best`, `delta`: the least value found, of h + lambda psi.
+
+    `dense`: the neurons that have parabolas, if any.
+    """
+
+    def __init__(self, p: PatchProblem, x, n_steps, n_rounds, joint=False):
+        self.p, self.n_steps, self.n_rounds, self.x = p, n_steps, n_rounds, x
         self.pad_h, self.pad_z = slack(p, x)
         self.delta = np.zeros(len(x))
         self.best = value(p, self.delta)
+        self.dense = dense(p.V, p.norm) & joint
+        self.Y, self.sweeps = start(len(x)), FIRST_SWEEPS
+
+    def bend(self, low, high):
+        """Parabolas and their diagonal for a box, and what rounding of them adds to pad_h; None and 0: chords."""
+        p = self.p
+        gamma = curvature(self.dense, low, high, p.q, p.rho)
+        if not gamma.any():
+            return None, 0.0
+        s, most, self.Y = diagonal(p.V, gamma, self.Y, self.sweeps, p.norm)
+        self.sweeps, most = SWEEPS, most * p.eps * p.eps
+        size = np.linalg.norm(p.V, axis=1) * np.linalg.norm(self.x) + p.eps * dual(p.V, p.norm)
+        unit = 16 * (len(self.x) + 2 * len(low) + p.q + 16) * UNIT_ROUNDOFF
+        pad = unit * (2 * gamma @ (size * size) + 8 * most)
+        return ((self.dense, s, most), pad) if pad < np.inf else (None, 0.0)
 
     def node(self, bound, low, high, delta):
         """Bound a box of ranges: relax, descend, tighten, again; None if no minimiser lies in it."""
+        bent, more = self.bend(low, high)
         for _ in range(max(self.n_rounds, 1) if self.n_steps else 0):
-            found, a, c, delta = relax(self.p, low, high, delta, self.n_steps)
-            bound = max(bound, found - self.pad_h)
+            found, a, c, delta = relax(self.p, low, high, delta, self.n_steps, bent)
+            bound = max(bound, found - self.pad_h - more)
             end, least = descend(self.p, delta, 1 + self.n_rounds)
             if least < self.best:
                 self.best, self.delta = least, end
             if not self.n_rounds:
                 break
             before = (high - low).sum()
-            room = self.best - c + 2 * self.pad_h
+            room = self.best - c + 2 * (self.pad_h + more)
             low, high = tighten(self.p, low, high, a, room, self.p.penalty, self.pad_z)
             if (low > high).any():
                 return None
@@ -327,6 +366,13 @@ class Search:
             nodes.append(None if (l > u).any() else self.node(parent.bound, l, u, delta))
         return [node for node in nodes if node]
 
+    def choose(self, low, high):
+        """Leave parabolas out where chords bound the root better."""
+        bent, more = self.bend(low, high)
+        chords = relax(self.p, low, high, self.delta, self.n_steps)[0]
+        if bent is None or not relax(self.p, low, high, self.delta, self.n_steps, bent)[0] - more > chords:
+            self.dense = self.dense & False
+
     def run(self, n_nodes, tolerance):
         """Least bound, least value, its delta, nodes used; ends when the bounds are `tolerance` apart."""
         p = self.p
@@ -334,7 +380,10 @@ class Search:
             return -np.inf, np.inf, self.delta, 1
         reach = p.eps * dual(p.V, p.norm) + self.pad_z
         bound = sigma(p.z - p.eps * dual(p.W, p.norm), p.q, p.rho).sum() - sigma(p.v + reach, p.q, p.rho).sum()
-        root, used, closed = self.node(bound - self.pad_h, p.v - reach, p.v + reach, self.delta), 1, np.inf
+        bound -= self.pad_h
+        if self.dense.any():
+            self.choose(p.v - reach, p.v + reach)
+        root, used, closed = self.node(bound, p.v - reach, p.v + reach, self.delta), 1, np.inf
         pool = [root] if root else []
         while pool:
             lowest = min(range(len(pool)), key=lambda i: pool[i].bound)
@@ -351,7 +400,7 @@ class Search:
         return min(closed, self.best - self.pad_h), self.best, self.delta, used
 
 
-def search(W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
+def search(W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, joint=False):
     """`NumpyEngine.search`."""
     B, d = len(rows), X.shape[1]
     lower, upper, delta, nodes = np.empty(B), np.empty(B), np.empty((B, d)), np.empty(B, np.int64)
@@ -359,5 +408,5 @@ def search(W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
         x, up, down = X[sample], W[run, label], W[run, target]
         eps, penalty, tolerance = numbers[i]
         p = PatchProblem(up, down, up @ x, down @ x, eps, penalty, norm, q, rho)
-        lower[i], upper[i], delta[i], nodes[i] = Search(p, x, n_steps, n_rounds).run(n_nodes, tolerance)
+        lower[i], upper[i], delta[i], nodes[i] = Search(p, x, n_steps, n_rounds, joint).run(n_nodes, tolerance)
     return lower, upper, delta, nodes

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import branch_and_bound, recursion
+from . import branch_and_bound, caps, recursion
 from .formulas import (
     CROSS_ENTROPY,
     cross_entropy,
@@ -144,7 +144,7 @@ class NumpyEngine:
         """Training without noise in correlations: :func:`advfeat.kernels.recursion.recursion`."""
         return recursion.recursion(phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps)
 
-    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
+    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, joint=False):
         """Bounds of min_delta h + lambda psi for B patches, each with a label and a rival
         (kernels/branch_and_bound.py); float64.
 
@@ -152,6 +152,13 @@ class NumpyEngine:
         tolerance.
         `n_steps` conditional gradient steps per node; `n_rounds` of tightening, 0 for the relaxation alone; at most
         `n_nodes` nodes, fewer once the bounds are tolerance apart.  Norms: LINF, L2, L1.  Returns lower (sound), upper
-        (B,), delta (B, d) that attains upper, and nodes used (B,).
+        (B,), delta (B, d) that attains upper, and nodes used (B,).  `joint`: with
+        parabolas above the rival's dense neurons (kernels/joint.py).
         """
-        return branch_and_bound.search(W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes)
+        return branch_and_bound.search(W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, joint)
+
+    def caps(self, W, X, rows, eps, norm, q, rho):
+        """Upper bounds (B,) of sum_r sigma(<w_r, x + delta>) over |delta| <= eps for B patches, each with a class
+        (kernels/caps.py); float64.  ``X (., d)`` patches; ``rows (B, 3)`` int64: patch, run, class; ``eps (B,)``.
+        """
+        return caps.caps(W, X, rows, eps, norm, q, rho)

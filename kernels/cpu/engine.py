@@ -9,10 +9,14 @@ import numba
 import numpy as np
 
 from ..branch_and_bound import dual
+from ..caps import blocks
+from ..formulas import L1
 from ..jit import light_optimisation
+from ..joint import start
 from ..numpy_engine import NumpyEngine
 from ..recursion import Types, Watch
 from . import branch_and_bound as cpu_branch_and_bound
+from . import caps as cpu_caps
 from . import kernels
 from . import recursion as cpu_recursion
 from .blocks import PANEL_BYTES, WEIGHT_BYTES, Ascent, CpuNetwork, Scratch, panels
@@ -293,16 +297,28 @@ class NumbaEngine(NumpyEngine):
             self._spread(cpu_recursion.recursion, len(alone), None, phi, alone, *args, compiling=nullcontext)
         return flagged, bad
 
-    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
+    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, joint=False):
         (R, k, m, d), B = W.shape, len(rows)
         lower, upper, delta, nodes = np.empty(B), np.empty(B), np.empty((B, d)), np.empty(B, np.int64)
         order = np.argsort(np.arange(B) % 61, kind="stable")  # neighbours cost alike, so threads take from everywhere
         sizes = np.stack([np.linalg.norm(W, axis=-1), dual(W, norm)]).reshape(2, R * k, m)
         places = np.stack([rows[:, 0], rows[:, 1] * k + rows[:, 2], rows[:, 1] * k + rows[:, 3]], axis=1)
-        options = norm, q, rho, n_steps, n_rounds, n_nodes
+        options = norm, q, rho, n_steps, n_rounds, n_nodes, joint and norm != L1, start(d)
         args = (W.reshape(R * k, m, d), sizes, X, order, places, numbers, *options)
         self._spread(cpu_branch_and_bound.search, B, None, *args, lower, upper, delta, nodes)
         return lower, upper, delta, nodes
+
+    def caps(self, W, X, rows, eps, norm, q, rho):
+        (R, k, m, d), found = W.shape, np.empty(len(rows))
+        if not len(rows):
+            return found
+        sizes = np.stack([np.linalg.norm(W, axis=-1), dual(W, norm)]).reshape(2, R * k, m)
+        plan, places = blocks(sizes[1], d, q), np.stack([rows[:, 0], rows[:, 1] * k + rows[:, 2]], axis=1)
+        order = np.argsort(places[:, 1], kind="stable")
+        firsts = np.flatnonzero(np.diff(places[order, 1], prepend=-1, append=R * k))
+        args = W.reshape(R * k, m, d), sizes, X, firsts, order, places, eps, *plan[:2], np.array(plan.ends)
+        self._spread(cpu_caps.caps, len(firsts) - 1, None, *args, norm, q, rho, found, compiling=nullcontext)
+        return found
 
 
 WARM_UPS = ("search", "float64", "float32", "lanes", "recursion")  # of about a minute to ten seconds, longest first
@@ -325,6 +341,7 @@ def warm_up(part) -> None:
     elif part == "search":
         rows, numbers = np.array([[0, 0, 0, 1]]), np.ones((1, 3))
         engine.search(np.ones((1, 2, 1, 2)), np.ones((1, 2)), rows, numbers, 0, 2, 1.0, 1, 1, 1)
+        engine.caps(np.ones((1, 2, 1, 2)), np.ones((1, 2)), rows[:, :3], np.ones(1), 0, 2, 1.0)
     elif part.startswith("train:"):
         _, dtype, runs = part.split(":")
         _warm_up_training(engine, dtype, int(runs))

@@ -30,6 +30,19 @@ class CompiledPatchProblem(NamedTuple):
     pad_z: float
     n_steps: int
     n_rounds: int
+    joint: bool  # parabolas as well as chords (kernels/joint.py)
+
+
+class Joint(NamedTuple):
+    """One thread's memory for kernels/joint.py; state: M, what is added to pad_h, sweeps to be done."""
+
+    dense: np.ndarray
+    A: np.ndarray
+    Y: np.ndarray
+    G: np.ndarray
+    squares: np.ndarray
+    s: np.ndarray
+    state: np.ndarray
 
 
 class Pool(NamedTuple):
@@ -41,11 +54,12 @@ class Pool(NamedTuple):
     delta: np.ndarray
     Z: np.ndarray
     D: np.ndarray
+    joint: Joint
 
 
 # rows of Pool.Z and Pool.D
-UP, DOWN, T, DT, SLOPE, CHORD, REST = range(7)
-GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE = range(8)
+UP, DOWN, T, DT, SLOPE, CHORD, REST, PARABOLA, R, DR = range(10)
+GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE, BENT = range(9)
 
 
 @part(fastmath=REORDER)

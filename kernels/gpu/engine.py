@@ -346,5 +346,12 @@ class CupyEngine(NumpyEngine):
     def recursion(self, phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps):
         return recursion(self._gpu, phi, gram, types, watch, q, rho, lr, n_iter, objective, step, eps, norm, n_steps)
 
-    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes):
+    def search(self, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes, joint=False):
+        """With chords alone, whatever `joint` says: looser bounds for the same boxes."""
         return search(self._gpu, W, X, rows, numbers, norm, q, rho, n_steps, n_rounds, n_nodes)
+
+    def caps(self, W, X, rows, eps, norm, q, rho):
+        """On the CPU, where they take a small share of what the search takes."""
+        from ..cpu.engine import NumbaEngine
+
+        return NumbaEngine().caps(W, X, rows, eps, norm, q, rho)

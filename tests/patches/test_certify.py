@@ -75,21 +75,22 @@ def test_searches_find_a_minimum_in_the_middle():
 
 
 # ------------------------------------------------------------------ branch and bound against the searches
-def searched(net, X, y, rival, eps, price, norm):
+def searched(net, X, y, rival, eps, price, norm, joint):
     """The engine's search of every patch of one sample, until its bounds are AGREE / 2 apart: lower, upper, delta."""
     rows = np.array([[p, 0, y, rival] for p in range(len(X))])
     numbers = np.tile([eps, price, AGREE / 2], (len(X), 1))
     code = list(ORDER).index(norm)
-    return net.engine.search(net.weights, X, rows, numbers, code, net.q, net.rho, 100, 4, 1000)[:3]
+    return net.engine.search(net.weights, X, rows, numbers, code, net.q, net.rho, 100, 4, 1000, joint)[:3]
 
 
+@pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize(("norm", "price"), [("linf", 0.0), ("l2", 0.0), ("l1", 0.0), ("l2", 0.3)])
-def test_branch_and_bound_meets_the_global_search(norm, price):
+def test_branch_and_bound_meets_the_global_search(norm, price, joint):
     off_the_corners = 0
     for net, X, y in small_problems(11, 25, "patch"):
         rival = int(y[0] + 1) % net.shape[0]
         for eps in (0.1, 0.6):
-            lower, upper, delta = searched(net, X[0], y[0], rival, eps, price, norm)
+            lower, upper, delta = searched(net, X[0], y[0], rival, eps, price, norm, joint)
             problems = problems_of(net.W, X[0], y[0], rival, net.q, net.rho, "patch")
             for p, problem in enumerate(problems):
                 problem = problem._replace(price=price)

@@ -22,6 +22,7 @@ Method = Literal["interval", "linear", "tangents", "branch_and_bound"]
 METHODS: tuple[Method, ...] = get_args(Method)
 STAGES = {"interval": (0, 0, 1), "linear": (2, 0, 1), "tangents": (30, 0, 1)}  # steps, rounds of tightening, nodes
 STEPS, ROUNDS = 6, 4  # of branch and bound, per node
+MAX_NODES = 64  # where none are given
 CHUNK_BYTES = 2**25  # best perturbations of the samples that are worked on at a time
 FEW = 16  # samples that are worked on at a time where there is a time limit, or somebody who watches
 
@@ -44,8 +45,14 @@ class Certificate:
     X_adv : float64, like X with a runs axis for a batch
     nodes : int
         Boxes of branch and bound, over all of a sample's patches and rivals.
-    timed_out : bool
-        The time limit ended the work on the sample before it was decided.
+    reason : str
+        Why work on the sample ended: "decided"; "budget" where a patch has used `max_nodes`; "time limit"; "given up";
+        "numerical floor" where no box can be halved any more, or all bounds meet within rounding; "duality gap" where a
+        shared budget's dual function is not positive, so that no box would certify; "method" where a weaker one than
+        branch and bound was asked for; "" where it is not active.
+    duality_gap : float64
+        Under a budget that patches share, the part of upper - lower that would be left at the multiplier in use if the
+        searches of all patches met: no number of boxes closes it.  NaN for other budgets.
     """
 
     eps: Float64Array
@@ -56,7 +63,8 @@ class Certificate:
     upper: Float64Array
     X_adv: Float64Array
     nodes: IntArray
-    timed_out: BoolArray
+    reason: StrArray
+    duality_gap: Float64Array
 
     @property
     def certified(self) -> BoolArray:
@@ -74,9 +82,9 @@ class Certificate:
         return ~np.isnan(self.lower) & ~self.certified & ~self.broken
 
     @property
-    def reason(self) -> StrArray:
-        """Why a sample is undecided, "time limit" or "method"; "" for any other."""
-        return np.where(self.undecided, np.where(self.timed_out, "time limit", "method"), "")
+    def timed_out(self) -> BoolArray:
+        """Samples that the time limit left undecided."""
+        return self.reason == "time limit"
 
 
 def stages(method: Method, max_nodes: int):
@@ -105,7 +113,8 @@ def certify(
     norm: Norm = "linf",
     budget: Budget = "patch",
     method: Method = "branch_and_bound",
-    max_nodes: int = 64,
+    max_nodes: int | None = None,
+    give_up: bool | None = None,
     active: ArrayLike | None = None,
     progress: Progress | None = None,
     time_limit: float | None = None,
@@ -120,13 +129,20 @@ def certify(
         Every patch has the radius eps, or all patches of a sample share it (the same set for l_inf).
     method : {"interval", "linear", "tangents", "branch_and_bound"}
         Intervals of the preactivations; tangents of the label's sigma below and chords of the rival's above, at two
-        tangent points or at the best ones; the same on ever smaller ranges of the rival's preactivations, until both
-        bounds meet, `max_nodes` boxes per patch and rival are spent, or a bound is still three times as far from 0 as
-        the last round of boxes raised it (docs/certificates.md, kernels/branch_and_bound.py).
+        tangent points or at the best ones; the same on ever smaller ranges of the rival's preactivations, and caps of
+        the rival's activations by sums of its preactivations, until both bounds meet or `max_nodes` boxes per patch and
+        rival are spent (docs/certificates.md, kernels/branch_and_bound.py, kernels/caps.py).
+    max_nodes : int, optional
+        64 by default, in stages of 1, 8, 64, ... boxes; up to about 10^5 at the default's shapes, where the waiting
+        boxes of one search fill 64 MiB.
+    give_up : bool, optional
+        Leave a sample when a bound is still three times as far from 0 as the last stage raised it: by default where
+        `max_nodes` is not given.
     active : (N,) or (R, N) bool, optional
         Samples to work on; the others have NaN bounds.
     progress, time_limit : optional
         As in :mod:`advfeat.core.progress`; what is open when the time is over stays undecided, with this `reason`.
+        What is decided by then depends on the machine and its load: every bound is sound, but bits do not come again.
 
     Notes
     -----
@@ -137,7 +153,8 @@ def certify(
     checks.choice("norm", norm, NORMS)
     checks.choice("budget", budget, BUDGETS)
     checks.choice("method", method, METHODS)
-    max_nodes = checks.integer("max_nodes", max_nodes, 1)
+    give_up = max_nodes is None if give_up is None else bool(give_up)
+    max_nodes = MAX_NODES if max_nodes is None else checks.integer("max_nodes", max_nodes, 1)
     net = net.astype(np.float64)
     X, y = net.check(X, y)
     shape = (net.n_runs, X.shape[1])
@@ -147,23 +164,23 @@ def certify(
     active = np.ones(shape, bool) if active is None else active
     wanted = spread_over_runs("active", active, shape, net.batched, np.bool_)
     k, _, d = net.shape
-    lower, upper, nodes, X_adv = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int), X.copy()
-    where = np.argwhere(wanted)
-    clock, timed_out, done = Stopwatch(progress, time_limit), np.zeros(shape, bool), 0
+    lower, upper, duality = (np.full(shape, np.nan) for _ in range(3))
+    nodes, X_adv, reason = np.zeros(shape, int), X.copy(), np.full(shape, "", "<U16")
+    where, clock, done = np.argwhere(wanted), Stopwatch(progress, time_limit), 0
     size = max(1, CHUNK_BYTES // (8 * (k - 1) * X.shape[2] * d))
     size = min(size, FEW) if clock.limited or clock.watched else size
     for scale, places in alike(scales[tuple(where.T)], where):
         for start in range(0, len(places), size):
             at = tuple(places[start : start + size].T)
             with np.errstate(all="ignore"):  # what under- or overflows is in the bounds
-                pairs = Pairs(net, X[at], y[at], at[0], eps[at], norm, budget, scale)
+                pairs = Pairs(net, X[at], y[at], at[0], eps[at], norm, budget, scale, give_up, clock)
                 for steps, rounds, n in stages(method, max_nodes):
-                    if clock.limited and len(open_ := pairs.open()[0]) and clock.is_up():
-                        timed_out[tuple(a[open_] for a in at)] = True
-                        break
                     pairs.refine(steps, rounds, n)
+                    if rounds and n == 1 < max_nodes:
+                        pairs.cap()
             done += len(at[0])
             clock.tell(f"{method}, {done} of {len(where)} samples", done / len(where))
             lower[at], upper[at], nodes[at], X_adv[at] = pairs.lower(), pairs.margin, pairs.nodes(), pairs.X_adv
-    drop = net.drop_runs_axis
-    return Certificate(drop(eps), norm, budget, method, *map(drop, (lower, upper, X_adv, nodes, timed_out)))
+            reason[at], duality[at] = pairs.reason(method), pairs.duality_gap()
+    found = lower, upper, X_adv, nodes, reason, duality
+    return Certificate(net.drop_runs_axis(eps), norm, budget, method, *map(net.drop_runs_axis, found))

@@ -3,18 +3,29 @@
 import numpy as np
 
 from ...core import ball
+from ...core.progress import Stopwatch
 from ...kernels import L1, formulas
-from ...kernels.branch_and_bound import GOLDEN, ROOT, UNIT_ROUNDOFF
+from ...kernels.branch_and_bound import GOLDEN, ROOT, UNIT_ROUNDOFF, most_nodes
 from .scaling import LARGEST, Scale
 
 OUTSIDE = 64 * UNIT_ROUNDOFF  # of the radius: perturbations of the search that are longer by more are shrunk to it
-FEW_NODES = 8  # with more, a sample is left where a pair's bound would have to rise by more than
-HOPE = 3.0  # times what the last stage raised it
+FEW_NODES = 8  # with more, rivals have parabolas, and a sample may be given up: where a pair's bound would have to rise
+HOPE, SHRINK = 3.0, 2.0  # by more than so many times what the last stage raised it, and so many times its upper bound
+NEAR = 2.0**-36  # bounds from above and below that are so near, of all preactivations, meet but for rounding
+AT_ONCE = 2**15  # nodes between two looks at the clock where there is a time limit, and at least
+FEW_PROBLEMS = 64
 SHARE = 0.9  # of a pair's upper bound that the gaps of its patches may add up to
 DUAL_STEPS = 30  # at least, for a first multiplier: the bounds must be smooth in it
 SMALLEST = 2.0**-40  # multiplier, of the largest that can be needed
 WINDOW = 4.0  # factor around the last multiplier in which branch and bound looks for a better one
+LABEL = 30, 0, 1  # steps, rounds and nodes of the search for the label's least sum
 FIRST_TRIES, LATER_TRIES = 16, 4  # of golden section for a multiplier, after the first two
+
+#: Why the work on a sample ended: certified or broken; `max_nodes` were spent; the time was over; its bounds were too
+#: far from deciding; boxes are as small as numbers allow; a shared budget's duality gap; the method is a weaker one.
+REASONS = (DECIDED, BUDGET, TIME, GIVEN_UP, FLOOR, DUALITY, METHOD) = (
+    "decided", "budget", "time limit", "given up", "numerical floor", "duality gap", "method",
+)  # fmt: skip
 
 
 class Pairs:
@@ -24,7 +35,7 @@ class Pairs:
     and perturbations, and W, rho, inputs, radius and reach (the radius that is searched) are at scale one.
     """
 
-    def __init__(self, net, X, y, run, eps, norm, budget, scale: Scale):
+    def __init__(self, net, X, y, run, eps, norm, budget, scale: Scale, give_up, clock: Stopwatch):
         self.net, self.X, self.y, self.run, self.norm = net, X, y, run, ball.NORMS.index(norm)
         self.scale = scale
         self.W, self.rho, self.inputs, self.radius, self.reach = scale.problem(net.weights, net.rho, X, eps)
@@ -37,6 +48,9 @@ class Pairs:
         self.bound = np.full(shape, -np.inf)  # of the pair's margin
         self.delta, self.used = np.zeros((*shape, self.P, d)), np.zeros((*shape, self.P), int)
         self.penalty, self.rise = np.zeros(shape), np.full(shape, np.inf)
+        self.give_up, self.clock = give_up, clock
+        self.spent = np.zeros((*shape, self.P), bool)  # patches whose last search used all of its nodes
+        self.given_up, self.late = np.zeros(self.S, bool), np.zeros(self.S, bool)
         self.margin, self.X_adv = np.full(self.S, np.inf), X.copy()
         self.attempt(np.arange(self.S), X)
 
@@ -52,6 +66,41 @@ class Pairs:
     def open(self):
         """Pairs that are not certified, of samples that are not broken: (Q,) samples and (Q,) rival places."""
         return np.nonzero(~(self.bound > 0) & (self.margin > 0)[:, None])
+
+    def reason(self, method):
+        """Why the work on every sample ended, one of `REASONS`."""
+        s, j = self.open()
+        above, below = self.above[s, j], self.below[s, j]
+        goal = above.sum(axis=1) - self._price(s, j)
+        lengths = np.linalg.norm(self.W, axis=-1).sum(axis=-1)
+        size = lengths[self.run[s], self.y[s]] + lengths[self.run[s], self.rivals[s, j]]
+        size *= np.linalg.norm(self.inputs[s], axis=-1).sum(axis=1) + self.P * self.reach[s]
+        met = (above - below).sum(axis=1) <= NEAR * size
+        spent, lost, why = np.zeros(self.S, bool), np.zeros(self.S, bool), np.full(self.S, DECIDED, "<U16")
+        np.logical_or.at(spent, s, self.spent[s, j].any(axis=1) & ~met)
+        np.logical_or.at(lost, s, (goal <= 0) & self.shared)  # the dual function is not positive at this multiplier
+        for i in np.unique(s):
+            if self.late[i]:
+                why[i] = TIME
+            elif method != "branch_and_bound":
+                why[i] = METHOD
+            elif lost[i]:
+                why[i] = DUALITY
+            elif self.given_up[i]:
+                why[i] = GIVEN_UP
+            else:
+                why[i] = BUDGET if spent[i] else FLOOR
+        return why
+
+    def duality_gap(self):
+        """The least margin met minus sum_p above_p - price, `above` the least values met at the multiplier in use: the
+        rest of upper - lower is the searches'.  NaN where patches do not share their budget, or none was searched."""
+        gap = np.full(self.S, np.nan)
+        s, j = np.arange(self.S), np.where(np.isnan(self.bound), -np.inf, self.bound).argmin(axis=1)
+        dual = self.above[s, j].sum(axis=1) - self._price(s, j)
+        known = np.isfinite(dual) & (self.margin < np.inf) & self.shared
+        gap[known] = np.maximum(self.margin[known] - self.scale.bound(dual[known]), 0)
+        return gap
 
     def attempt(self, s, X):
         """Try the points X of samples s on the network; several points of one sample may be given."""
@@ -78,8 +127,9 @@ class Pairs:
     # -------------------------------------------------------------- work
     def refine(self, n_steps, n_rounds, n_nodes):
         """One stage of search on the open pairs."""
+        n_nodes = min(n_nodes, most_nodes(*self.W.shape[2:]))
         s, j = self._hopeful(n_nodes)
-        if not len(s):
+        if not len(s) or self._ends(s):
             return
         before = self.bound.copy()
         if self.shared and n_steps:
@@ -95,8 +145,19 @@ class Pairs:
     def _hopeful(self, n_nodes):
         """Open pairs; with many nodes only those of samples whose bounds are within reach."""
         s, j = self.open()
-        far = (n_nodes > FEW_NODES) & (-self.bound > HOPE * self.rise).any(axis=1)
-        return s[~far[s]], j[~far[s]]
+        if self.give_up and n_nodes > FEW_NODES:
+            goal = self.above.sum(axis=2) - self._price(np.arange(self.S)[:, None], np.arange(self.bound.shape[1]))
+            far = ((-self.bound > HOPE * self.rise) & ~(-self.bound <= SHRINK * goal)).any(axis=1)
+            self.given_up[s[far[s]]] = True
+        go_on = ~self.given_up[s] & ~self.late[s]
+        return s[go_on], j[go_on]
+
+    def _ends(self, s):
+        """Whether the time is over, with work left on samples s."""
+        if not (self.clock.limited and self.clock.is_up()):
+            return False
+        self.late[s] = True
+        return True
 
     def _search(self, s, j, tolerance, n_steps, n_rounds, n_nodes):
         gap = self.above[s, j] - self.below[s, j]
@@ -106,13 +167,43 @@ class Pairs:
         numbers = np.stack([self.reach[s[q]], self.penalty[at[:2]], tolerance[q]], axis=1)
         X = self.inputs.reshape(-1, self.inputs.shape[-1])
         options = self.norm, self.net.q, self.rho, n_steps, n_rounds, n_nodes
-        lower, upper, delta, nodes = self.net.engine.search(self.W, X, rows, numbers, *options)
-        self.below[at] = np.fmax(self.below[at], lower)
-        better = upper < self.above[at]
-        self.above[at] = np.where(better, upper, self.above[at])
-        self.delta[tuple(a[better] for a in at)] = delta[better]
-        self.used[at] += nodes
+        size = max(len(q), 1) if not self.clock.limited else max(AT_ONCE // n_nodes, FEW_PROBLEMS)
+        for part in (slice(i, i + size) for i in range(0, len(q), size)):
+            if part.start and self._ends(s[q[part.start :]]):
+                break
+            here = tuple(a[part] for a in at)
+            found = self.net.engine.search(self.W, X, rows[part], numbers[part], *options, n_nodes > FEW_NODES)
+            lower, upper, delta, nodes = found
+            self.below[here] = np.fmax(self.below[here], lower)
+            better = upper < self.above[here]
+            self.above[here] = np.where(better, upper, self.above[here])
+            self.delta[tuple(a[better] for a in here)] = delta[better]
+            self.used[here] += nodes
+            self.spent[here] = (nodes + 2 > n_nodes) & ~(upper - lower <= numbers[part, 2])
         self._conclude(s, j, n_steps > 0)
+
+    def cap(self):
+        """Open pairs' bounds by the label's least sum and the cap of the rival's (kernels/caps.py)."""
+        s, j = self._hopeful(1)
+        if self.shared or not len(s) or self._ends(s):
+            return
+        q, p = np.nonzero(~(self.above[s, j] <= self.below[s, j]))
+        patches, run = s[q] * self.P + p, self.run[s[q]]
+        alone, back = np.unique(patches, return_inverse=True)
+        W, X = self.W, self.inputs.reshape(-1, self.inputs.shape[-1])
+        with_none = np.concatenate([W, np.zeros_like(W[:, :1])], axis=1)  # a rival whose activations are all 0
+        owner = alone // self.P
+        rows = np.stack([alone, self.run[owner], self.y[owner], np.full(len(alone), W.shape[1])], axis=1)
+        numbers = np.stack([self.reach[owner], np.zeros(len(alone)), np.zeros(len(alone))], axis=1)
+        options = self.norm, self.net.q, self.rho
+        label = self.net.engine.search(with_none, X, rows, numbers, *options, *LABEL)[0][back]
+        rows = np.stack([patches, run, self.rivals[s[q], j[q]]], axis=1)
+        rival = self.net.engine.caps(W, X, rows, self.reach[s[q]], *options)
+        lower = label - rival
+        lower -= 4 * UNIT_ROUNDOFF * (np.abs(label) + rival)
+        at = s[q], j[q], p
+        self.below[at] = np.fmax(self.below[at], lower)
+        self._conclude(s, j, False)
 
     def _price(self, s, j):
         """lambda eps^2 (l_2) or lambda eps (l_1) of a shared budget."""

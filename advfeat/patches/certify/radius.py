@@ -50,7 +50,8 @@ def robust_radius(
     norm: ball.Norm = "linf",
     budget: ball.Budget = "patch",
     method: Method = "branch_and_bound",
-    max_nodes: int = 64,
+    max_nodes: int | None = None,
+    give_up: bool | None = None,
     rtol: float = 1e-3,
     high: PerSample | None = None,
     progress: Progress | None = None,
@@ -60,6 +61,7 @@ def robust_radius(
 
     Parameters
     ----------
+    max_nodes, give_up : of :func:`certify`.
     rtol : float
         Each end is found to this share of itself.
     high : float or array >= 0, optional
@@ -95,7 +97,7 @@ def robust_radius(
         clock.tell(f"{what}, {todo.sum()} samples left", begin + share / 2)
         return not todo.any() or clock.is_up()
 
-    effort = {"method": method, "max_nodes": max_nodes}
+    effort = {"method": method, "max_nodes": max_nodes, "give_up": give_up}
     if high is None:
         with np.errstate(over="ignore"):
             X_adv, broken, certified = np.zeros_like(X), ball.length(X, norm, budget) * (1 + 1e-9), np.zeros(shape)
