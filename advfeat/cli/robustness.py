@@ -17,10 +17,10 @@ def add_arguments(parser):
     parser.add_argument("--eps-grid", **grid)
     parser.add_argument("--samples", type=int, default=100, metavar="N", help="per seed (default 100)")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="S", help="these seeds of the run (default all)")
-    nodes = "branch and bound's budget per patch and rival (default 512)"
-    parser.add_argument("--max-nodes", type=int, default=512, metavar="N", help=nodes)
-    narrow = "certified radii are narrowed to this share of themselves (default 0.01)"
-    parser.add_argument("--rtol", type=float, default=0.01, metavar="SHARE", help=narrow)
+    nodes = "branch and bound's budget per patch and rival (default 512, less for hopeless samples)"
+    parser.add_argument("--max-nodes", type=int, metavar="N", help=nodes)
+    narrow = "both radii are narrowed to a quarter of this share of themselves (default 0.001)"
+    parser.add_argument("--rtol", type=float, default=1e-3, metavar="SHARE", help=narrow)
     parser.add_argument("--out", metavar="DIR", help="folder (default RUN/robustness)")
     common.add_output(parser, force="remove what the folder holds of other networks or options, or a finished answer")
 
@@ -51,7 +51,7 @@ def run(args) -> int:
     from ..robustness.curves import EPS_GRID, MOST_RADII, grid, memory_of, sandwich, summary
 
     held, config = common.open_run(args.run)
-    options = {"max_nodes": checks.integer("max_nodes", args.max_nodes, 1)}
+    options = {"max_nodes": None if args.max_nodes is None else checks.integer("max_nodes", args.max_nodes, 1)}
     options |= {"rtol": checks.number("rtol", args.rtol, above=0)}
     n_radii, radii = (len(EPS_GRID), lambda: EPS_GRID) if args.eps_grid is None else _radii(args.eps_grid, MOST_RADII)
     shape = config.n_seeds, checks.integer("samples", args.samples, 1), config.n_patches, config.patch_dim

@@ -106,7 +106,7 @@ def certifiable(model: Model) -> bool:
 
 
 def prove(model: Model, held: Checked, eps: PerSample, active: BoolArray, *, method: Method, norm: Norm,
-          budget: Budget, max_nodes: int,
+          budget: Budget, max_nodes: int | None = None, give_up: bool | None = None,
           time_limit: float | None = None) -> tuple[BoolArray, BoolArray, Array | None]:  # fmt: skip
     """What a certificate says of the samples `active` at radius `eps`: certified, broken, and X_adv where broken.
 
@@ -127,7 +127,7 @@ def prove(model: Model, held: Checked, eps: PerSample, active: BoolArray, *, met
         radius = checks.per_run("eps", eps, model.n_runs, low=0)
         certified = active & (model.drop_runs_axis(interval_bound(model, held, radius, norm)) > 0)
         return certified, np.zeros_like(certified), None
-    options = {"norm": norm, "budget": budget, "method": method, "max_nodes": max_nodes,
+    options = {"norm": norm, "budget": budget, "method": method, "max_nodes": max_nodes, "give_up": give_up,
                "time_limit": time_limit}  # fmt: skip
     found = certify(model, held.data.X, held.data.y, eps, active=active, **options)
     return active & found.certified, active & found.broken, found.X_adv

@@ -25,6 +25,7 @@ from .evaluate import Evaluation, measuring_attacks
 EPS_GRID = np.linspace(0.05, 1.2, 24)
 LIVE = 20  # arrays of the samples' size that live at once: 16 to 18 were measured
 MOST_RADII = 10_000
+MAX_NODES, FEW_NODES, LAST = 512, 8, 2  # where none are given; in the bisection; its halvings with an eighth of all
 SHARE = 0.01  # bounds this close are one number; so far from clean accuracy and from 0, the curve is falling
 
 
@@ -150,8 +151,9 @@ def sandwich(
     ascent_lr=None,
     n_steps: int = 20,
     n_restarts: int = 1,
-    max_nodes: int = 512,
-    rtol: float = 0.01,
+    max_nodes: int | None = None,
+    give_up: bool | None = None,
+    rtol: float = 1e-3,
     rng=0,
     progress: Progress | None = None,
     time_limit: float | None = None,
@@ -163,18 +165,22 @@ def sandwich(
     `curve_attacks`, each on the samples that are not certified there and that it has not broken yet; branch and bound
     on what is then undecided; the attacks of `last_attacks` on what is left.  At last both radii of every sample that
     was broken are narrowed by bisection: the broken one with the points that the tangents' search finds, the certified
-    one with branch and bound.  Every certified radius is then audited by two attacks.
+    one with few nodes of branch and bound, then the broken one with the points that those find.  What is left between
+    them is halved twice more with an eighth of all nodes.
+    Every certified radius is then audited by two attacks.
 
     Parameters
     ----------
     eps : increasing radii > 0.
     ascent_lr : the rate of one-step ascent, which is left out without it.
     n_steps, n_restarts : PGD's.
-    max_nodes : branch and bound's budget per patch and rival at the radii `eps`; in the bisection an eighth of it.
-    rtol : the share of itself to which the certified radius is narrowed; the broken one, which costs less, to rtol / 4.
+    max_nodes : branch and bound's budget per patch and rival at the radii `eps`, by default 512; in the bisection 8,
+        in two last halvings an eighth.
+    give_up : whether hopeless samples are left before that, by default where `max_nodes` is not given.
+    rtol : what the curves may lose by bisection; each radius is narrowed to a quarter of this share of itself.
     rng : int, sequence of R ints, or Generator, as attacks take it.
-    progress, time_limit : as in :mod:`advfeat.core.progress`; told after every step: intervals, radii, two bisections,
-        the audit (len(eps) + 4 times).  When the time is over, what is known, of a step cut short as well.
+    progress, time_limit : as in :mod:`advfeat.core.progress`; told after every step: intervals, radii, four
+        bisections, the audit (len(eps) + 6 times).  When the time is over, what is known, of a step cut short as well.
     state : keeps what is known after every whole step, and continues from there to the same bits.
 
     Raises
@@ -186,15 +192,18 @@ def sandwich(
     """
     eps, rtol = grid(eps), checks.number("rtol", rtol, above=0)
     clock = Stopwatch(progress, time_limit)
-    max_nodes = checks.integer("max_nodes", max_nodes, 1)
+    give_up = max_nodes is None if give_up is None else bool(give_up)
+    max_nodes = MAX_NODES if max_nodes is None else checks.integer("max_nodes", max_nodes, 1)
     known = Evaluation(net, data, norm=norm, budget=budget, rng=rng, clock=clock)
     attacks, last = curve_attacks(ascent_lr, n_steps, n_restarts), last_attacks(n_steps)
-    few = max(max_nodes // 8, 1)
+    few = min(max_nodes, FEW_NODES)
     steps = [
         ("intervals", interval_radii, known, eps),
-        *((f"eps = {e:.3g}", _radius, known, e, attacks, last, max_nodes) for e in eps.tolist()),
-        ("broken radii", known.bisect, "tangents", "broken", rtol / 4, few),
-        ("certified radii", known.bisect, SEARCH, "certified", rtol, few),
+        *((f"eps = {e:.3g}", _radius, known, e, attacks, last, max_nodes, give_up) for e in eps.tolist()),
+        ("broken radii", known.bisect, "tangents", "broken", rtol / 4, few, give_up),
+        ("certified radii", known.bisect, SEARCH, "certified", rtol / 4, few, give_up),
+        ("broken radii, by boxes", known.bisect, SEARCH, "broken", rtol / 4, few, give_up),
+        ("last halvings", known.bisect, SEARCH, "certified", rtol / 4, max(max_nodes // 8, few), give_up, LAST),
         ("audit", _audit, known, n_steps),
     ]
     done, arrays = (state and state.load()) or (0, None)
@@ -213,12 +222,12 @@ def sandwich(
     return Sandwich(eps, norm, known.held.data.y, *radii, known.X_adv, known.found_by, alone, clock.timed_out)
 
 
-def _radius(known: Evaluation, e: float, attacks, last, max_nodes: int):
+def _radius(known: Evaluation, e: float, attacks, last, max_nodes: int, give_up: bool):
     """All that is asked at one radius of the grid."""
     known.prove(e, "tangents")
     for attack in attacks:
         known.attack(e, attack, alone=True)
-    known.prove(e, SEARCH, max_nodes)
+    known.prove(e, SEARCH, max_nodes, give_up=give_up)
     for attack in last:
         known.attack(e, attack)
 
@@ -258,6 +267,7 @@ def summary(found: Sandwich, seeds) -> list[dict]:
         ratio, fine = part.ratio()[part.correct], part.correct & np.isfinite(part.broken)
         radii = {name: getattr(part, name)[part.correct] for name in ("certified", "broken", "interval")}
         counts = dict(zip(*np.unique(part.found_by[fine], return_counts=True)))
+        widest, where = max(((float(_undecided(part, e)), float(e)) for e in part.broken[fine]), default=(0.0, None))
         return {
             "accuracy": float(part.correct.mean()),
             "radius": {name: quartiles(values) for name, values in radii.items()},
@@ -265,7 +275,8 @@ def summary(found: Sandwich, seeds) -> list[dict]:
             "interval_ratio": quartiles((part.interval / np.where(fine, part.broken, np.inf))[fine]),
             "never_broken": int((part.correct & ~np.isfinite(part.broken)).sum()),
             "gap": {"widest": float(gap.max()), "eps": float(part.eps[gap.argmax()])},
-            "gap_anywhere": float(np.max([_undecided(part, e) for e in part.broken[fine]], initial=0)),
+            "gap_anywhere": widest,
+            "gap_anywhere_eps": where,
             "gap_outside_fall": float(np.max(gap, where=~falling, initial=0)),
             "interval_gap": {"widest": float(loose.max()), "eps": float(part.eps[loose.argmax()])},
             "fall": [float(e) for e in part.eps[falling][[0, -1]]] if falling.any() else None,

@@ -7,6 +7,7 @@ larger radius.  So two radii per sample say all that is known: the largest certi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -88,15 +89,17 @@ class Evaluation:
         new = hit & (eps < self.broken)
         self.broken[new], self.found_by[new], self.X_adv[new] = eps[new], name, X_adv[new]
 
-    def prove(self, eps: PerSample, method: Method, max_nodes: int = 64, active: BoolArray | None = None) -> None:
-        """Ask a certificate for the samples that are open at `eps`, or for those of them that are `active`."""
+    def prove(self, eps: PerSample, method: Method, max_nodes: int | None = None, active: BoolArray | None = None,
+              give_up: bool | None = None) -> None:  # fmt: skip
+        """Ask a certificate for the samples that are open at `eps`, or for those of them that are `active`; `max_nodes`
+        and `give_up` are those of :func:`advfeat.certify`."""
         active = self.open(eps) if active is None else active
         if method != "interval":
             self.alone.setdefault(SEARCH, np.where(self.correct, np.inf, 0.0))
         if not active.any() or not catalogue.certifiable(self.model) or self.clock.is_up():
             return
-        options = {"method": method, "max_nodes": max_nodes} | {k: self.threat[k] for k in ("norm", "budget")}
-        options["time_limit"] = self.clock.left
+        options = {"method": method, "max_nodes": max_nodes, "give_up": give_up, "time_limit": self.clock.left}
+        options |= {k: self.threat[k] for k in ("norm", "budget")}
         won, hit, X_adv = catalogue.prove(self.model, self.held, eps, active, **options)
         radius = np.broadcast_to(self.spread(eps), won.shape)
         self.certified[won] = np.maximum(self.certified, radius)[won]
@@ -117,17 +120,18 @@ class Evaluation:
                            time_limit=self.clock.left)  # fmt: skip
             self.take(attack.name, found.X_adv, active & found.success, eps)
 
-    def bisect(self, method: Method, end: Literal["certified", "broken"], rtol: float, max_nodes: int) -> None:
-        """Narrow `end` ("certified" or "broken") to `rtol` of itself, or to neighbouring numbers."""
+    def bisect(self, method: Method, end: Literal["certified", "broken"], rtol: float, max_nodes: int,
+               give_up: bool | None = None, halvings: int | None = None) -> None:  # fmt: skip
+        """Narrow `end` to `rtol` of itself, or to neighbouring numbers, in at most so many `halvings`."""
         low, high = np.maximum(self.certified, 0), self.broken.copy()
         known = self.correct & np.isfinite(high)
-        while True:
+        for _ in itertools.count() if halvings is None else range(halvings):
             todo = known & (high - low > rtol * np.where(known, high, 1))
             e = np.where(todo, (low + np.where(todo, high, 0)) / 2, 0)
             todo &= (low < e) & (e < high)
             if not todo.any() or self.clock.is_up():
                 return
-            self.prove(e, method, max_nodes, todo)
+            self.prove(e, method, max_nodes, todo, give_up)
             up = self.certified >= e if end == "certified" else self.broken > e
             low, high = np.where(todo & up, e, low), np.where(todo & ~up, e, high)
 
@@ -206,7 +210,8 @@ def robust_accuracy(
     budget: ball.Budget = "patch",
     box: tuple[float, float] | None = None,
     certificate: Method = "branch_and_bound",
-    max_nodes: int = 64,
+    max_nodes: int | None = None,
+    give_up: bool | None = None,
     attacks: Sequence[MeasuringAttack] | None = None,
     ascent_lr: PerRun | None = None,
     n_steps: int = 20,
@@ -231,7 +236,8 @@ def robust_accuracy(
     eps, norm, budget, box : as in ThreatModel
     certificate : {"interval", "linear", "tangents", "branch_and_bound"}
         The last method to be tried; "interval" leaves the others out.  Networks of layers know "interval" and "linear".
-    max_nodes : branch and bound's budget per patch and rival.
+    max_nodes, give_up : branch and bound's budget per patch and rival, and whether hopeless samples are left before it
+        is spent, as in :func:`advfeat.certify`.
     attacks : sequence of names from ``robustness.evaluate.MEASURED_BY``, optional
         Default: all that model, data and arguments allow.
     n_steps, n_restarts : PGD's.
@@ -254,7 +260,7 @@ def robust_accuracy(
         evaluation.attack(eps, attack, alone=attack.name != MEASURED_BY[-1])
     clock.tell(certificate, 0.5)
     if certificate != "interval":
-        evaluation.prove(eps, certificate, max_nodes)
+        evaluation.prove(eps, certificate, max_nodes, give_up=give_up)
     clock.tell(certificate, 1.0)
     return evaluation.at(eps)
 

@@ -25,6 +25,8 @@ BATCHES_PER_WORKER = 4  # at least, so that workers end together
 #: more than 1e-9 of the largest, and those are computed again; all others keep their keys through every release.
 #: Recursions, 2: cross-entropy of saturated samples is ascended along its true direction.
 RISEN = {("recursion", "adversarial", "cross_entropy"): 2}
+#: Of what is certified by branch and bound with more than one box: caps and parabolas.
+SEARCHED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ def results_version(config: Figure3Config, task: Task) -> str:
     """The version of a task's results, the first of which is named after the release that made it."""
     engines = ("network", "recursion") if task.engine == "both" else (task.engine,)
     version = max(RISEN.get((engine, task.training, config.objective), 1) for engine in engines)
+    if set(task.costly) - {"swap_accuracy"} and task.certificate == "branch_and_bound" and task.max_nodes > 1:
+        version = max(version, SEARCHED)
     return "0.1.0" if version == 1 else f"results {version}"
 
 

@@ -25,7 +25,7 @@ from advfeat.robustness import curves
 from advfeat.robustness.evaluate import Evaluation
 
 OPTIONS = ["--eps-grid", "0.1:0.9:5", "--samples", "4", "--max-nodes", "8", "--rtol", "0.1"]
-STEPS = 2 * (5 + 4)
+STEPS = 2 * (5 + 6)
 # ends itself before or after the file of a step is written, or between its two names
 KILLED = textwrap.dedent("""
     import os, signal, sys
@@ -240,7 +240,7 @@ def test_every_step_continues_to_the_same_bits():
     options = {"ascent_lr": config.ascent_lr, "n_steps": 4, "max_nodes": 8, "rtol": 0.1, "rng": [0, 1]}
     eps = [0.02, 0.05, 0.3]
     known, labels = curves.sandwich(net, data, eps, **options), []
-    for most in range(1, len(eps) + 5):
+    for most in range(1, len(eps) + 7):
         state = Kept(most)
         with pytest.raises(KeyboardInterrupt):
             curves.sandwich(net, data, eps, state=state, **options)
@@ -251,7 +251,7 @@ def test_every_step_continues_to_the_same_bits():
             assert getattr(found, name).tobytes() == getattr(known, name).tobytes(), (most, name)
         assert list(found.alone) == list(known.alone)
         assert all(found.alone[name].tobytes() == a.tobytes() for name, a in known.alone.items())
-    assert len(labels) == (len(eps) + 4) ** 2
+    assert len(labels) == (len(eps) + 6) ** 2
 
 
 def test_an_evaluation_s_arrays_are_its_own_after_restoring():

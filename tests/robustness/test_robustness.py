@@ -122,14 +122,14 @@ def test_work_is_done_on_open_samples_only(run, data, monkeypatch):
             super().__init__(*args, **options)
             state["known"] = self
 
-        def prove(self, eps, method, max_nodes=64, active=None):
+        def prove(self, eps, method, max_nodes=None, active=None, give_up=None):
             if method != "interval":
                 asked_for = self.open(eps) if active is None else active
                 radius = np.broadcast_to(eps, asked_for.shape)
                 assert (self.certified < radius)[asked_for].all()
                 assert (radius < self.broken)[asked_for].all()
                 asked.append((method, int(asked_for.sum())))
-            super().prove(eps, method, max_nodes, active)
+            super().prove(eps, method, max_nodes, active, give_up)
 
     class Attacked:
         name = "aligned"
@@ -144,7 +144,7 @@ def test_work_is_done_on_open_samples_only(run, data, monkeypatch):
     labels = []
     sandwich(run.nets["standard"], data, GRID, progress=lambda *said: labels.append(said), **OPTIONS)
     assert {method for method, n in asked if n} == {"tangents", SEARCH}
-    assert len(labels) == len(GRID) + 4
+    assert len(labels) == len(GRID) + 6
 
 
 @pytest.mark.parametrize("rash", ["interval", "tangents"])
@@ -182,6 +182,8 @@ def test_summaries_count_what_the_radii_say(s):
         assert row["accuracy"] == right.mean()
         everywhere = [np.mean(right & (low < e) & (e < high)) for e in np.linspace(0, 1, 20_001)]
         assert row["gap_anywhere"] == pytest.approx(max(everywhere), abs=1e-9)
+        at = row["gap_anywhere_eps"]  # just below it
+        assert np.mean(right & (low < at) & (at <= high)) == row["gap_anywhere"]
         assert sum(row["smallest_radius_found_by"].values()) == right.sum()
     classes = per_class(s, 0.4, 3)
     assert sum(c["samples"] for c in classes) == s.y.size

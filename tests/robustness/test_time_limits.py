@@ -135,14 +135,14 @@ def test_what_no_certificate_had_time_for_is_undecided_and_says_why(trained, tic
     assert len(said) > 1
     assert whole.certified.any()
     assert not whole.timed_out.any()
-    assert set(whole.reason[whole.undecided]) <= {"method"}
+    assert set(whole.reason[whole.undecided]) <= {"budget"}
     same(certify(time_limit=10**6), whole, ("lower", "upper", "X_adv", "nodes", "timed_out"))
     same(certify(), whole, ("lower", "upper", "X_adv", "nodes", "timed_out"))
     wrong = net.margin(data.X, data.y) <= 0
     assert wrong.mean() < 1
     nothing = certify(time_limit=0)
     np.testing.assert_array_equal(nothing.undecided, ~wrong)
-    np.testing.assert_array_equal(nothing.reason, np.where(wrong, "", "time limit"))
+    np.testing.assert_array_equal(nothing.reason, np.where(wrong, "decided", "time limit"))
     assert (nothing.lower[~wrong] == -np.inf).all()
     cut = certify(time_limit=6)
     assert cut.timed_out.any()
@@ -206,7 +206,8 @@ def test_curves_cut_short_keep_whole_steps_alone_and_continue_to_the_same_bits(t
     eps = [0.1, 0.3, 0.5]
     whole, said = told(lambda **o: curves.sandwich(net, data, eps, **options, **o))
     assert [what for what, _ in said] == ["intervals", "eps = 0.1", "eps = 0.3", "eps = 0.5", "broken radii",
-                                          "certified radii", "audit"]  # fmt: skip
+                                          "certified radii", "broken radii, by boxes", "last halvings",
+                                          "audit"]  # fmt: skip
     assert said[-1][1] == 1
     for limit in (0, 20, 60):
         state = _Held()
