@@ -224,14 +224,16 @@ def aim(p: PatchProblem, delta, g, before):
 
 
 def relax(p: PatchProblem, low, high, delta, n_steps, bent=None):
-    """Minimise H from delta: best bound, its minorant (a, c), and the last delta; `bent`: which neurons have parabolas,
-    s and M (kernels/joint.py).
+    """Minimise H from delta: best bound, its minorant (a, c), and the last delta; `bent`: gamma, s
+    and M of a box that holds this one (kernels/joint.py).
 
     The minorant is a mixture of the tangents' at all points so far: where steps swing between two faces of the ball,
     the gradients at both points bound H together what neither does alone.
     """
     s, offset = chord(low, high, p.q, p.rho)
-    gamma = np.zeros(len(low)) if bent is None else curvature(bent[0], low, high, p.q, p.rho)
+    gamma = np.zeros(len(low))
+    if bent is not None:  # s was found for that box's gamma
+        gamma = np.minimum(curvature(bent[0] > 0, low, high, p.q, p.rho), bent[0])
     curved = (gamma > 0).any()
     s, offset = (np.where(gamma > 0, 0, part) for part in (s, offset))
     b, constant = s @ p.V, -(s * p.v + offset).sum()
@@ -328,7 +330,7 @@ class Search:
         size = np.linalg.norm(p.V, axis=1) * np.linalg.norm(self.x) + p.eps * dual(p.V, p.norm)
         unit = 16 * (len(self.x) + 2 * len(low) + p.q + 16) * UNIT_ROUNDOFF
         pad = unit * (2 * gamma @ (size * size) + 8 * most)
-        return ((self.dense, s, most), pad) if pad < np.inf else (None, 0.0)
+        return ((gamma, s, most), pad) if pad < np.inf else (None, 0.0)
 
     def node(self, bound, low, high, delta):
         """Bound a box of ranges: relax, descend, tighten, again; None if no minimiser lies in it."""

@@ -25,7 +25,8 @@ COLUMNS = 8  # of Y
 FIRST_SWEEPS, SWEEPS = 30, 2  # of the search for s, at the root and in every other box, from the last one's Y
 SQUARINGS = 6  # of the matrix whose largest eigenvalue is bounded
 ALONG_AN_AXIS = 0.5  # share of |w|_1 in the largest weight
-MORE = 1 + 1e-9  # rounding of s and gamma is far below
+MORE = 1 + 1e-9  # rounding of gamma is far below, and that of s at ordinary shapes
+LEAST, MOST = 2.0**-450, 2.0**450  # of sqrt(gamma) V: beyond, chords are taken, since products of four would leave range
 
 
 def start(d):
@@ -44,37 +45,47 @@ def curvature(dense, low, high, q, rho):
     top = np.minimum(high, 2 * (1 - 1 / q) * rho)
     with np.errstate(all="ignore"):
         gamma = sigma(top, q, rho) / (top * top) * MORE
-    return np.where(dense & (low < 0) & (high > 0) & (gamma < np.inf), gamma, 0.0)
+    return np.where(dense & (low < 0) & (high > 0) & (gamma > LEAST * LEAST) & (gamma < np.inf), gamma, 0.0)
 
 
-def largest_eigenvalue(M):
-    """An upper bound, 2.4% above at most for 20 rows: lambda(M)^2 = tr(M^2) lambda(M^2 / tr M^2), lambda <= trace."""
+def more(n, d):
+    """For what sums of d products lose in a matrix of n rows, and its squares after them."""
+    return max(MORE, 1 + 16 * n * (n + d) * 2.0**-53)
+
+
+def largest_eigenvalue(M, d):
+    """An upper bound, 2.4% above at most for 20 rows: lambda(M)^2 = tr(M^2) lambda(M^2 / tr M^2), lambda <= trace.
+
+    Entries of M are sums of d products: what rounds off an entry is at most d u tr M <= n d u lambda.
+    """
     trace = np.trace(M)
     bound, M = trace, M / trace
     for k in range(SQUARINGS):
         M = M @ M
         trace = np.trace(M)
         bound, M = bound * trace ** (0.5 ** (k + 1)), M / trace
-    return bound * MORE
+    return bound * more(len(M), d)
 
 
 def diagonal(V, gamma, Y, sweeps, norm):
-    """s (d,) with diag(s) >= V^T diag(gamma) V, M / eps^2, and the last Y; infinite where numbers leave their range.
+    """s (d,) with diag(s) >= V^T diag(gamma) V, M / eps^2, and the last Y; NaN where numbers leave their range.
 
     l_inf: the sum of s is least where s_i Y_i = (V^T Gamma V Y)_i for unit rows Y_i.  What a few sweeps of that come to
-    is scaled until the inequality holds for certain.
+    is scaled until the inequality holds for certain.  Rows of Y where all of V is 0 are kept for other neurons.
     """
-    A = (V * np.sqrt(gamma)[:, None])[gamma > 0]
+    A, d = (V * np.sqrt(gamma)[:, None])[gamma > 0], V.shape[1]
     size = np.abs(A).max()
+    if not LEAST < size < MOST:
+        return np.full(d, np.nan), np.nan, Y
     A = A / size
     if norm == LINF:
         for _ in range(sweeps):
             G = A.T @ (A @ Y)
             s = np.linalg.norm(G, axis=1)
-            Y = G / np.where(s > 0, s, 1)[:, None]
+            Y = np.where(s[:, None] > 0, G / np.where(s > 0, s, 1)[:, None], Y)
         s = np.maximum(s, 1e-9 * s.max())
-        s = s * max(largest_eigenvalue((A / s) @ A.T), 1.0)
+        s = s * max(largest_eigenvalue((A / s) @ A.T, d), 1.0)
     elif norm == L2:
-        s = np.full(V.shape[1], largest_eigenvalue(A @ A.T))
+        s = np.full(d, largest_eigenvalue(A @ A.T, d))
     s = s * size * size * MORE
     return s, s.sum() if norm == LINF else s[0], Y

@@ -162,6 +162,8 @@ def memory(m, d, n_nodes, joint):
     rooms = np.empty((n, d)), np.empty((DR + 1, m)), np.empty((BENT + 1, d))
     for i in range(leaves):
         tree[leaves + i] = i
+    for i in range(leaves - 1, 0, -1):  # of equals the first wins
+        tree[i] = tree[2 * i]
     bound = np.full(leaves, math.inf)
     return Pool(bound, boxes[0], boxes[1], *rooms, joint_memory(m, d, joint)), tree
 

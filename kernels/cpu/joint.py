@@ -7,7 +7,7 @@ import numpy as np
 from ..branch_and_bound import UNIT_ROUNDOFF
 from ..formulas import L2
 from ..jit import part
-from ..joint import ALONG_AN_AXIS, COLUMNS, FIRST_SWEEPS, MORE, SQUARINGS, SWEEPS
+from ..joint import ALONG_AN_AXIS, COLUMNS, FIRST_SWEEPS, LEAST, MORE, MOST, SQUARINGS, SWEEPS
 from .patch import BENT, DOWN, GRADIENT, PARABOLA, REORDER, SLOPE, Joint, R, images, pull, sigma
 
 
@@ -16,7 +16,7 @@ def joint_memory(m, d, on):
     """A thread's memory for parabolas; next to none where they are not used."""
     m, d = (m, d) if on else (1, 1)
     squares = np.empty((2, m, m))
-    return Joint(np.zeros(m), np.empty((m, d)), np.empty((d, COLUMNS)), np.empty((m, COLUMNS)), squares, np.empty(d),
+    return Joint(np.zeros(m), np.empty((m, d)), np.empty((d, COLUMNS)), np.empty((m + 1, COLUMNS)), squares, np.empty(d),
                  np.zeros(3))  # fmt: skip
 
 
@@ -45,12 +45,12 @@ def curvature(dense, low, high, q, rho):
         return 0.0
     top = min(high, 2 * (1 - 1 / q) * rho)
     gamma = sigma(top, q, rho) / (top * top) * MORE
-    return gamma if gamma < math.inf else 0.0
+    return gamma if LEAST * LEAST < gamma < math.inf else 0.0
 
 
 @part
-def largest_eigenvalue(M, n):
-    """Of M[0, :n, :n], which is lost."""
+def largest_eigenvalue(M, n, d):
+    """Of M[0, :n, :n], sums of d products, which is lost."""
     trace = 0.0
     for a in range(n):
         trace += M[0, a, a]
@@ -73,7 +73,7 @@ def largest_eigenvalue(M, n):
             trace += M[1 - here, a, a]
         bound *= trace ** (0.5 ** (k + 1))
         here = 1 - here
-    return bound * MORE
+    return bound * max(MORE, 1 + 16 * n * (n + d) * UNIT_ROUNDOFF)
 
 
 @part(fastmath=REORDER)
@@ -87,7 +87,8 @@ def product(A, a, b, s):
 
 @part
 def sweep(j, n):
-    """G <- A Y, Y <- A^T G with rows of length 1, s their lengths before."""
+    """G <- A Y, Y <- A^T G with rows of length 1, s their lengths before; rows of length 0 stay what they were."""
+    new = len(j.G) - 1
     for a in range(n):
         for c in range(COLUMNS):
             j.G[a, c] = 0.0
@@ -97,27 +98,29 @@ def sweep(j, n):
                 j.G[a, c] += factor * j.Y[i, c]
     for i in range(j.A.shape[1]):
         for c in range(COLUMNS):
-            j.Y[i, c] = 0.0
+            j.G[new, c] = 0.0
         for a in range(n):
             factor = j.A[a, i]
             for c in range(COLUMNS):
-                j.Y[i, c] += factor * j.G[a, c]
+                j.G[new, c] += factor * j.G[a, c]
         square = 0.0
         for c in range(COLUMNS):
-            square += j.Y[i, c] * j.Y[i, c]
+            square += j.G[new, c] * j.G[new, c]
         j.s[i] = math.sqrt(square)
         if square > 0.0:
             for c in range(COLUMNS):
-                j.Y[i, c] /= j.s[i]
+                j.Y[i, c] = j.G[new, c] / j.s[i]
 
 
 @part
 def majorise(W, sizes, p, w, n, length):
-    """`Search.bend` for node n: s, state[0] = M, state[1] what rounding adds to pad_h; whether there are parabolas."""
+    """`Search.bend` for node n: gamma in Z[PARABOLA], s, state[0] = M, state[1] what rounding adds to pad_h; whether
+    there are parabolas."""
     j, d, count, size = w.joint, W.shape[2], 0, 0.0
     weighted = 0.0
     for r in range(W.shape[1]):
         gamma = curvature(j.dense[r], w.low[n, r], w.high[n, r], p.q, p.rho)
+        w.Z[PARABOLA, r] = gamma
         if gamma > 0.0:
             root = math.sqrt(gamma)
             for c in range(d):
@@ -127,7 +130,7 @@ def majorise(W, sizes, p, w, n, length):
             reach = sizes[0, p.down, r] * length + p.eps * sizes[1, p.down, r]
             weighted += gamma * reach * reach
     j.state[1] = 0.0
-    if not (size > 0.0 and size < math.inf):
+    if not LEAST < size < MOST:
         return False
     for a in range(count):
         for c in range(d):
@@ -147,7 +150,7 @@ def majorise(W, sizes, p, w, n, length):
     for a in range(count):
         for b in range(count):
             j.squares[0, a, b] = product(j.A, a, b, j.s)
-    factor = largest_eigenvalue(j.squares, count)
+    factor = largest_eigenvalue(j.squares, count, d)
     factor = (factor if p.norm == L2 else max(factor, 1.0)) * (size * size * MORE)
     total = 0.0
     for c in range(d):

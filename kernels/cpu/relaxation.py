@@ -156,7 +156,8 @@ def relax(W, p, w, n, bent):
     for r in range(m):
         slope, offset = chord(w.low[n, r], w.high[n, r], p.q, p.rho)
         if bent:
-            w.Z[PARABOLA, r] = curvature(w.joint.dense[r], w.low[n, r], w.high[n, r], p.q, p.rho)
+            here = curvature(w.Z[PARABOLA, r], w.low[n, r], w.high[n, r], p.q, p.rho)
+            w.Z[PARABOLA, r] = min(here, w.Z[PARABOLA, r])  # s was found for that one
             if w.Z[PARABOLA, r] > 0.0:
                 slope, offset, curved = 0.0, 0.0, True
         w.Z[CHORD, r] = slope

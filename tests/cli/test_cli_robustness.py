@@ -99,7 +99,7 @@ def test_ctrl_c_keeps_what_is_done(folder, undisturbed, tmp_path, capsys, monkey
     out, radius = tmp_path / "out", curves._radius
 
     def stop(*arguments):
-        if len(steps) == 9 + 3:
+        if len(steps) == STEPS // 2 + 3:
             raise KeyboardInterrupt
         radius(*arguments)
 
@@ -111,7 +111,7 @@ def test_ctrl_c_keeps_what_is_done(folder, undisturbed, tmp_path, capsys, monkey
     monkeypatch.setattr(curves, "_radius", radius)
     assert main(["robustness", str(folder), *OPTIONS, "--out", str(out)]) == 0
     assert len(steps) == STEPS
-    assert steps == ["standard.state.npz"] * 9 + ["adversarial.state.npz"] * 9
+    assert steps == ["standard.state.npz"] * (STEPS // 2) + ["adversarial.state.npz"] * (STEPS // 2)
     same(out, undisturbed)
 
 

@@ -50,8 +50,9 @@ def test_the_largest_eigenvalue_is_bounded_closely():
     rng = np.random.default_rng(4)
     for n in (1, 2, 7, 20):
         A = rng.standard_normal((n, 2 * n))
-        bound, truth = joint.largest_eigenvalue(A @ A.T), np.linalg.eigvalsh(A @ A.T)[-1]
+        bound, truth = joint.largest_eigenvalue(A @ A.T, 2 * n), np.linalg.eigvalsh(A @ A.T)[-1]
         assert truth <= bound <= truth * n ** (0.5**joint.SQUARINGS) * (1 + 1e-8)
+    assert joint.largest_eigenvalue(np.ones((1, 1)), 10**8) > 1 + 1e-8  # entries that are sums of many products
 
 
 def test_neurons_along_an_axis_keep_their_chords():
