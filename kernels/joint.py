@@ -26,7 +26,7 @@ FIRST_SWEEPS, SWEEPS = 30, 2  # of the search for s, at the root and in every ot
 SQUARINGS = 6  # of the matrix whose largest eigenvalue is bounded
 ALONG_AN_AXIS = 0.5  # share of |w|_1 in the largest weight
 MORE = 1 + 1e-9  # rounding of gamma is far below, and that of s at ordinary shapes
-LEAST, MOST = 2.0**-450, 2.0**450  # of sqrt(gamma) V: beyond, chords are taken, since products of four would leave range
+LEAST, MOST = 2.0**-450, 2.0**450  # of sqrt(gamma) V: beyond, chords are taken, since products would leave range
 
 
 def start(d):

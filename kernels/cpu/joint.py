@@ -16,8 +16,8 @@ def joint_memory(m, d, on):
     """A thread's memory for parabolas; next to none where they are not used."""
     m, d = (m, d) if on else (1, 1)
     squares = np.empty((2, m, m))
-    return Joint(np.zeros(m), np.empty((m, d)), np.empty((d, COLUMNS)), np.empty((m + 1, COLUMNS)), squares, np.empty(d),
-                 np.zeros(3))  # fmt: skip
+    rows = np.empty((d, COLUMNS)), np.empty((m + 1, COLUMNS))
+    return Joint(np.zeros(m), np.empty((m, d)), *rows, squares, np.empty(d), np.zeros(3))
 
 
 @part
