@@ -59,12 +59,14 @@ class PatchProblem(NamedTuple):
 
 
 class Node(NamedTuple):
-    """Ranges of the rival's preactivations, a lower bound of h where they hold, and a good delta."""
+    """Ranges of the rival's preactivations, a lower bound of h where they hold, a good delta, and whether parabolas are
+    tried there (kernels/joint.py)."""
 
     bound: float
     low: np.ndarray
     high: np.ndarray
     delta: np.ndarray
+    bent: bool
 
 
 # ------------------------------------------------------------------ the ball
@@ -332,32 +334,45 @@ class Search:
         pad = unit * (2 * gamma @ (size * size) + 8 * most)
         return ((gamma, s, most), pad) if pad < np.inf else (None, 0.0)
 
-    def node(self, bound, low, high, delta):
-        """Bound a box of ranges: relax, descend, tighten, again; None if no minimiser lies in it."""
-        bent, more = self.bend(low, high)
+    def node(self, bound, low, high, delta, curved):
+        """Bound a box of ranges: relax, descend, tighten, again; None if no minimiser lies in it.
+
+        `curved`: with parabolas, unless the first relaxation bounds less than that with chords did; then in no part of
+        the box.
+        """
+        bent, more, chords = None, 0.0, -np.inf
+        if curved and self.n_steps:
+            bent, more = self.bend(low, high)
+        if bent is not None:
+            chords, *_, delta = relax(self.p, low, high, delta, self.n_steps)
+            bound = max(bound, chords - self.pad_h)
         for _ in range(max(self.n_rounds, 1) if self.n_steps else 0):
             found, a, c, delta = relax(self.p, low, high, delta, self.n_steps, bent)
-            bound = max(bound, found - self.pad_h - more)
+            bound, pad = max(bound, found - self.pad_h - more), self.pad_h + more
+            lost = bent is not None and not found - more > chords
+            if lost:
+                bent, more = None, 0.0
+            curved = bent is not None
             end, least = descend(self.p, delta, 1 + self.n_rounds)
             if least < self.best:
                 self.best, self.delta = least, end
             if not self.n_rounds:
                 break
             before = (high - low).sum()
-            room = self.best - c + 2 * (self.pad_h + more)
+            room = self.best - c + 2 * pad
             low, high = tighten(self.p, low, high, a, room, self.p.penalty, self.pad_z)
             if (low > high).any():
                 return None
-            if (high - low).sum() > (1 - SETTLED) * before:
+            if not lost and (high - low).sum() > (1 - SETTLED) * before:
                 break
-        return Node(bound, low, high, delta)
+        return Node(bound, low, high, delta, curved)
 
     def halves(self, parent: Node):
         """Both halves of the range whose chord lies furthest above sigma in the middle of its positive part.
 
         A list of nodes, those without a minimiser left out; None where no range can be halved.
         """
-        p, (_, low, high, delta) = self.p, parent
+        p, (_, low, high, delta, curved) = self.p, parent
         above, middle = height(low, high, p.q, p.rho)
         r = above.argmax()
         if not low[r] < middle[r] < high[r]:
@@ -365,15 +380,8 @@ class Search:
         nodes, cut, this = [], middle[r], np.arange(len(low)) == r
         for sign, l, u in ((1, low, np.where(this, cut, high)), (-1, np.where(this, cut, low), high)):
             l, u = tighten(p, l, u, sign * p.V[r], sign * (cut - p.v[r]) + self.pad_z, 0.0, self.pad_z)
-            nodes.append(None if (l > u).any() else self.node(parent.bound, l, u, delta))
+            nodes.append(None if (l > u).any() else self.node(parent.bound, l, u, delta, curved))
         return [node for node in nodes if node]
-
-    def choose(self, low, high):
-        """Leave parabolas out where chords bound the root better."""
-        bent, more = self.bend(low, high)
-        chords = relax(self.p, low, high, self.delta, self.n_steps)[0]
-        if bent is None or not relax(self.p, low, high, self.delta, self.n_steps, bent)[0] - more > chords:
-            self.dense = self.dense & False
 
     def run(self, n_nodes, tolerance):
         """Least bound, least value, its delta, nodes used; ends when the bounds are `tolerance` apart."""
@@ -383,9 +391,8 @@ class Search:
         reach = p.eps * dual(p.V, p.norm) + self.pad_z
         bound = sigma(p.z - p.eps * dual(p.W, p.norm), p.q, p.rho).sum() - sigma(p.v + reach, p.q, p.rho).sum()
         bound -= self.pad_h
-        if self.dense.any():
-            self.choose(p.v - reach, p.v + reach)
-        root, used, closed = self.node(bound, p.v - reach, p.v + reach, self.delta), 1, np.inf
+        root = self.node(bound, p.v - reach, p.v + reach, self.delta, self.dense.any())
+        used, closed = 1, np.inf
         pool = [root] if root else []
         while pool:
             lowest = min(range(len(pool)), key=lambda i: pool[i].bound)

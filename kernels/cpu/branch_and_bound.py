@@ -23,7 +23,7 @@ from .patch import (
     sigma_prime,
 )
 from .relaxation import descend, relax, tighten
-from .tiles import I0, NO, YES
+from .tiles import I0, NO
 
 
 @part
@@ -37,18 +37,24 @@ def width(w, n):
 @part
 def bound_node(W, sizes, p, w, n, least, delta, row, length):
     """Relax, descend, tighten, again; whether node n can hold a minimiser, and the least value found so far."""
-    bent = p.joint and majorise(W, sizes, p, w, n, length)
-    pad = p.pad_h + w.joint.state[1] if bent else p.pad_h
+    bent, chords = w.bent[n] and p.n_steps > 0 and majorise(W, sizes, p, w, n, length), -math.inf
+    if bent:
+        chords, _ = relax(W, p, w, n, NO)
+        w.bound[n] = max(w.bound[n], chords - p.pad_h)
     for _ in range(max(p.n_rounds, 1) if p.n_steps > 0 else 0):
+        pad = p.pad_h + w.joint.state[1] if bent else p.pad_h
         found, c = relax(W, p, w, n, bent)
         w.bound[n] = max(w.bound[n], found - pad)
+        lost = bent and not found - w.joint.state[1] > chords
+        bent = bent and not lost  # from here on, and in every part of the box
+        w.bent[n] = bent
         least = descend(W, p, w, n, least, delta, row)
         if p.n_rounds == 0:
             break
         before = width(w, n)
         if not tighten(W, sizes, p, w, n, w.D, MINORANT, least - c + 2 * pad, p.penalty):
             return False, least
-        if width(w, n) > (1 - SETTLED) * before:
+        if not lost and width(w, n) > (1 - SETTLED) * before:
             break
     return True, least
 
@@ -69,7 +75,7 @@ def branch(W, sizes, p, w, n, free, least, delta, row, length):
     cut = (max(low, 0.0) + high) / 2
     if not low < cut < high:
         return -1, least
-    w.bound[free] = w.bound[n]
+    w.bound[free], w.bent[free] = w.bound[n], w.bent[n]
     for r in range(m):
         w.low[free, r], w.high[free, r] = w.low[n, r], w.high[n, r]
     for i in range(d):
@@ -138,7 +144,7 @@ def explore(W, sizes, p, w, tree, alive, least, delta, row, length, tolerance, n
             continue
         source = count if live == 2 else count - 1  # a dead node's slot is filled again
         if live != 1:
-            w.bound[n] = w.bound[source]
+            w.bound[n], w.bent[n] = w.bound[source], w.bent[source]
             for r in range(m):
                 w.low[n, r], w.high[n, r] = w.low[source, r], w.high[source, r]
             for i in range(d):
@@ -164,8 +170,8 @@ def memory(m, d, n_nodes, joint):
         tree[leaves + i] = i
     for i in range(leaves - 1, 0, -1):  # of equals the first wins
         tree[i] = tree[2 * i]
-    bound = np.full(leaves, math.inf)
-    return Pool(bound, boxes[0], boxes[1], *rooms, joint_memory(m, d, joint)), tree
+    bound, bent = np.full(leaves, math.inf), np.zeros(leaves, np.bool_)
+    return Pool(bound, bent, boxes[0], boxes[1], *rooms, joint_memory(m, d, joint)), tree
 
 
 @jit
@@ -193,24 +199,14 @@ def search(
             continue
         for i in range(slots):
             w.bound[i] = math.inf
-        p = CompiledPatchProblem(up, down, eps, numbers[row, 1], norm, q, rho, pad_h, pad_z, n_steps, n_rounds, NO)
+        p = CompiledPatchProblem(up, down, eps, numbers[row, 1], norm, q, rho, pad_h, pad_z, n_steps, n_rounds)
         w.bound[0], least = -pad_h, 0.0
         for r in range(m):
             reach = eps * sizes[1, down, r] + pad_z
             w.low[0, r], w.high[0, r] = w.Z[DOWN, r] - reach, w.Z[DOWN, r] + reach
             w.bound[0] += sigma(w.Z[UP, r] - eps * sizes[1, up, r], q, rho) - sigma(w.high[0, r], q, rho)
             least += sigma(w.Z[UP, r], q, rho) - sigma(w.Z[DOWN, r], q, rho)
-        if joint and offer(W, down, w.joint, Y) and majorise(W, sizes, p, w, I0, length):
-            chords, _ = relax(W, p, w, I0, NO)
-            for i in range(d):
-                w.delta[0, i] = 0.0
-            parabolas, _ = relax(W, p, w, I0, YES)
-            for i in range(d):
-                w.delta[0, i] = 0.0
-            if parabolas - w.joint.state[1] > chords:
-                p = CompiledPatchProblem(
-                    up, down, eps, numbers[row, 1], norm, q, rho, pad_h, pad_z, n_steps, n_rounds, YES
-                )
+        w.bent[0] = joint and offer(W, down, w.joint, Y)
         alive, least = bound_node(W, sizes, p, w, I0, least, delta, row, length)
         options = length, numbers[row, 2], n_nodes
         closed, used, least, slots = explore(W, sizes, p, w, tree, alive, least, delta, row, *options)

@@ -30,7 +30,6 @@ class CompiledPatchProblem(NamedTuple):
     pad_z: float
     n_steps: int
     n_rounds: int
-    joint: bool  # parabolas as well as chords (kernels/joint.py)
 
 
 class Joint(NamedTuple):
@@ -49,6 +48,7 @@ class Pool(NamedTuple):
     """One thread's memory: nodes (n, ...), vectors of neurons Z (rows, m) and of coordinates D (rows, d)."""
 
     bound: np.ndarray
+    bent: np.ndarray  # whether nodes have parabolas (kernels/joint.py)
     low: np.ndarray
     high: np.ndarray
     delta: np.ndarray
