@@ -8,7 +8,8 @@ search that shares nothing with the library.
     python tests/extreme_certificates.py --certified 10281
 
 runs problems until so many samples are certified, prints what was counted, and fails if anything that must not happen
-did.  `--ordinary` leaves the extreme scales out.
+did.  `--ordinary` leaves the extreme scales out; `--dense` has more neurons, in all directions, some of them in float32,
+and more boxes, for caps and parabolas.
 """
 
 import argparse
@@ -48,9 +49,11 @@ class Case(NamedTuple):
     budget: str
     method: str
     max_nodes: int
+    dtype: str = "float64"
 
     def certificate(self, backend="numba"):
-        net = PatchCNN(self.W, self.q, self.rho, backend) if isinstance(backend, str) else backend
+        W = self.W.astype(self.dtype)
+        net = PatchCNN(W, self.q, self.rho, backend) if isinstance(backend, str) else backend
         options = {"norm": self.norm, "budget": self.budget, "method": self.method, "max_nodes": self.max_nodes}
         return certify(net, self.X, self.y, self.eps, **options)
 
@@ -67,9 +70,12 @@ class Case(NamedTuple):
         return W, float(max(min(10.0 ** np.clip(rho, -300, 300), top), 1e-300)), X, eps
 
 
-def random_case(seed, ordinary=False, n_samples=4) -> Case:
+SIZES = {False: ((2, 3), (1, 3), (1, 3), (1, 2), (2, 5)), True: ((2, 3), (3, 9), (3, 6), (1, 1), (2, 5))}
+
+
+def random_case(seed, ordinary=False, n_samples=4, dense=False) -> Case:
     rng = np.random.default_rng([16, seed])
-    k, m, d, P, q = (int(rng.integers(low, high + 1)) for low, high in ((2, 3), (1, 3), (1, 3), (1, 2), (2, 5)))
+    k, m, d, P, q = (int(rng.integers(low, high + 1)) for low, high in SIZES[dense])
     W, X = rng.standard_normal((k, m, d)), rng.standard_normal((n_samples, P, d))
     ends = rng.choice([-160, 160]) + rng.uniform(-5, 5)  # where squares of weights under- or overflow
     w_scale = 10.0 ** (ends if rng.random() < 0.5 else rng.uniform(-160, 160))
@@ -95,6 +101,13 @@ def random_case(seed, ordinary=False, n_samples=4) -> Case:
     choice = (str(rng.choice(of)) for of in (NORMS, BUDGETS, METHODS))
     case = Case(w_scale * W, q, rho, x_scale[:, None, None] * X, np.zeros(n_samples, int), eps, w_scale, x_scale,
                 *choice, int(rng.choice([1, 8, 20])))  # fmt: skip
+    if dense:
+        W = w_scale * (W + rng.choice([-1, 1], W.shape))
+        W *= np.where(np.arange(m) == 0, 3, 1)[:, None]  # a leader
+        single = rng.random() < 0.5 and 1e-30 < w_scale < 1e30
+        W = W.astype(np.float32).astype(float) if single else W
+        case = case._replace(W=W, method="branch_and_bound", max_nodes=int(rng.choice([9, 65, 200])),
+                             dtype="float32" if single else "float64")  # fmt: skip
     return case._replace(y=np.array([_logits(case, n).argmax() for n in range(n_samples)]))
 
 
@@ -218,11 +231,11 @@ def faults(count):
     return {name: number for name, number in count.items() if name.startswith("FAULT") and number}
 
 
-def trial(seeds, ordinary=False, backend="numba", until=None) -> Counter:
+def trial(seeds, ordinary=False, backend="numba", until=None, dense=False) -> Counter:
     """The problems of these seeds, or as many of them as it takes to certify `until` samples."""
     count = Counter()
     for seed in seeds:
-        case = random_case(seed, ordinary)
+        case = random_case(seed, ordinary, dense=dense)
         count.update(judge(case, case.certificate(backend), np.random.default_rng(seed)))
         if until is not None and count["certified"] >= until:
             break
@@ -235,8 +248,9 @@ if __name__ == "__main__":
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--backend", default="numba", help="the engine")
     parser.add_argument("--ordinary", action="store_true", help="no extreme scales")
+    parser.add_argument("--dense", action="store_true", help="more neurons, in all directions")
     given = parser.parse_args()
     with np.errstate(all="ignore"):
-        total = trial(itertools.count(given.first), given.ordinary, given.backend, given.certified)
+        total = trial(itertools.count(given.first), given.ordinary, given.backend, given.certified, given.dense)
     print("\n".join(f"{name:40} {number}" for name, number in sorted(total.items())))
     sys.exit(bool(faults(total)))

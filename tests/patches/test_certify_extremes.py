@@ -32,6 +32,16 @@ def test_nothing_is_wrong_in_exact_arithmetic(seeds, ordinary):
     assert found["broken"] > len(seeds) / 2
 
 
+@pytest.mark.parametrize("ordinary", [False, True])
+@pytest.mark.parametrize("n", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_nothing_is_wrong_with_many_neurons(n, ordinary):
+    """The same of rivals with dense neurons, some of them in float32, which caps and parabolas bound."""
+    found = trial(range(n), ordinary, dense=True)
+    assert not faults(found)
+    assert found["certified"] > n / 2
+    assert found["broken"] > n / 4
+
+
 @pytest.mark.parametrize("backend", ENGINES)
 def test_what_was_wrong_is_not(backend, monkeypatch):
     """X_adv outside its ball, lower > upper, certified and broken: in every engine."""
