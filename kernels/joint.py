@@ -14,7 +14,8 @@ holds for them.  l_inf: M = eps^2 sum_i s_i.  l_2: s_i = s, the largest eigenval
 that is worth it.  Neurons that lie along one axis (half of |w|_1 in one weight) keep their chords.
 
 gamma falls with u, so an s stays valid for a part of a box; it is searched anew for every box all the same, since what
-is left of the gap is mostly its own.
+is left of the gap is mostly its own.  On small boxes chords, whose gap falls with the square of the width, are better:
+every box tries both, and where chords bound more its parts have them alone.
 """
 
 import numpy as np

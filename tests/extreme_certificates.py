@@ -8,7 +8,7 @@ search that shares nothing with the library.
     python tests/extreme_certificates.py --certified 10281
 
 runs problems until so many samples are certified, prints what was counted, and fails if anything that must not happen
-did.  `--ordinary` leaves the extreme scales out; `--dense` has more neurons, in all directions, some of them in float32,
+did.  `--ordinary` leaves the extreme scales out; `--dense` has more neurons, in all directions, some in float32,
 and more boxes, for caps and parabolas.
 """
 
