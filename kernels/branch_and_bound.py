@@ -337,14 +337,13 @@ class Search:
     def node(self, bound, low, high, delta, curved):
         """Bound a box of ranges: relax, descend, tighten, again; None if no minimiser lies in it.
 
-        `curved`: with parabolas, unless the first relaxation bounds less than that with chords did; then in no part of
-        the box.
+        `curved`: with parabolas, unless chords bound more; then in no part of the box.
         """
         bent, more, chords = None, 0.0, -np.inf
         if curved and self.n_steps:
             bent, more = self.bend(low, high)
         if bent is not None:
-            chords, *_, delta = relax(self.p, low, high, delta, self.n_steps)
+            chords = relax(self.p, low, high, delta, self.n_steps)[0]
             bound = max(bound, chords - self.pad_h)
         for _ in range(max(self.n_rounds, 1) if self.n_steps else 0):
             found, a, c, delta = relax(self.p, low, high, delta, self.n_steps, bent)

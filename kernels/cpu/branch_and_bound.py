@@ -13,6 +13,7 @@ from .patch import (
     DOWN,
     DR,
     MINORANT,
+    POINT,
     UP,
     CompiledPatchProblem,
     Pool,
@@ -39,7 +40,11 @@ def bound_node(W, sizes, p, w, n, least, delta, row, length):
     """Relax, descend, tighten, again; whether node n can hold a minimiser, and the least value found so far."""
     bent, chords = w.bent[n] and p.n_steps > 0 and majorise(W, sizes, p, w, n, length), -math.inf
     if bent:
+        for i in range(w.D.shape[1]):
+            w.D[POINT, i] = w.delta[n, i]
         chords, _ = relax(W, p, w, n, NO)
+        for i in range(w.D.shape[1]):  # which is nearer to the parabolas' minimum
+            w.delta[n, i] = w.D[POINT, i]
         w.bound[n] = max(w.bound[n], chords - p.pad_h)
     for _ in range(max(p.n_rounds, 1) if p.n_steps > 0 else 0):
         pad = p.pad_h + w.joint.state[1] if bent else p.pad_h
