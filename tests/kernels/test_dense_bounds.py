@@ -175,6 +175,23 @@ def test_parabolas_and_caps_are_sound_in_exact_arithmetic(norm, engine):
     assert near < 1e-3
 
 
+@pytest.mark.parametrize("engine", ["numba", "numpy"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_one_dense_neuron_is_bounded_to_its_end(norm, engine):
+    """Nothing else in h, and 0 in the middle: there the parabola's tangent is flat, and its bound is -M."""
+    rng = np.random.default_rng(6)
+    for d in (3, 4, 9):
+        W = np.zeros((1, 2, 2, d))
+        W[0, 1, 0] = rng.choice([-1.0, 1.0], d)
+        for eps, rho in ((0.25, 16.0), (0.25, 0.5)):
+            given = W, np.zeros((1, d)), np.array([[0, 0, 0, 1]]), np.array([[eps, 0, 0]]), NORMS[norm], 3, rho
+            end = eps * (d if norm == "linf" else np.sqrt(d))
+            truth = -float(exact_sigma(Fraction(end), 3, Fraction(rho)))
+            for effort in EFFORTS:
+                lower = searched(given, effort, True, engine)[0][0]
+                assert truth * (1 + 1e-7) <= lower <= truth * (1 - 1e-14)
+
+
 # ------------------------------------------------------------------ neurons that share no coordinate
 @pytest.mark.parametrize("sweeps", [joint.FIRST_SWEEPS, joint.SWEEPS])
 def test_a_diagonal_for_other_neurons_than_the_last_one(sweeps):
