@@ -13,6 +13,7 @@ from .patch import (
     DOWN,
     DR,
     MINORANT,
+    NONE,
     POINT,
     UP,
     CompiledPatchProblem,
@@ -193,8 +194,8 @@ def search(
         row = order[at]
         sample, eps = rows[row, 0], numbers[row, 0]
         up, down = rows[row, 1], rows[row, 2]
-        images(w.Z, UP, -1, W, up, X, sample)
-        images(w.Z, DOWN, -1, W, down, X, sample)
+        images(w.Z, UP, NONE, W, up, X, sample)
+        images(w.Z, DOWN, NONE, W, down, X, sample)
         length, price = math.sqrt(psi(X, sample, L2)), numbers[row, 1] * eps * (1.0 if norm == L1 else eps)
         pad_h, pad_z = slack(w.Z, sizes, up, down, length, d, eps, price, q, rho)
         for i in range(d):

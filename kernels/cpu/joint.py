@@ -9,6 +9,7 @@ from ..formulas import L2
 from ..jit import part
 from ..joint import ALONG_AN_AXIS, COLUMNS, FIRST_SWEEPS, LEAST, MORE, MOST, SQUARINGS, SWEEPS
 from .patch import BENT, DOWN, GRADIENT, PARABOLA, REORDER, SLOPE, Joint, R, images, pull, sigma
+from .tiles import I0
 
 
 @part
@@ -116,7 +117,7 @@ def sweep(j, n):
 def majorise(W, sizes, p, w, n, length):
     """`Search.bend` for node n: gamma in Z[PARABOLA], s, state[0] = M, state[1] what rounding adds to pad_h; whether
     there are parabolas."""
-    j, d, count, size = w.joint, W.shape[2], 0, 0.0
+    j, d, count, size = w.joint, W.shape[2], I0, 0.0
     weighted = 0.0
     for r in range(W.shape[1]):
         gamma = curvature(j.dense[r], w.low[n, r], w.high[n, r], p.q, p.rho)

@@ -57,9 +57,10 @@ class Pool(NamedTuple):
     joint: Joint
 
 
-# rows of Pool.Z and Pool.D
-UP, DOWN, T, DT, SLOPE, CHORD, REST, PARABOLA, R, DR = range(10)
-GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE, BENT = range(9)
+# rows of Pool.Z and Pool.D; kernels are compiled anew per literal, and these are none
+UP, DOWN, T, DT, SLOPE, CHORD, REST, PARABOLA, R, DR = map(np.int64, range(10))
+GRADIENT, RIVAL, VERTEX, MOVE, POINT, MINORANT, LAST, BEFORE, BENT = map(np.int64, range(9))
+NONE = np.int64(-1)
 
 
 @part(fastmath=REORDER)

@@ -14,6 +14,7 @@ from .patch import (
     GRADIENT,
     MINORANT,
     MOVE,
+    NONE,
     PARABOLA,
     POINT,
     REORDER,
@@ -131,7 +132,7 @@ def advance(W, p, w, D, i, curved):
         slope, bend = -2 * p.penalty * dot(D, i, w.D, MOVE), 2 * p.penalty * psi(w.D, MOVE, L2)
     slope += dot(w.D, RIVAL, w.D, MOVE)
     if curved:
-        images(w.Z, DR, -1, W, p.down, w.D, MOVE)
+        images(w.Z, DR, NONE, W, p.down, w.D, MOVE)
         more = 0.0
         for r in range(w.Z.shape[1]):
             slope += 2 * w.Z[PARABOLA, r] * w.Z[R, r] * w.Z[DR, r]
@@ -140,7 +141,7 @@ def advance(W, p, w, D, i, curved):
             slope -= 2 * w.joint.s[c] * D[i, c] * w.D[MOVE, c]
             more += w.joint.s[c] * w.D[MOVE, c] * w.D[MOVE, c]
         bend += 2 * max(more, 0.0)
-    images(w.Z, DT, -1, W, p.up, w.D, MOVE)
+    images(w.Z, DT, NONE, W, p.up, w.D, MOVE)
     step = step_length(w, p, slope, bend)
     if step > 0.0:
         for c in range(d):
