@@ -104,7 +104,7 @@ def random_case(seed, ordinary=False, n_samples=4, dense=False) -> Case:
     if dense:
         W = w_scale * (W + rng.choice([-1, 1], W.shape))
         W *= np.where(np.arange(m) == 0, 3, 1)[:, None]  # a leader
-        single = rng.random() < 0.5 and 1e-30 < w_scale < 1e30
+        single = rng.random() < 0.5 and 1e-30 < w_scale < 1e30 and 1e-30 < rho < 1e30
         W = W.astype(np.float32).astype(float) if single else W
         case = case._replace(W=W, method="branch_and_bound", max_nodes=int(rng.choice([9, 65, 200])),
                              dtype="float32" if single else "float64")  # fmt: skip
