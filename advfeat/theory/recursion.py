@@ -232,7 +232,7 @@ def simulate(
         on = on[(bad < 0) & ((flagged < 0) | watch.go_on)]
         history[t], square[t] = np.nan, np.nan  # of runs that have stopped since the last piece
         history[t, on], square[t, on] = phi[on], np.einsum("raa->ra", gram[on])
-        size = max(1, int(size * min(SEGMENT_SECONDS / max(now() - started, 1e-9), 2)))
+        size = max(1, int(min(size, n_iter) * min(SEGMENT_SECONDS / max(now() - started, 1e-9), 2)))
         begin, t = end, t + (end == times[t])
         clock.tell("recursion", begin / n_iter)
     if clock.timed_out:  # the place of the next record holds what was reached since the last one

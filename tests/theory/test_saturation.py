@@ -6,7 +6,7 @@ from advfeat.kernels import CROSS_ENTROPY, formulas
 from engines import ENGINES, engine_of
 
 import advfeat as af
-from advfeat.theory import State, empirical_types, simulate
+from advfeat.theory import State, empirical_types, population_types, recursion, simulate
 
 MARGINS = [0.3, 5.0, 20.0, 30.0, 36.0, 37.5, 40.0, 100.0, 600.0]
 SATURATED = 1e-9  # of the largest correlation, after tens of iterations that double a difference at most
@@ -102,3 +102,12 @@ def test_recursions_are_the_network_where_samples_are_saturated(k, m, far, scale
         found = simulate(state, types, q=3, rho=rho, lr=0.2, n_iter=10, backend=backend, **options)
         assert found.exact.all()
         assert np.abs(found.phi[-1] - trained).max() <= SATURATED * np.abs(trained).max()
+
+
+def test_a_stall_after_a_thousand_records(monkeypatch):
+    """Pieces of a call grow while they are quick, within the run's iterations: one slow piece overflows nothing."""
+    ticks = iter(np.append(np.arange(2500) * 1e-6, np.arange(1, 10**4) * 1.0))
+    monkeypatch.setattr(recursion, "now", lambda: next(ticks))
+    state = State.draw(2, 1, 10, rng=[0], init_std=0.1)
+    found = simulate(state, population_types(2, 4, 1, 2.0, 1.0), q=3, rho=1.0, lr=0.01, n_iter=1500, record_every=1)
+    assert np.isfinite(found.phi).all()
