@@ -13,7 +13,7 @@ RECORDED = json.loads(EXPECTED.read_text())
 def as_recorded(entry, measured):
     """The rule sees the verdict on record, with a margin that is a number; its rows are texts and booleans."""
     judgement = entry.judge(measured)
-    assert judgement.verdict == RECORDED[entry.label], judgement
+    assert judgement.verdict == RECORDED[entry.label], [check.row for check in judgement.checks]
     assert np.isfinite(judgement.margin)
     for check in [*judgement.checks, *judgement.assumptions]:
         assert type(check.met) is bool  # as JSON has them

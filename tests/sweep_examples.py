@@ -13,6 +13,7 @@ def log_density(f):
 
 def winner(path, n=12, **extra):
     """Who wins over (alpha, P_R): the robust feature where c > 1, with a random band around it."""
+
     def rule(f, seed):
         noise = np.random.default_rng([seed, int(1e6 * f["alpha"]), f["n_robust"]]).normal()
         return {("robust_wins", "standard", "recursion", None): log_density(f) > 0.12 * noise}
@@ -23,6 +24,7 @@ def winner(path, n=12, **extra):
 
 def certified(path, n=13):
     """Certified accuracy over (eps, eps_test): high in the window where eps >= beta."""
+
     def rule(f, seed):
         low, high = robust_window(f["alpha"], f["beta"], f["n_patches"], f["n_robust"], f["q"])
         share = float(f["eps_test"] < high) if f["eps"] >= f["beta"] else float(f["eps_test"] < low)
@@ -35,6 +37,7 @@ def certified(path, n=13):
 
 def take_off(path, n=9, facets=None, skipped=()):
     """Take-off over (init_std, q): never where it would come after the last iteration."""
+
     def rule(f, seed):
         q, start = f["q"], f["init_std"] * (1 + 0.1 * seed) * np.sqrt(2 * np.log(20))
         time = 40 * start ** (2 - q) * f["rho"] ** (q - 3) if q > 2 else 90 * np.log(10 / start)
@@ -49,6 +52,7 @@ def take_off(path, n=9, facets=None, skipped=()):
 
 def plateaus(path, facets=(1.0, 0.5)):
     """B over the ascent rate at two training radii; the plateau holds at eps >= beta."""
+
     def rule(f, seed):
         level = plateau(f["beta"], f["q"], f["rho"], f["ascent_lr"]) if f["eps"] >= f["beta"] else 9.0
         return {

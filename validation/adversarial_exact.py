@@ -124,7 +124,7 @@ def first_clip(pair) -> np.ndarray:
 
 
 def saturation(lab):
-    config = Figure3Config(n_seeds=lab.n_draws, **SATURATING)
+    config = Figure3Config(n_seeds=lab.n_draws, first_seed=lab.first, **SATURATING)
     pair = beside_recursion(config, True, 1)
     blind = State(pair.state.phi, pair.state.gram, pair.state.n_orthogonal)
     bound = simulated(config, blind, recursion_types(pair.data, config.n_classes), True, 1)

@@ -78,6 +78,7 @@ class Setting:
 
 
 SMALL_RHO = Setting()
+HELD_OUT = 1000  # from here on no seed has been looked at when a rule, a level or a record was chosen
 ITERATIONS = {False: 6000, True: 10000}  # of SMALL_RHO, standard and adversarial
 
 
@@ -128,12 +129,26 @@ def shared(function):
 
 @dataclass
 class Lab:
-    """`quick`: fewer seeds for networks, fewer points for scalings; the same statements and rules."""
+    """`quick`: fewer seeds for networks, fewer points for scalings; the same statements and rules.
+
+    `first` is the smallest seed.  Whatever an entry draws, it draws from `seeds` or a `seed` of the lab, so that its
+    numbers on the development seeds, from 0, stand beside those on the held-out ones, from HELD_OUT.
+    """
 
     quick: bool = False
+    first: int = 0
     _kept: dict = field(default_factory=dict, repr=False)
 
     n_draws = 16  # seeds of simulations: cheap, never fewer
+
+    @property
+    def seeds(self) -> range:
+        """Of simulations, one run each."""
+        return range(self.first, self.first + self.n_draws)
+
+    def seed(self, number: int) -> int:
+        """Of a draw that the entry numbers."""
+        return self.first + number
 
     def once(self, key, make: Callable):
         """make(), the first time that `key` is asked for; keys are common to all entries."""
@@ -147,12 +162,12 @@ class Lab:
 
     @property
     def n_seeds(self) -> int:
-        """Seeds of trained networks."""
+        """How many networks are trained, from `first` on."""
         return 4 if self.quick else 16
 
     # -------------------------------------------------------------- the default configuration
     def config(self, **changes) -> Figure3Config:
-        return Figure3Config(**({"n_seeds": self.n_seeds} | changes))
+        return Figure3Config(**({"n_seeds": self.n_seeds, "first_seed": self.first} | changes))
 
     @shared
     def story(self, adversarial: bool) -> Story:
@@ -172,7 +187,7 @@ class Lab:
     @shared
     def small(self, adversarial: bool) -> Recursion:
         """SMALL_RHO simulated on `n_draws` seeds from drawn states, a record every 20 iterations."""
-        return small_rho(adversarial, self.n_draws)
+        return small_rho(adversarial, self.seeds)
 
     def scaling(self, name: str, adversarial: bool) -> list[Scaling]:
         """SMALL_RHO with one parameter changed, `n_draws` seeds each, until every class has settled.
@@ -201,7 +216,7 @@ class Lab:
         setting = SMALL_RHO.but(**changes)
         if setting == SMALL_RHO:
             return Scaling(name, value, setting, self.small(adversarial))
-        return Scaling(name, value, setting, small_rho(adversarial, self.n_draws, slower, **changes))
+        return Scaling(name, value, setting, small_rho(adversarial, self.seeds, slower, **changes))
 
     def settings(self, adversarial: bool) -> dict[str, Scaling]:
         """SMALL_RHO and all its scalings, by "name = value"; itself once, as "small rho"."""
@@ -212,11 +227,11 @@ class Lab:
         return found
 
 
-def small_rho(adversarial: bool, n_draws: int, slower: float = 1.0, record_every: int = 20, **changes) -> Recursion:
-    """SMALL_RHO (with changes) simulated from drawn states, seeds 0..n_draws-1, for `slower` times its iterations."""
+def small_rho(adversarial: bool, seeds, slower: float = 1.0, record_every: int = 20, **changes) -> Recursion:
+    """SMALL_RHO (with changes) simulated from states drawn by `seeds`, for `slower` times its iterations."""
     c = SMALL_RHO.but(**changes)
     ascent = {"ascent_lr": c.ascent_lr, "eps": c.eps} if adversarial else {}
-    return c.simulate(c.start(range(n_draws)), int(ITERATIONS[adversarial] * slower), record_every, **ascent)
+    return c.simulate(c.start(seeds), int(ITERATIONS[adversarial] * slower), record_every, **ascent)
 
 
 def features_of(config: Figure3Config) -> np.ndarray:

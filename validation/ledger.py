@@ -7,6 +7,9 @@ draws (one picture).  The verdict follows from the judgement alone:
     outside its assumptions       the measured value of an assumption is not what is required,
     holds                         every check is met,
     fails                         otherwise, NaN and empty arrays included.
+
+Whatever draws is measured twice, on the development seeds and on seeds that nobody had looked at when the rule was
+made; the verdict is the worse of the two.
 """
 
 import operator
@@ -19,6 +22,7 @@ from .statistics import Exponent, spread, wilson
 
 SOURCES = ("Li & Li 2025", "ours")  # of the ledger's own entries; others come from files
 VERDICTS = ("holds", "fails", "outside its assumptions", "not testable at finite size")
+WORSE = dict(zip(VERDICTS, (0, 3, 2, 1)))
 COMPARED = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt, "==": operator.eq}
 EXACT = 1e-10  # two float64 computations of one number after thousands of iterations, relative to the largest
 UNITS = {"difference": "", "share": " of the bound", "decades": " decades", "flag": ""}
@@ -153,7 +157,8 @@ class Entry:
     """A statement: its label, what it says in one sentence, its formula, and three functions.
 
     ``measure(lab) -> dict`` of numbers and arrays, ``judge(measured) -> Judgement``, ``draw(measured) -> Picture``.
-    `source` is whose statement it is; `recorded` the verdict that a statement of one's own is known to have.
+    `source` is whose statement it is; `weaker_than` the label of a statement of the paper of which it is a weaker form,
+    made by us since that one fails; `recorded` the verdict that a statement of one's own is known to have.
     """
 
     label: str
@@ -166,6 +171,7 @@ class Entry:
     draw: Callable
     source: str = SOURCES[0]
     recorded: str = ""
+    weaker_than: str = ""
 
     def __post_init__(self):
         for name in ("label", "group", "title", "statement", "formula"):
@@ -185,15 +191,44 @@ class Entry:
 
 @dataclass(frozen=True)
 class Result:
-    """An entry with its numbers, its judgement and the seconds it took (what it shares counts for the first user)."""
+    """An entry with its numbers, its judgement and the seconds it took (what it shares counts for the first user).
+
+    `held_out` is its judgement on the held-out seeds, None where it draws nothing.
+    """
 
     entry: Entry
     measured: dict
     judgement: Judgement
     seconds: float
+    held_out: Judgement | None = None
+
+    @property
+    def judgements(self) -> list[Judgement]:
+        return [self.judgement] + [self.held_out] * (self.held_out is not None)
+
+    @property
+    def worse(self) -> Judgement:
+        """The one that decides: of two with the same verdict that of the smaller margin."""
+        return min(self.judgements, key=lambda j: (-WORSE[j.verdict], j.margin))
+
+    @property
+    def verdict(self) -> str:
+        return self.worse.verdict
+
+    @property
+    def margin(self) -> float:
+        return self.worse.margin
+
+    @property
+    def seeds(self) -> str:
+        """On which seeds the verdict was found, where the two differ."""
+        verdicts = [j.verdict for j in self.judgements]
+        if len(set(verdicts)) == 1:
+            return ""
+        return f"{verdicts[0]} on the development seeds, {verdicts[1]} on the held-out ones"
 
 
 def count(results: Sequence[Result]) -> dict[str, int]:
     """Entries by verdict."""
-    verdicts = [result.judgement.verdict for result in results]
+    verdicts = [result.verdict for result in results]
     return {verdict: verdicts.count(verdict) for verdict in VERDICTS}

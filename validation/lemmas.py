@@ -12,7 +12,7 @@ SURE = 1 - 1e-4  # confidence where many intervals are looked at together
 
 
 # ------------------------------------------------------------------ Lemma B.1
-DELTA = 0.1
+DELTAS = np.array([0.1, 0.01])
 
 
 def brute_maxima(m: int, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -29,12 +29,11 @@ def seldom(events) -> float:
 
 def gaussian_maxima(lab):
     numbers = np.array([2, 3, 10, 30, 100, 1000, 10**4, 10**5, 10**6])
-    budget, rng, t = 2e6 if lab.quick else 2e7, np.random.default_rng(1), np.linspace(0.25, 3, 12)
+    budget, rng, t = 2e6 if lab.quick else 2e7, np.random.default_rng(lab.seed(1)), np.linspace(0.25, 3, 12)
     draws = [brute_maxima(m, int(np.clip(budget // m, 16, 2000)), rng) for m in numbers]
-    upper, lower = gaussian_maximum.upper_bound(DELTA, numbers), gaussian_maximum.lower_bound(DELTA, numbers)
+    upper, lower = (bound(DELTAS[:, None], numbers).value for bound in (
+        gaussian_maximum.upper_bound, gaussian_maximum.lower_bound))  # fmt: skip
     mean = gaussian_maximum.mean(numbers)
-    around = gaussian_maximum.sf(mean[:, None] + t, numbers[:, None])
-    around += gaussian_maximum.cdf(mean[:, None] - t, numbers[:, None])
     laws = [lambda x, m=m: gaussian_maximum.cdf(x, m) for m in numbers]
     return {
         "m": numbers, "n": np.array([len(d) for d in draws]),
@@ -43,24 +42,24 @@ def gaussian_maxima(lab):
         "p": np.array([stats.kstest(d, law).pvalue for d, law in zip(draws, laws)]),
         "mean": mean, "band": np.array([gaussian_maximum.quantile(p, numbers) for p in (0.05, 0.5, 0.95)]).T,
         "asymptote": gaussian_maximum.asymptote(numbers),
-        "upper": upper.value, "upper_probability": upper.probability, "lower": lower.value,
-        "above": np.array([seldom(d > u) for d, u in zip(draws, upper.value)]),
-        "below": np.array([seldom(d <= v) for d, v in zip(draws, lower.value)]),
-        "t": t, "around": around,
+        "upper": upper[0], "lower": lower[0],
+        "above": np.array([[seldom(d > u) for d, u in zip(draws, values)] for values in upper]),
+        "below": np.array([[seldom(d <= v) for d, v in zip(draws, values)] for values in lower]),
+        "t": t,
         "around_measured": np.array([[seldom(np.abs(d - e) > x) for x in t] for d, e in zip(draws, mean)]),
     }  # fmt: skip
 
 
 def judge_gaussian_maxima(m):
-    bound, decades = np.broadcast_to(2 * np.exp(-(m["t"] ** 2) / 2), m["around"].shape), "decades"
+    bound, decades = np.broadcast_to(2 * np.exp(-(m["t"] ** 2) / 2), m["around_measured"].shape), "decades"
+    delta, rule = np.broadcast_to(DELTAS[:, None], m["above"].shape), "as often as seen (lower end), delta 0.1 and 0.01"
     over = m["asymptote"] / m["mean"] - 1
     return Judgement(
-        [Check("drawn maxima follow the exact law: p for every m", m["p"], ">=", 1e-4, decades),
-         Check("P[|M - E M| > t], exact", m["around"], "<=", bound, decades),
+        [Check("drawn maxima follow the exact law: smallest p over m, times their number", m["p"].min() * len(m["p"]),
+               ">=", 0.01, decades),
          Check("P[|M - E M| > t], as often as seen (lower end)", m["around_measured"], "<=", bound, decades),
-         Check("P[M > s sqrt(2 log(m / delta))], exact", m["upper_probability"], "<=", DELTA, decades),
-         Check("that, as often as seen", m["above"], "<=", DELTA, decades),
-         Check("P[1 - Phi(M / s) >= log(1/delta) / m], as often as seen", m["below"], "<=", DELTA, decades)],
+         Check(f"P[M > s sqrt(2 log(m / delta))], {rule}", m["above"], "<=", delta, decades),
+         Check(f"P[1 - Phi(M / s) >= log(1/delta) / m], {rule}", m["below"], "<=", delta, decades)],
         f"E M = {m['mean'][0]:.3f} at m = {m['m'][0]}, {m['mean'][-1]:.3f} at m = {m['m'][-1]:.0e}, averages "
         f"{m['average'][0]:.3f} and {m['average'][-1]:.3f}; the asymptote sqrt(2 log m) is {over[0]:.0%} too high "
         f"at m = {m['m'][0]}, {over[2]:.0%} at {m['m'][2]}, {over[-1]:.0%} at {m['m'][-1]:.0e}",
@@ -71,7 +70,7 @@ def judge_gaussian_maxima(m):
 RACES = {3: (0.1, 0.03, 0.01, 0.005), 4: (0.2, 0.1, 0.05), 5: (0.3, 0.15)}  # y_0 by q: times grow like y_0^(2-q)
 HEAD_STARTS = np.array([-0.3, -0.2, -0.1, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0])
 RATE = 0.1
-STEADY = 0.1, 0.3, 1.0  # head starts of the fits in y_0
+STEADY, ENDS = (0.02, 0.1, 0.3, 1.0), (1.0, 10.0)  # head starts of the fits in y_0, and the A of T: x_T >= A
 
 
 def wobble(t: int) -> float:
@@ -97,9 +96,10 @@ def races() -> np.ndarray:
 
 def power_races(lab):
     columns = dict(zip(("q", "moving", "S", "delta", "y0", "ratio", "bound", "flow_bound"), races().T))
-    small = np.geomspace(1e-3, 1e-2, 5)
-    steady = tensor_power.sweep(np.array(STEADY)[:, None], q=3, y0=small, lr=RATE)
-    return columns | {"rate": RATE, "small": small, "reached": steady["y"]}
+    small = np.geomspace(1e-4, 1e-3, 5)  # y_0 (1 + 1/delta), where y gets to, is still small beside A
+    start, level = np.array(STEADY)[:, None, None], np.array(ENDS)[:, None]
+    steady = tensor_power.sweep(start, q=3, y0=small, lr=RATE, level=level)
+    return columns | {"rate": RATE, "small": small, "reached": steady["y"].reshape(-1, len(small))}
 
 
 def judge_power_races(m):
@@ -110,8 +110,10 @@ def judge_power_races(m):
     return Judgement(
         [Check("y_T / y_0 - 1 at every point with a head start, against the bound's", m["ratio"][known] - 1, "<=",
                m["bound"][known] - 1, "decades", f"of the bound {spread(share)}"),
-         Check("s of y_T ~ y_0^s at fixed delta, lower end of its interval", least.low, ">=", 0.9, shown=str(least))],
-        f"{known.sum()} points (a bound exists at {known.sum() / ahead.sum():.0%}); without a head start y arrives "
+         Check("share of points with a head start at which a bound exists", known.sum() / ahead.sum(), ">=", 1),
+         Check("s of y_T ~ y_0^s at fixed delta (0.02 to 1) and A (1, 10), lower end of its interval, smallest",
+               least.low, ">=", 0.9, shown=str(least))],
+        f"{known.sum()} points; without a head start y arrives "
         f"too at {behind.sum()} of {(m['delta'] < 0).sum()} points",
         [Check("head start delta", m["delta"][known], ">", 0), Check("step lr C L^(q-2)", m["rate"], "<=", 0.1)],
     )  # fmt: skip
@@ -128,7 +130,7 @@ B1 = Entry(
         line(m["m"], m["mean"], "exact mean", ROBUST),
         interval(m["m"], *m["quantiles"].T[[1, 0, 2]], "draws: median, 5% to 95%", "k"),
         line(m["m"], m["asymptote"], r"asymptote $\sqrt{2\log m}$", NON_ROBUST, "--"),
-        line(m["m"], np.column_stack([m["upper"], m["lower"]]), rf"bounds, $\delta$ = {DELTA:g}", PAPER, ":"),
+        line(m["m"], np.column_stack([m["upper"], m["lower"]]), rf"bounds, $\delta$ = {DELTAS[0]:g}", PAPER, ":"),
     ], "x"),
 )  # fmt: skip
 B2 = Entry(

@@ -16,6 +16,7 @@ from ..theory.noise import decompose, noise_update
 from ..training.configuration import TrainConfig
 from ..training.loop import train
 from .lab import Setting, features_of, shared
+from .statistics import order_of
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ SWEEPS = {
 KINDS = ("orthogonal", "whole")
 
 
-def noisy(n_seeds: int, **changes) -> tuple[NoisySetting, PatchCNN, PatchData, np.ndarray]:
-    """NOISY with changes, float64; networks and data of seeds 0..n_seeds-1, one run each; features (2k, d)."""
+def noisy(seeds, **changes) -> tuple[NoisySetting, PatchCNN, PatchData, np.ndarray]:
+    """NOISY with changes, float64; networks and data of `seeds`, one run each; features (2k, d)."""
     c = replace(NOISY, **changes)
     names = ("n_classes", "patch_dim", "n_patches", "n_robust", "alpha", "beta", "noise_std")
     law = PatchDistribution(**{name: getattr(c, name) for name in names})
-    data = PatchData.stack([law.sample(c.n_train, 1000 + s, balanced=True) for s in range(n_seeds)])
+    data = PatchData.stack([law.sample(c.n_train, 1000 + s, balanced=True) for s in seeds])
     shape = c.n_classes, c.n_neurons, c.patch_dim
-    net = PatchCNN.init(*shape, rng=list(range(n_seeds)), init_std=c.init_std, q=c.q, rho=c.rho)
+    net = PatchCNN.init(*shape, rng=list(seeds), init_std=c.init_std, q=c.q, rho=c.rho)
     return c, net, data, np.concatenate(law.features)
 
 
@@ -86,12 +87,12 @@ def scales(c, std: float) -> tuple[dict, float]:
 
 
 # ------------------------------------------------------------------ sizes (Lemma E.3, E.10)
-def sizes(adversarial: bool, n_seeds: int, slower: float = 1.0, **changes) -> dict:
-    """Largest noise correlations over a whole training: (n_seeds,) each, "history" (T, n_seeds) for every kind.
+def sizes(adversarial: bool, seeds, slower: float = 1.0, **changes) -> dict:
+    """Largest noise correlations over a whole training: (R,) each, "history" (T, R) for every kind.
 
     "scale" as in `scales`; "feature_noise" is max(A, B) sigma_n sqrt(2 log(k m N P)) at the end.
     """
-    c, net, data, f = noisy(n_seeds, **changes)
+    c, net, data, f = noisy(seeds, **changes)
     xi, n_iter = noises(data, f), int(NOISY_ITERATIONS[adversarial] * slower)
     training = TrainConfig(
         n_iter=n_iter, record_every=n_iter // 20, adversarial=adversarial, **c.options(adversarial)
@@ -110,7 +111,7 @@ def sizes(adversarial: bool, n_seeds: int, slower: float = 1.0, **changes) -> di
 
 @shared
 def base_sizes(lab, adversarial: bool) -> dict:
-    return sizes(adversarial, lab.n_draws)
+    return sizes(adversarial, lab.seeds)
 
 
 @shared
@@ -124,11 +125,11 @@ def swept(lab, adversarial: bool) -> dict:
         slower = {"init_std": base / value, "patch_dim": (value / base) ** 0.5}.get(name, 1.0)  # sigma_0 = 1/sqrt(d)
         if name == "n_patches":  # the same kappa_B
             changes["lr"] = NOISY.lr * (base - 1) / (value - 1)
-        return sizes(adversarial, lab.n_draws, slower, **changes)
+        return sizes(adversarial, lab.seeds, slower, **changes)
 
     return {
         "sweeps": {name: [one(name, v) for v in values] for name, values in SWEEPS.items()},
-        "order one": sizes(adversarial, lab.n_draws, **FEATURES_OF_ORDER_ONE),
+        "order one": sizes(adversarial, lab.seeds, **FEATURES_OF_ORDER_ONE),
         "default": default_sizes(lab, adversarial),
     }
 
@@ -154,7 +155,7 @@ def books(lab, adversarial: bool, n_looks: int = 20) -> dict:
     largest weight; "parts" {name: (T,)}: length (over all neurons) of each part; "orthogonal": what the parts of the
     end make of <w, xi_perp>, (4, K N P): start, self, other noise, perturbations.
     """
-    c, net, data, f = noisy(1)
+    c, net, data, f = noisy([lab.first])
     X, y, signal = data.X[0], data.y[0], data.signal()[0]
     every, looks, options = NOISY_ITERATIONS[adversarial] // n_looks, [], c.options(adversarial)
     training = TrainConfig(n_iter=every * n_looks, record_every=every, adversarial=adversarial, **options)
@@ -192,14 +193,16 @@ def books(lab, adversarial: bool, n_looks: int = 20) -> dict:
 TERMS = ("self", "noise", "feature", "perturbation")
 
 
-def terms(adversarial: bool, n_looks: int = 12, **changes) -> dict:
+def terms(adversarial: bool, seed: int, n_looks: int = 12, **changes) -> dict:
     """One step's change of <w, xi> in its terms along a training, one run.
 
     "error" (T,): their sum against the change of the network's own step, relative to the largest change; "size"
     {term: (T,)}, root mean squares; "ratio" {term: (T,)}: size over what the predicted scale of the inner products
-    makes of the step's coefficients g; "sign": share of self terms of own and other classes with the sign of e.
+    makes of the step's coefficients g; "sign": share of self terms of own and other classes with the sign of e;
+    of the <w, xi> with a self term "follows", the share that the step moves with that sign, and "dominates", the share
+    whose other terms together are no larger.
     """
-    c, net, data, _ = noisy(1, **changes)
+    c, net, data, _ = noisy([seed], **changes)
     X, y, signal, looks, options, nets = data.X[0], data.y[0], data.signal()[0], [], c.options(adversarial), []
     every = int(NOISY_ITERATIONS[adversarial] * (c.patch_dim / NOISY.patch_dim) ** 0.5) // n_looks
     training = TrainConfig(n_iter=every * n_looks, record_every=every, adversarial=adversarial, **options)
@@ -220,15 +223,17 @@ def terms(adversarial: bool, n_looks: int = 12, **changes) -> dict:
             "perturbation": np.sqrt(((step - g @ X.reshape(-1, d)) ** 2).sum(axis=1).mean()),
         }
         scale = found.predicted | {"perturbation": found.predicted["feature"]}
-        size = {term: np.sqrt((value**2).mean()) for term, value in held.items()}
+        size, total = {term: np.sqrt((value**2).mean()) for term, value in held.items()}, found.total
         looks.append({
             "error": np.abs(found.total.reshape(change.shape) - change).max() / np.abs(change).max(),
+            "follows": (np.where(own, total, -total) > 0)[held["self"] != 0].mean(),
+            "dominates": (np.abs(total - held["self"]) <= np.abs(held["self"]))[held["self"] != 0].mean(),
             "sign": np.where(own, held["self"] >= 0, held["self"] <= 0).mean(),
             "size": size,
             "ratio": {t: size[t] / (moved[t] * scale[t]) if size[t] else 1.0 for t in TERMS},
             "gain": {t: size[t] / moved[t] if size[t] else 0.0 for t in TERMS},
         })  # fmt: skip
-    gathered = {name: np.array([look[name] for look in looks]) for name in ("error", "sign")}
+    gathered = {name: np.array([look[name] for look in looks]) for name in ("error", "sign", "follows", "dominates")}
     gathered |= {n: {t: np.array([look[n][t] for look in looks]) for t in TERMS} for n in ("size", "ratio", "gain")}
     return gathered | {"iteration": every * np.arange(n_looks + 1)}
 
@@ -268,4 +273,8 @@ def early(lab) -> dict:
 
     h = train(net, data, replace(c.training(False), n_iter=400, record_every=20), metrics=look).history
     names = ("iteration", "top", "step", "leading", "derivative", "logit")
-    return {name: h[name] for name in names} | {"n_classes": c.n_classes, "noise_std": c.noise_std}
+    return {name: h[name] for name in names} | {
+        "n_classes": c.n_classes,
+        "noise_std": c.noise_std,
+        "order": order_of(c),
+    }

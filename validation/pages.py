@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from html import escape
+from itertools import zip_longest
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,11 +14,13 @@ from ..core import store
 from ..reporting.page import PAGE, table
 from ..reporting.pictures import Picture
 from ..reporting.style import legend_below, styled, subplots
-from .ledger import SOURCES, VERDICTS, Judgement, Result, count
+from .ledger import SOURCES, VERDICTS, Check, Entry, Judgement, Result, count
 
 COLORS = dict(zip(VERDICTS, ("#009e73", "#d55e00", "#b57600", "#777777")))
 LARGEST = 64  # numbers of an array that go into the JSON; of larger ones the shape does
-HEAD = ["check", "value", "required", "margin", ""]
+HEAD = ["check", "value, development seeds", "value, held-out seeds", "required", "margin", ""]
+TWICE = "Every value that is drawn stands twice, from development and from held-out seeds; the worse verdict counts."
+WEAKER = "ours, only outside the paper's assumptions or with less than it claims"
 MET = {"met": "the rule is met there all the same", "not": "nor is the rule met there"}
 
 MORE_STYLE = """<style>
@@ -45,21 +48,38 @@ def _plain(value):
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
-def rows(judgement: Judgement) -> list[list[str]]:
+def pairs(result: Result, part: str) -> list[tuple[Check, Check | None]]:
+    """The "checks" or "assumptions" on the development seeds, each beside that on the held-out ones, None without."""
+    return [*zip_longest(*(getattr(j, part) for j in (result.judgement, result.held_out or Judgement([]))))]
+
+
+def row(one: Check | None, other: Check | None, start: str = "") -> list[str]:
+    """A table's row below HEAD, with the worse of both margins."""
+    held = [c for c in (one, other) if c is not None]
+    worst = min(held, key=lambda c: (c.met, c.margin)).row
+    shown = [c.row[1] if c else "nothing drawn" for c in (one, other)]
+    return [start + worst[0], *shown, *worst[2:]]
+
+
+def rows(result: Result) -> list[list[str]]:
     """The checks and then the assumptions, as a table's rows below HEAD."""
-    return [c.row for c in judgement.checks] + [[f"assumed: {c.row[0]}", *c.row[1:]] for c in judgement.assumptions]
+    return [row(*c) for c in pairs(result, "checks")] + [row(*c, "assumed: ") for c in pairs(result, "assumptions")]
 
 
 def as_json(results: Sequence[Result], quick: bool) -> dict:
-    names = ("what", "value", "required", "margin", "met")
-    entries = {}
+    names, entries = ("what", "value", "held_out", "required", "margin"), {}
+
+    def listed(r, part):
+        return [dict(zip(names, row(*both))) | {"met": all(c.met for c in both if c)} for both in pairs(r, part)]
+
     for r in results:
         e, j = r.entry, r.judgement
         entries[e.label] = {
             "title": e.title, "group": e.group, "source": e.source, "statement": e.statement, "formula": e.formula,
-            "rule": j.rule, "verdict": j.verdict, "margin": j.margin, "measured": j.measured, "reason": j.untestable,
-            "checks": [dict(zip(names, c.row)) | {"met": c.met} for c in j.checks],
-            "assumptions": [dict(zip(names, c.row)) | {"met": c.met} for c in j.assumptions],
+            "rule": j.rule, "verdict": r.verdict, "margin": r.margin, "measured": j.measured, "reason": j.untestable,
+            "seeds": {"development": j.verdict, "held_out": r.held_out and r.held_out.verdict},
+            "measured_held_out": r.held_out and r.held_out.measured, "weaker_than": e.weaker_than,
+            "checks": listed(r, "checks"), "assumptions": listed(r, "assumptions"),
             "seconds": round(r.seconds, 2), "numbers": _plain(r.measured),
         }  # fmt: skip
     return {"quick": quick, "counts": count(results), "environment": store.environment(), "entries": entries}
@@ -70,14 +90,26 @@ def _summary(results, quick):
     return f"{len(results)} entries: {counts}." + (" Quick run: fewer seeds for trained networks." if quick else "")
 
 
-def _why(judgement: Judgement) -> str:
+def _why(result: Result) -> str:
     """Why an entry does not hold, in a few words."""
+    judgement, seeds = result.worse, f"{result.seeds}: " * bool(result.seeds)
     if judgement.untestable:
         return judgement.untestable
     wrong = [c.row for c in [*judgement.assumptions, *judgement.checks] if not c.met]
-    told = "{}: {} (required {})".format(*wrong[0]) + (f"; {len(wrong) - 1} more" if wrong[1:] else "")
+    told = seeds + "{}: {} (required {})".format(*wrong[0]) + (f"; {len(wrong) - 1} more" if wrong[1:] else "")
     outside = not all(a.met for a in judgement.assumptions)
     return f"{told}; {MET['met' if all(c.met for c in judgement.checks) else 'not']}" if outside else told
+
+
+def whose(entry: Entry) -> str:
+    """Whose statement it is, and of which it is a weaker form."""
+    return entry.source + (f", a weaker form of {entry.weaker_than}" if entry.weaker_than else "")
+
+
+def beside(result: Result) -> list[str]:
+    """What was seen beside the checks, on either kind of seeds."""
+    notes, held = result.judgement.notes, result.held_out.notes if result.held_out else ""
+    return [notes] * bool(notes) + [f"on held-out seeds: {held}"] * (bool(held) and held != notes)
 
 
 def as_markdown(results: Sequence[Result], quick: bool) -> str:
@@ -86,18 +118,18 @@ def as_markdown(results: Sequence[Result], quick: bool) -> str:
 
     lines = ["# Ledger", "", _summary(results, quick)]
     for verdict in VERDICTS[1:]:
-        lines += [f"- **{verdict}**, {r.entry.label}: {_why(r.judgement)}" for r in results
-                  if r.judgement.verdict == verdict]  # fmt: skip
+        lines += [f"- **{verdict}**, {r.entry.label}: {_why(r)}" for r in results
+                  if r.verdict == verdict]  # fmt: skip
     lines += ["", cells("label", "statement", "verdict", "margin", "measured"), cells(*5 * ["---"])]
     for r in results:
         j = r.judgement
-        lines.append(cells(r.entry.label, r.entry.statement, j.verdict, f"{j.margin:.3g}", j.measured))
+        lines.append(cells(r.entry.label, r.entry.statement, r.verdict, f"{r.margin:.3g}", j.measured))
     for r in results:
         e, j = r.entry, r.judgement
         lines += ["", f"## {e.label}: {e.title}", "", e.statement, "", f"    {e.formula}", ""]
-        lines += [f"- verdict: **{j.verdict}**, margin {j.margin:.4g} ({e.source})"]
-        lines += [f"- reason: {j.untestable}"] * bool(j.untestable) + [f"- beside: {j.notes}"] * bool(j.notes)
-        lines += ["", cells(*HEAD), cells(*5 * ["---"]), *(cells(*row) for row in rows(j))]
+        lines += [f"- verdict: **{r.verdict}**, margin {r.margin:.4g} ({whose(e)})"] + [f"- {r.seeds}"] * bool(r.seeds)
+        lines += [f"- reason: {j.untestable}"] * bool(j.untestable) + [f"- beside: {text}" for text in beside(r)]
+        lines += ["", cells(*HEAD), cells(*6 * ["---"]), *(cells(*told) for told in rows(r))]
     return "\n".join(lines) + "\n"
 
 
@@ -125,23 +157,31 @@ def _badge(verdict):
     return f'<span class="verdict" style="background:{COLORS[verdict]}">{verdict}</span>'
 
 
+def _chip(entry: Entry, verdict: str) -> str:
+    style = f'class="chip" style="background:{COLORS[verdict]}"'
+    return f'<a {style} href="#{_anchor(entry.label)}">{escape(entry.label)}</a>'
+
+
 def _glance(results) -> str:
-    """Labels by verdict, those that do not hold with why."""
-    lines = []
+    """Labels by verdict; of those that hold whose they are, of those that do not why, and what does hold instead."""
+    lines, instead = [], {}
+    for r in results:
+        if r.entry.weaker_than and r.verdict == VERDICTS[0]:
+            instead.setdefault(r.entry.weaker_than, []).append(r.entry)
     for verdict in VERDICTS:
-        chosen = [r for r in results if r.judgement.verdict == verdict]
-        chips = {
-            r.entry.label: f'<a class="chip" style="background:{COLORS[verdict]}" href="#{_anchor(r.entry.label)}">'
-            f"{escape(r.entry.label)}</a>" for r in chosen
-        }  # fmt: skip
+        chosen = [r for r in results if r.verdict == verdict]
+        chips = {r.entry.label: _chip(r.entry, verdict) for r in chosen}
         if verdict == VERDICTS[0] or not chosen:
-            by_source = {r.entry.source: [] for r in chosen}
+            by_source = {}
             for r in chosen:
-                by_source[r.entry.source].append(chips[r.entry.label])
+                source = WEAKER if r.entry.weaker_than else r.entry.source
+                by_source.setdefault(source, []).append(chips[r.entry.label])
             told = "<br>".join(f"{escape(source)}: {' '.join(held)}" for source, held in by_source.items()) or "none"
         else:
-            told = "<br>".join(f"{chips[r.entry.label]} {escape(r.entry.title)}. {escape(_why(r.judgement))}"
-                               for r in chosen)  # fmt: skip
+            told = "<br>".join(
+                f"{chips[r.entry.label]} {escape(r.entry.title)}. {escape(_why(r))}" + "".join(
+                    f"<br>&nbsp; holds instead: {_chip(e, VERDICTS[0])} {escape(e.title)}"
+                    for e in instead.get(r.entry.label, ())) for r in chosen)  # fmt: skip
         lines.append(f"<tr><td>{_badge(verdict)} {len(chosen)}</td><td>{told}</td></tr>")
     return f'<table class="glance">{"".join(lines)}</table>'
 
@@ -150,23 +190,23 @@ def as_html(results: Sequence[Result], pictures: Sequence[str], quick: bool) -> 
     lines, sections = [], []
     for r, picture in zip(results, pictures):
         e, j = r.entry, r.judgement
-        ours = "" if e.source == SOURCES[0] else f" ({e.source})"
+        ours = "" if e.source == SOURCES[0] else f" ({whose(e)})"
         lines.append(
             f'<tr><td><a href="#{_anchor(e.label)}">{escape(e.label)}</a></td><td>{escape(e.title + ours)}</td>'
-            f"<td>{escape(e.group)}</td><td>{_badge(j.verdict)}</td><td>{j.margin:.3g}</td></tr>"
+            f"<td>{escape(e.group)}</td><td>{_badge(r.verdict)}</td><td>{r.margin:.3g}</td></tr>"
         )
-        told = "".join(f"<p>{escape(text)}</p>" for text in (j.untestable, j.notes) if text)
+        told = "".join(f"<p>{escape(text)}</p>" for text in (j.untestable, r.seeds, *beside(r)) if text)
         sections.append(
-            f'<section id="{_anchor(e.label)}"><h2>{escape(f"{e.label}: {e.title}{ours}")} {_badge(j.verdict)}</h2>'
-            f"<p>{escape(e.statement)}</p><p><code>{escape(e.formula)}</code></p>{table(HEAD, rows(j))}{told}"
+            f'<section id="{_anchor(e.label)}"><h2>{escape(f"{e.label}: {e.title}{ours}")} {_badge(r.verdict)}</h2>'
+            f"<p>{escape(e.statement)}</p><p><code>{escape(e.formula)}</code></p>{table(HEAD, rows(r))}{told}"
             f'<img alt="{escape(e.label)}" src="{picture}"></section>'
         )
     head = "".join(f"<th>{name}</th>" for name in ("label", "statement", "group", "verdict", "margin"))
     versions = table(["part", "version"], [[k, v] for k, v in store.environment().items()])
     body = (
         f"{MORE_STYLE}<h1>Ledger: the paper's statements, held against networks and recursions</h1>"
-        f'<p class="note">Li &amp; Li (ICLR 2025). {_summary(results, quick)} A margin says how far inside its bound '
-        f"an entry's tightest check is.</p>{_glance(results)}"
+        f'<p class="note">Li &amp; Li (ICLR 2025). {_summary(results, quick)} {TWICE} A margin says '
+        f"how far inside its bound an entry's tightest check is.</p>{_glance(results)}"
         f'<table class="all"><tr>{head}</tr>{"".join(lines)}</table>{"".join(sections)}'
         f"<section><h2>Versions</h2>{versions}</section>"
     )

@@ -14,17 +14,27 @@ from ..core import checks, store
 from ..core.progress import Progress, Stopwatch
 
 # isort: off
-from . import adversarial, adversarial_exact, adversarial_stages, lemmas, logits, minima, noise, preliminaries
+from . import (
+    adversarial,
+    adversarial_exact,
+    adversarial_stages,
+    elsewhere,
+    lemmas,
+    logits,
+    minima,
+    noise,
+    preliminaries,
+)
 from . import simplified, stages, standard, theorems, whole_ball
 
 # isort: on
-from .lab import Lab
+from .lab import HELD_OUT, Lab
 from .ledger import Entry, Judgement, Result
 from .pages import as_html, as_json, as_markdown, data_url
 
 EXPECTED = Path(__file__).with_name("expected.json")
 MODULES = (
-    adversarial, adversarial_exact, adversarial_stages, lemmas, logits, minima, noise, preliminaries,
+    adversarial, adversarial_exact, adversarial_stages, elsewhere, lemmas, logits, minima, noise, preliminaries,
     simplified, stages, standard, theorems, whole_ball,
 )  # fmt: skip
 
@@ -135,14 +145,18 @@ def run(
     labels: Sequence[str] | None = None, quick: bool = False, progress: Progress | None = None,
     entries: dict[str, Entry] = ENTRIES,
 ) -> list[Result]:  # fmt: skip
-    """Measure and judge the chosen entries; `progress` as in :mod:`advfeat.core.progress`."""
-    lab, results, clock, chosen = Lab(quick), [], Stopwatch(progress), choose(labels, entries)
+    """Measure and judge the chosen entries on both kinds of seeds; `progress` as in :mod:`advfeat.core.progress`."""
+    labs, results, clock, chosen = (Lab(quick), Lab(quick, HELD_OUT)), [], Stopwatch(progress), choose(labels, entries)
     for number, entry in enumerate(chosen):
         clock.tell(f"ledger, {entry.label}", number / len(chosen))
-        start = time.perf_counter()
-        with _guarded(entry, "measure"):
-            measured = entry.measure(lab)
-        results.append(Result(entry, measured, judged(entry, measured), time.perf_counter() - start))
+        start, found = time.perf_counter(), []
+        for lab in labs:
+            with _guarded(entry, "measure"):
+                measured = entry.measure(lab)
+            found.append((measured, judged(entry, measured)))
+        (measured, judgement), (_, other) = found
+        held_out = other if other.measured != judgement.measured else None  # the same to the letter: nothing was drawn
+        results.append(Result(entry, measured, judgement, time.perf_counter() - start, held_out))
     clock.tell("ledger", 1.0)
     return results
 
@@ -153,7 +167,7 @@ def differences(results: Sequence[Result]) -> list[str]:
     recorded = json.loads(EXPECTED.read_text(encoding="utf-8"))
     changed = []
     for result in results:
-        entry, found = result.entry, result.judgement.verdict
+        entry, found = result.entry, result.verdict
         held = recorded.get(entry.label, entry.recorded) or (found if entry.from_file else "not recorded")
         changed += [f"{entry.label}: {held} -> {found}"] if held != found else []
     return changed

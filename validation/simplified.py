@@ -1,7 +1,9 @@
 """Theorems 4.3 and 4.4 on the noiseless population risk, from the exact recursion and its networks: D.1, D.12-D.15,
 D.27, D.28."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,10 +16,11 @@ from ..theory.events import first_time
 from ..theory.outputs import class_margin, outputs, rivals, swapped
 from ..training.loop import train
 from . import theorems
+from .across import LEVEL, SHARES, across, draw_window, over_window
 from .lab import features_of, shared, simulated
 from .ledger import EXACT, Check, Entry, Judgement, exact, share, sure
 from .statistics import fit_exponent, spread
-from .theorems import LEVEL, SHARES, Premises
+from .theorems import Premises
 
 GROUP = "simplified setting"
 
@@ -83,6 +86,7 @@ def networks(lab) -> dict:
     return {
         "attacked": [theorems.assault(net, data, eps, c.ascent_lr, c.seeds) for eps in (c.eps_test, c.beta)],
         "curves": {"adversarial": theorems.curve(net, data, c.beta, c.seeds)},
+        "across": across(net, data, c),
         "deviation": float(np.abs(net.weights @ features_of(c).T - phi).max() / np.abs(phi).max()),
         "trained": {name: history[name] for name in ("iteration", "standing", "certified")},
         **theorems.polynomial(c, net),
@@ -91,16 +95,17 @@ def networks(lab) -> dict:
 
 @shared
 def scaled(lab) -> list[dict]:
-    """The small-rho configuration at three k, standard training: final margins (R, k), clean and with only v left,
-    the largest rival output, and the first recorded iteration (R,) from which every class had log k."""
+    """The small-rho configuration at three k, standard training: final margins (R, k), clean, with only v left and
+    swapped, the largest rival output, and the first recorded iteration (R,) from which every class had log k."""
     rows = []
     for s in lab.scaling("n_classes", False):
         k, t = s.value, s.recursion.iteration[::-4][::-1]  # a quarter of the records tells as much
         robust, non_robust = outputs(s.recursion.phi[::-4][::-1], s.setting)
         F = robust + non_robust
-        margin = class_margin(F)
+        margin, (own, other) = class_margin(F), swapped(robust[-1], non_robust[-1])
         rows.append({
             "k": k, "margin": margin[-1], "non_robust": class_margin(non_robust[-1]),
+            "swapped": (own - other).max(axis=-1),
             "off_diagonal": float(rivals(F[-1]).max()), "reached": first_time(t, (margin >= np.log(k)).all(axis=2)),
         })  # fmt: skip
     return rows
@@ -120,14 +125,29 @@ def settled(m: dict, *names: str) -> list[Check]:
     return [*m["setting"].assumed(*names, "noiseless"), saturated, *equal]
 
 
-def judge_pairs(claims, m, *names: str, more: str = "") -> Judgement:
+def judge_pairs(claims, m, *names: str, more: str = "", beside: Sequence[Check] = ()) -> Judgement:
     """Every claim, (R, k) bool, holds for almost all (seed, class) pairs, classes counted as independent."""
     checks = [sure(f"{name}, (seed, class) pairs", right, LEVEL) for name, right in claims.items()]
-    return Judgement(checks, more, settled(m, *names))
+    return Judgement([*checks, *beside], more, settled(m, *names))
+
+
+def linear(m, what: str, right) -> Check:
+    """`right(row)` (R, k) bool of the small-rho configuration, whose features do reach the linear part: almost all."""
+    found = {row["k"]: right(row).ravel() for row in m["scaled"]}
+    check = sure(f"{what}, small rho, (seed, class) pairs", np.concatenate([*found.values()]), LEVEL)
+    return replace(check, shown=check.shown + "".join(f"; k = {k}: {share(r)}" for k, r in found.items()))
 
 
 def log_k(m: dict) -> float:
     return float(np.log(m["setting"].n_classes))
+
+
+# ------------------------------------------------------------------ D.1
+def judge_standard(m, beside=()) -> Judgement:
+    """At the end of the default, and `beside` it, (what, right(row)), of the small-rho configuration."""
+    claims = {"v learned": m["non_robust"][-1] > 0, "clean right": m["clean"][-1] > 0,
+              "broken for every y'": m["swapped"][-1] <= 0}  # fmt: skip
+    return judge_pairs(claims, m, beside=[linear(m, *one) for one in beside])
 
 
 # ------------------------------------------------------------------ D.12
@@ -172,10 +192,8 @@ def left(lab, adversarial: bool) -> dict:
 
 
 def margins_left(m) -> str:
-    small = (f"; small rho, m = 10, k = {row['k']}: {share(row['non_robust'] >= np.log(row['k']))}"
-             for row in m.get("scaled", ()))  # fmt: skip
     only = "; ".join(f"margins with only {x} left {spread(m[n])}" for x, n in (("v", "non_robust"), ("u", "robust")))
-    return f"{only}; log k = {log_k(m):.3g}{''.join(small)}"
+    return f"{only}; log k = {log_k(m):.3g}"
 
 
 def draw_left(m):
@@ -185,6 +203,21 @@ def draw_left(m):
         layers += middle(m["iteration"], m["over_time"][name], label, color)
     return Picture("iteration (median and range over seeds and classes)", r"margin $F_y - \max_j F_j$", layers,
                    symlog={"y": 1e-4}, ylim=(-1e-3, 100))  # fmt: skip
+
+
+def after_swap(lab) -> dict:
+    return of_population(lab, False, "swapped", "own_after_swap", "other_after_swap", end=True)
+
+
+def judge_swapped(m, *beside: Check) -> Judgement:
+    above = f"rival above the label by {spread(m['other_after_swap'] - m['own_after_swap'])} logits"
+    return judge_pairs({"broken for every y'": m["swapped"] <= 0}, m, more=above, beside=beside)
+
+
+def draw_swapped(m):
+    return Picture(r"label's output $F_y(X + \delta)$", r"largest rival $F_{y'}(X + \delta)$", [
+        *diagonal(m["own_after_swap"].min(), m["other_after_swap"].max(), "broken above"),
+        points(m["own_after_swap"], m["other_after_swap"], "(seed, class, $y'$)", NON_ROBUST)], "xy")  # fmt: skip
 
 
 def draw_shares(m):
@@ -200,15 +233,26 @@ def draw_shares(m):
     return Picture("iteration", "share of (seed, class) pairs right", layers, ylim=SHARES)
 
 
+V_LEFT = "margin with only v left >= log k"
+
 D1 = Entry(
     "D.1", GROUP, "Theorem 4.3 in the simplified setting",
     "Standard training on the noiseless population risk learns the non-robust features and is accurate, and the "
     "swap of Theorem 4.3 to any other class breaks it.",
     "F_y - max_j F_j from correlations: > 0 for X and for X with only v left, <= 0 for X + delta, all y'",
-    lambda lab: of_population(lab, False, "iteration", *SERIES),
-    lambda m: judge_pairs({"v learned": m["non_robust"][-1] > 0, "clean right": m["clean"][-1] > 0,
-                           "broken for every y'": m["swapped"][-1] <= 0}, m),
+    lambda lab: of_population(lab, False, "iteration", *SERIES) | {"scaled": scaled(lab)},
+    partial(judge_standard, beside=[
+        ("v learned", lambda row: row["non_robust"] > 0), ("clean right", lambda row: row["margin"] > 0),
+        ("broken for every y'", lambda row: row["swapped"] <= 0)]),
     draw_shares,
+)  # fmt: skip
+D1_DEFAULT = Entry(
+    "D.1 (default)", GROUP, "Theorem 4.3 in the simplified setting, in the polynomial part",
+    "At the default configuration, which never leaves the polynomial part, standard training on the noiseless "
+    "population risk learns the non-robust features and is accurate, and the swap to any other class breaks it.",
+    "F_y - max_j F_j from correlations: > 0 for X and for X with only v left, <= 0 for X + delta, all y'",
+    lambda lab: of_population(lab, False, "iteration", *SERIES), judge_standard,
+    draw_shares, "ours", weaker_than="D.1",
 )  # fmt: skip
 D12 = Entry(
     "D.12", GROUP, "Standard accuracy is good",
@@ -220,34 +264,59 @@ D12 = Entry(
 D13 = Entry(
     "D.13", GROUP, "Non-robust features are learned well",
     "After standard training a sample of which only the non-robust features are left is classified correctly with a "
-    "margin of order log k (our reading: log k at least).",
+    "margin of order log k (our reading: log k at least); judged at the default and, as the lemma asks, where features "
+    "reach the linear part.",
     "F_y(X_V) - max_{j != y} F_j(X_V) >= Omega(log k)",
     lambda lab: left(lab, False) | {"scaled": scaled(lab)},
-    lambda m: judge_pairs({"margin with only v left >= log k": m["non_robust"] >= log_k(m)}, m, more=margins_left(m)),
+    lambda m: judge_pairs({V_LEFT: m["non_robust"] >= log_k(m)}, m, more=margins_left(m), beside=[
+        linear(m, V_LEFT, lambda row: row["non_robust"] >= np.log(row["k"]))]),
     draw_left,
+)  # fmt: skip
+D13_DEFAULT = Entry(
+    "D.13 (default)", GROUP, "Non-robust features are learned well, in the polynomial part",
+    "At the default configuration, which never leaves the polynomial part, a sample of which only the non-robust "
+    "features are left is classified with a margin of log k at least after standard training.",
+    "F_y(X_V) - max_{j != y} F_j(X_V) >= log k",
+    lambda lab: left(lab, False),
+    lambda m: judge_pairs({V_LEFT: m["non_robust"] >= log_k(m)}, m, more=margins_left(m)),
+    draw_left, "ours", weaker_than="D.13",
 )  # fmt: skip
 D14 = Entry(
     "D.14", GROUP, "Standard training converges to a non-robust solution",
     "After standard training the perturbation that replaces all non-robust features by those of another class "
-    "brings that class's output above the label's, for every other class.",
+    "brings that class's output above the label's, for every other class; judged at the default and, as the lemma "
+    "asks, where features reach the linear part.",
     "F_y(X + delta) <= F_{y'}(X + delta), delta_p = beta (v_{y'} - v_y) on J_NR, 0 on J_R",
-    lambda lab: of_population(lab, False, "swapped", "own_after_swap", "other_after_swap", end=True),
-    lambda m: judge_pairs({"broken for every y'": m["swapped"] <= 0}, m, more=(
-        f"rival above the label by {spread(m['other_after_swap'] - m['own_after_swap'])} logits")),
-    lambda m: Picture(r"label's output $F_y(X + \delta)$", r"largest rival $F_{y'}(X + \delta)$", [
-        *diagonal(m["own_after_swap"].min(), m["other_after_swap"].max(), "broken above"),
-        points(m["own_after_swap"], m["other_after_swap"], "(seed, class, $y'$)", NON_ROBUST)], "xy"),
+    lambda lab: after_swap(lab) | {"scaled": scaled(lab)},
+    lambda m: judge_swapped(m, linear(m, "broken for every y'", lambda row: row["swapped"] <= 0)), draw_swapped,
+)  # fmt: skip
+D14_DEFAULT = Entry(
+    "D.14 (default)", GROUP, "Standard training converges to a non-robust solution, in the polynomial part",
+    "At the default configuration, which never leaves the polynomial part, the perturbation that replaces all "
+    "non-robust features by those of another class brings that class's output above the label's, for every other one.",
+    "F_y(X + delta) <= F_{y'}(X + delta), delta_p = beta (v_{y'} - v_y) on J_NR, 0 on J_R",
+    after_swap, judge_swapped, draw_swapped, "ours", weaker_than="D.14",
 )  # fmt: skip
 D15 = Entry(
     "D.15", GROUP, "Theorem 4.4 in the simplified setting",
-    "Adversarial training on the noiseless population risk learns the robust features and is robust, at a radius "
-    "inside the window (at the training radius: see D.28 there).",
+    "Adversarial training on the noiseless population risk learns the robust features and is robust, in all of the "
+    "window (at the training radius: see D.28 there).",
+    "margin of X with only u left > 0; F_y(X + delta) > max_{j != y} F_j(X + delta), |delta|_inf <= eps, eps_lo < eps "
+    "< eps_hi",
+    lambda lab: of_population(lab, True, "robust", end=True) | networks(lab),
+    lambda m: judge_pairs({"u learned": m["robust"] > 0}, m, "eps", beside=over_window(m)),
+    draw_window,
+)  # fmt: skip
+D15_TEST = Entry(
+    "D.15 (eps_test)", GROUP, "Theorem 4.4 in the simplified setting, at one radius",
+    "Adversarial training on the noiseless population risk learns the robust features and is robust, at the default's "
+    "test radius.",
     "margin of X with only u left > 0; F_y(X + delta) > max_{j != y} F_j(X + delta), |delta|_inf <= eps_test",
     lambda lab: of_population(lab, True, "iteration", "robust", "clean", "swapped") | networks(lab),
     lambda m: judge_pairs({
         "u learned": m["robust"][-1] > 0, "standing at eps_test against five attacks": m["attacked"][0]["standing"],
         "certified at eps_test": m["attacked"][0]["certified"]}, m, "eps", "window"),
-    draw_shares,
+    draw_shares, "ours", weaker_than="D.15",
 )  # fmt: skip
 D27 = Entry(
     "D.27", GROUP, "Robust features are learned well",
@@ -260,12 +329,21 @@ D27 = Entry(
     draw_left,
 )  # fmt: skip
 D28 = Entry(
-    "D.28", GROUP, "Adversarial training converges to a robust solution, inside the window",
-    "After adversarial training on the noiseless population risk no perturbation of a radius inside the window of "
+    "D.28", GROUP, "Adversarial training converges to a robust solution, in all of the window",
+    "After adversarial training on the noiseless population risk no perturbation of any radius inside the window of "
     "test radii (docs/robust-window.md) breaks a sample; one per class and seed is all there are, up to positions.",
+    "F_y(X + delta) > max_{j != y} F_j(X + delta) for all |delta|_inf <= eps, eps_lo < eps < eps_hi",
+    attacked_networks,
+    lambda m: Judgement(over_window(m), "", settled(m, "eps")), draw_window,
+)  # fmt: skip
+D28_TEST = Entry(
+    "D.28 (eps_test)", GROUP, "Adversarial training converges to a robust solution, at one radius",
+    "After adversarial training on the noiseless population risk no perturbation of the default's test radius breaks a "
+    "sample.",
     "F_y(X + delta) > max_{j != y} F_j(X + delta) for all |delta|_inf <= eps_test",
     attacked_networks,
     lambda m: replace(theorems.judge_in_window(m), assumptions=settled(m, "eps", "window")), theorems.draw_radius,
+    "ours", weaker_than="D.28",
 )  # fmt: skip
 D28_BETA = Entry(
     "D.28 (eps = beta)", GROUP, "Adversarial training converges to a robust solution, at the training radius",

@@ -1,5 +1,8 @@
 """Standard training without noise, in stages: early growth, the race to the linear part, and after it (D.8-D.11)."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 from scipy.special import ndtr
 
@@ -12,10 +15,10 @@ from ..theory.outputs import outputs, own_output, patch_kinds
 from ..theory.tensor_power import bound, duration_bound, flow_bound, late_bound
 from ..theory.timing import flow_time, growth_rate
 from .lab import SMALL_RHO, shared
-from .ledger import EXACT, Check, Entry, Judgement, exact, exponent, near, share
+from .ledger import EXACT, Check, Entry, Judgement, exact, exponent, near, share, sure
 from .logits import small_network
 from .standard import GROUP, relative
-from .statistics import fit_paired, spread
+from .statistics import OF_ORDER, fit_paired, order_of, spread
 
 HEAD_START = 0.1  # delta of the tensor power lemma's premise: B0 >= (1 + delta) S^(1/(q-2)) A0
 WINDOW = 80  # iterations that are looked at one by one from the record before T1 on: 20 until T1, the rest until T2
@@ -77,6 +80,17 @@ def over_init(runs, *functions) -> tuple[np.ndarray, list]:
     return np.array(x), rows
 
 
+ALMOST_ALL = 0.9  # "with high probability over the initialisation, for each i": the lower end of the share's interval
+SIZE = f"<= {OF_ORDER:g} sigma_0 sqrt(2 log m)"
+
+
+def of_all(runs, what: str, right) -> Check:
+    """`right(pairs, setting)` of all (seed, class) pairs, whatever their start: NaN, which is never there, is wrong."""
+    found = {key: right(run["pairs"], run["setting"]).ravel() for key, run in runs.items()}
+    check = sure(f"(seed, class) pairs, whatever their start, {what}", np.concatenate([*found.values()]), ALMOST_ALL)
+    return replace(check, shown=check.shown + "".join(f"; {key} {r.mean():.2f}" for key, r in found.items()))
+
+
 def constants(runs, name) -> str:
     """Median of `name` / sigma_0 of the pairs with the premise, over the settings."""
     medians = [np.median(ahead({"": run}, name)) / run["setting"].init_std for run in runs.values()]
@@ -132,15 +146,23 @@ def one_step(c, recursion) -> dict:
 
 
 def judge_early_stages(m):
-    kept = [(run[n], (run["F"] <= EARLY) & run[n + " polynomial"]) for run in m.values() for n in "AB"]
-    ratio = np.concatenate([ratio[early & ~np.isnan(ratio)] for ratio, early in kept])
+    """The rate itself while F_y is small, with its factor 1 + o(1) as far as the power law goes, and all times."""
+    ratio, early, of_formula = [], [], []
+    for run in m.values():
+        formula = run["k"] / (run["k"] - 1 + np.exp(run["F"]))
+        for n in "AB":
+            power = run[n + " polynomial"] & ~np.isnan(run[n])
+            ratio.append(run[n][power]), early.append((run["F"] <= EARLY)[power])
+            of_formula.append((run[n] / formula)[power])
+    ratio, early, of_formula = (np.concatenate(part) for part in (ratio, early, of_formula))
     time = np.concatenate([run["time"].ravel() for run in m.values()])
-    typical, start = np.median(time[np.isfinite(time)]), max(run["start"] for run in m.values())
+    time, start = time[np.isfinite(time)], max(run["start"] for run in m.values())
     return Judgement(
-        [near(f"increment / leading order of a class's strongest A and B, while F_y <= {EARLY:g}", ratio, 1, CLOSE),
-         near(f"median of time to F_y = {EARLY:g} / the flow's time", typical, 1, CLOSE)],
-        f"increment / leading order {spread(ratio, 4)} over {len(ratio)} early steps; time / flow's time "
-        f"{spread(time, 4)}",
+        [near(f"increment / leading order of a class's strongest A and B, while F_y <= {EARLY:g}", ratio[early], 1,
+              CLOSE),
+         near("that / (k / (k - 1 + e^F)) as long as the activation is a power", of_formula, 1, CLOSE),
+         near(f"time to F_y = {EARLY:g} / the flow's time, every class", time, 1, CLOSE)],
+        f"{early.sum()} early steps, {len(ratio)} in all; time / flow's time {spread(time, 4)}",
         [Check("F_y on clean samples at t = 0", start, "<=", 0.01)],
     )  # fmt: skip
 
@@ -248,14 +270,16 @@ def after(c, recursion) -> dict:
 
     A step adds at most (eta/k)(1 - logit) G to F_y, where G = (P_NR beta)^2 sum_s sigma'(beta B_s)^2 + (P_R alpha)^2
     sum_s sigma'(alpha A_s)^2 at the end (slopes only rise), and 1 - logit <= (k-1) e^(tau - F_y).  With c = (eta/k)
-    (k-1) e^tau G and e^x <= 1 + x e^x:  e^F(t) <= e^F(T2) + c e^(c e^-F(T2)) (t - T2).
+    (k-1) e^tau G and e^x <= 1 + x e^x:  e^F(t) <= e^F(T2) + c e^(c e^-F(T2)) (t - T2).  "most" is that bound with all
+    slopes 1, which is known before the run.
     """
     k, t, F = c.n_classes, recursion.iteration[:, None, None], own_output(recursion.phi, c)
     others = sum(outputs(recursion.phi[0], c)).swapaxes(-1, -2) * (1 - np.eye(k))
     G, sigma = 0.0, SmoothedReLU(c.q, c.rho)
     for C, (strength, n, _) in zip((recursion.A[-1], recursion.B[-1]), patch_kinds(c)):
         G = G + (n * strength) ** 2 * (sigma.derivative(strength * C) ** 2).sum(axis=-1)
-    rate = c.lr / k * (k - 1) * np.exp(others.max(axis=-1)) * G
+    all_ = c.n_neurons * ((c.n_nonrobust * c.beta) ** 2 + (c.n_robust * c.alpha) ** 2)
+    rate, most = (c.lr / k * (k - 1) * np.exp(others.max(axis=-1)) * gain for gain in (G, all_))
     index = first_record(2 * np.log(k) <= F)
     F2, T2 = at(F, index), recursion.iteration[index].astype(float)
     held = (index >= 0) & (t >= T2)
@@ -265,6 +289,7 @@ def after(c, recursion) -> dict:
         "F": np.where(held, F, np.nan),
         "B": np.where(held, recursion.B.max(axis=-1), np.nan),
         "limit": np.log(np.exp(F2) + rate * np.exp(rate * np.exp(-F2)) * since),
+        "most": np.log(np.exp(F2) + most * np.exp(most * np.exp(-F2)) * since),
         "reached": index >= 0,
         "scale": np.exp(F2) / rate,
     }
@@ -299,6 +324,16 @@ def judge_late_times(m):
     )  # fmt: skip
 
 
+def judge_all_late(m):
+    """O~(1), as F_y's bound without measured slopes makes of max_s B, and A's order at the end, of all classes."""
+    late, c = m["after"], SMALL_RHO
+    most = ((1 - 1 / c.q) * c.rho + late["most"] / c.n_nonrobust) / c.beta
+    return Judgement([
+        Check("max_s B over its bound at every record after T2 of every class", np.nanmax(late["B"] / most), "<=", 1),
+        of_all(m["runs"], f"with max_s A {SIZE} at the end", lambda p, c: p["A_end"] <= order_of(c)),
+    ])  # fmt: skip
+
+
 def draw_late_times(m):
     """F_y of every class after its T2 on logarithmic time, by the feature that it learned, and the bounds."""
     robust = m["runs"]["small rho"]["pairs"]["A_end"] >= SMALL_RHO.rho / SMALL_RHO.alpha
@@ -311,6 +346,19 @@ def draw_late_times(m):
         line(*(np.fmax.reduce(held[n], axis=(1, 2)) for n in ("since", "limit")), "largest bound", CERTIFIED, "--"),
         line(x, np.nanmin(m["after"]["F"][-1]) - 0.5 + np.log(x / x[-1]), "slope 1 in log t", ACCURACY),
     ], "x")  # fmt: skip
+
+
+def late_times(lab):
+    found = lab.small(False)
+    return {"runs": races(lab), "after": after(SMALL_RHO, found), "n_iter": int(found.iteration[-1])}
+
+
+def draw_sizes(name, m):
+    """max_s A of every pair over sigma_0 sqrt(2 log m), by the start's head start; never reached: not drawn."""
+    layers = [points(run["pairs"]["head"], run["pairs"][name] / order_of(run["setting"]) * OF_ORDER, run["name"] or key,
+                     SWEPT[run["name"]], alpha=0.5) for key, run in m["runs"].items()]  # fmt: skip
+    return Picture("head start B0 / (S^(1/(q-2)) A0)", "max_s A / (sigma_0 sqrt(2 log m))",
+                   [*layers, mark(y=OF_ORDER, label="of the order")], "xy", xlim=(0.05, 60))  # fmt: skip
 
 
 D8 = Entry(
@@ -330,26 +378,55 @@ D8 = Entry(
 )  # fmt: skip
 D9 = Entry(
     "D.9", GROUP, "Non-robust feature learning dominates at the early stage",
+    "When a class's non-robust feature reaches the linear part, at T1, its robust one is still of the order sigma_0, "
+    "for each class with high probability over the initialisation (our reading of the order: ten times).",
+    "T1 = first t with max_s B_{i,s} >= rho/beta: max_s A_{i,s}^(T1) = O~(sigma_0)",
+    lambda lab: {"runs": races(lab)},
+    lambda m: Judgement([of_all(m["runs"], f"that reach T1 with max_s A {SIZE}", lambda p, c: p["A1"] <= order_of(c))]),
+    partial(draw_sizes, "A1"),
+)  # fmt: skip
+D9_AHEAD = Entry(
+    "D.9 (head start)", GROUP, "Non-robust feature learning dominates at the early stage, where it began ahead",
     "When a class's non-robust feature reaches the linear part, at T1, its robust one is still of the order "
     "sigma_0, provided B began ahead (the tensor power lemma's premise); judged in every k, m, sigma_0 and P.",
     "T1 = first t with max_s B_{i,s} >= rho/beta: max_s A_{i,s}^(T1) = O~(sigma_0); explicitly A(T1)/A(0) <= (1 - "
     "E)^(-1/(q-2)), E = S (A0/B0)^(q-2) + O(eta), S = P_R alpha^q / (P_NR beta^q)",
-    early_dominance, judge_early_dominance, draw_early_dominance,
+    early_dominance, judge_early_dominance, draw_early_dominance, "ours", weaker_than="D.9",
 )  # fmt: skip
 D10 = Entry(
     "D.10", GROUP, "Non-robust feature learning arrives at the linear region",
-    "From T1 on the class's output reaches the order log k within a time that does not depend on sigma_0, while the "
-    "robust feature stays of the order sigma_0; our reading: T2 is the first t >= T1 with F_y >= 2 log k.",
+    "Each class's output reaches the order log k (our reading: 2 log k, at T2 >= T1), and its robust feature is of the "
+    "order sigma_0 then, with high probability over the initialisation.",
+    "T2 - T1 = O~(k^2/eta), max_s A_{i,s}^(T2) = O~(sigma_0)",
+    lambda lab: {"runs": races(lab)},
+    lambda m: Judgement([
+        of_all(m["runs"], f"that reach T2 with max_s A {SIZE}", lambda p, c: p["A2"] <= order_of(c)),
+        of_all(m["runs"], "that do so within the bound of T2 - T1",
+               lambda p, c: p["T2"] - p["T1"] - 1 <= duration_bound(p["F1"], c))]),
+    partial(draw_sizes, "A2"),
+)  # fmt: skip
+D10_AHEAD = Entry(
+    "D.10 (head start)", GROUP, "Non-robust feature learning arrives at the linear region, where it began ahead",
+    "Where B began ahead, the class's output reaches the order log k from T1 on within a time that does not depend on "
+    "sigma_0, while the robust feature stays of the order sigma_0; our reading: T2 is the first t >= T1 with F_y >= 2 "
+    "log k.",
     "T2 - T1 - 1 <= (2 log k - F_y^(T1)) k / (eta (P_NR beta)^2 (k-1)/(k-1+k^2)) = O~(k^2/eta); A(T2)^{2-q} >= "
     "A(T1)^{2-q} - (q-2) rho^{1-q} P_R alpha^q (B(T2) - B(T1)) / (P_NR beta), so A(T2) = O~(sigma_0)",
-    lambda lab: {"runs": races(lab)}, judge_linear_region, draw_linear_region,
+    lambda lab: {"runs": races(lab)}, judge_linear_region, draw_linear_region, "ours", weaker_than="D.10",
 )  # fmt: skip
 D11 = Entry(
     "D.11", GROUP, "After the linear region is reached",
+    "For all later times max_s B = O~(1) and the robust feature stays of the order sigma_0, for each class with high "
+    "probability over the initialisation.",
+    "max_s B <= ((1 - 1/q) rho + (log t + O(1)) / P_NR) / beta with a constant from the setting alone; max_s A^(T) = "
+    "O~(sigma_0)",
+    late_times, judge_all_late, partial(draw_sizes, "A_end"),
+)  # fmt: skip
+D11_AHEAD = Entry(
+    "D.11 (head start)", GROUP, "After the linear region is reached, where B began ahead",
     "For all later times the correlations grow logarithmically at most: max_s B = O~(1), and the robust feature "
     "stays of the order sigma_0 to the end where B began ahead.",
     "e^{F_y(t)} <= e^{F_y(T2)} + c e^{c e^{-F_y(T2)}} (t - T2), c = (eta/k)(k-1) e^tau G; beta max_s B <= (1 - 1/q) "
     "rho + F_y/P_NR; A(T)^{2-q} >= A(T1)^{2-q} - (q-2) rho^{1-q} P_R alpha^q (B(T) - B(T1))/(P_NR beta)",
-    lambda lab: {"runs": races(lab), "after": after(SMALL_RHO, lab.small(False)),
-                 "n_iter": int(lab.small(False).iteration[-1])}, judge_late_times, draw_late_times,
+    late_times, judge_late_times, draw_late_times, "ours", weaker_than="D.11",
 )  # fmt: skip

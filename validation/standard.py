@@ -80,7 +80,7 @@ def slowest(m) -> int:
 def rotated_basis(lab, noise_std: float = 0.0) -> dict:
     """A network on features that are no axes, random strengths, beside its recursion: what D.2 compares."""
     k, d, n_iter, every = 3, 40, 400, 20
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(lab.seed(0))
     f = np.linalg.qr(rng.standard_normal((d, 2 * k)))[0].T
     law = PatchDistribution(
         n_classes=k, patch_dim=d, n_patches=8, n_robust=2, features=(f[:k], f[k:]),
@@ -135,9 +135,9 @@ SIZES = {  # (k, m, d) of D.3, by what is changed
 DRAWN = 2000  # from this d on correlations are drawn without weights (State.draw), below from a network's
 
 
-def initial_maxima(k, m, d, n_seeds) -> np.ndarray:
-    """max_s <w_{i,s}, f> sqrt(d) at t = 0, (n_seeds, k, 2k), sigma_0 = 1/sqrt(d)."""
-    rng = [np.random.default_rng([seed, k, m, d]) for seed in range(n_seeds)]
+def initial_maxima(k, m, d, seeds) -> np.ndarray:
+    """max_s <w_{i,s}, f> sqrt(d) at t = 0, (seeds, k, 2k), sigma_0 = 1/sqrt(d)."""
+    rng = [np.random.default_rng([seed, k, m, d]) for seed in seeds]
     if d >= DRAWN:
         phi = State.draw(k, m, d, rng=rng).phi
     else:
@@ -146,7 +146,7 @@ def initial_maxima(k, m, d, n_seeds) -> np.ndarray:
 
 
 def initial_correlations(lab):
-    drawn = {size: initial_maxima(*size, lab.n_draws) for sizes in SIZES.values() for size in sizes}
+    drawn = {size: initial_maxima(*size, lab.seeds) for sizes in SIZES.values() for size in sizes}
     rows = []
     for (k, m, d), M in drawn.items():
         test = stats.kstest(gaussian_maximum.cdf(M.ravel(), m), "uniform")
@@ -179,13 +179,13 @@ LEVELS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 FITTED = 4  # of these levels; beyond them sigma_n |w| is no longer small beside the correlations
 
 
-def noisy_runs(n_train: int, levels, n_seeds: int, n_iter: int) -> dict:
+def noisy_runs(n_train: int, levels, seeds, n_iter: int) -> dict:
     """Networks with noise beside the noiseless recursion from their weights; the same noise, scaled, at all levels.
 
     -> "deviation" (T, levels, seeds), root mean square over all correlations; "first_order" likewise, its prediction;
     "iteration" (T,); "moved" (T,), the recursion's largest step from its start, relative to the largest there.
     """
-    c, k, seeds = NOISY_NET, NOISY["n_classes"], range(n_seeds)
+    c, k = NOISY_NET, NOISY["n_classes"]
     law = PatchDistribution(**NOISY, patch_dim=c["patch_dim"], noise_std=1.0)
     drawn = [law.sample(n_train, 1000 + seed, balanced=True) for seed in seeds]
     clean = [data.signal() for data in drawn]
@@ -231,8 +231,8 @@ def first_order(net, f) -> np.ndarray:
 
 
 def with_noise(lab):
-    short = {n: noisy_runs(n, LEVELS[2:3], 16, NOISY_NET["early"]) for n in (12, 48, 192)}
-    return noisy_runs(12, LEVELS, 16, NOISY_NET["n_iter"]) | {
+    short = {n: noisy_runs(n, LEVELS[2:3], lab.seeds, NOISY_NET["early"]) for n in (12, 48, 192)}
+    return noisy_runs(12, LEVELS, lab.seeds, NOISY_NET["n_iter"]) | {
         "n_train": np.array(list(short)),
         "early_rms": np.array([np.sqrt(np.mean(run["deviation"][1] ** 2)) for run in short.values()]),
         "early_first_order": np.array([np.sqrt(np.mean(run["first_order"][1] ** 2)) for run in short.values()]),

@@ -5,6 +5,13 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+OF_ORDER = 10.0  # in units of sigma_0 sqrt(2 log m): up to here every rule that says O~(sigma_0) takes a correlation
+
+
+def order_of(c) -> float:
+    """The most that counts as O~(sigma_0) in a setting: ten times sigma_0 sqrt(2 log m), near the start's maximum."""
+    return OF_ORDER * c.init_std * np.sqrt(2 * np.log(c.n_neurons))
+
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a share."""

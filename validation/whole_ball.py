@@ -11,7 +11,7 @@ from ..patches.network import PatchCNN
 from ..reporting.pictures import ACCURACY, NON_ROBUST, PAPER, ROBUST, Picture, line, mark, points
 from ..theory.window import contradiction, density_ratio, robust_window
 from .ledger import Check, Entry, Judgement, exact
-from .minima import GROUP, robust_radius
+from .minima import GROUP, robust_radius, worst_margin
 
 CLOSE = 1e-3
 SCALE = 0.5  # of rho, the largest preactivation of the window's networks: the polynomial part
@@ -45,9 +45,9 @@ def along_patches(config, n_points: int) -> list[Numbers]:
     return [Numbers.of(config)._replace(n_patches=P) for P in sorted(patches)]
 
 
-def drawn(n: int) -> list[Numbers]:
+def drawn(n: int, seed: int) -> list[Numbers]:
     """Settings without a pattern: strengths in [0.5, 5], 2 to 200 patches, q in 2..5."""
-    rng, found = np.random.default_rng(9), []
+    rng, found = np.random.default_rng(seed), []
     for _ in range(n):
         P = int(rng.integers(2, 200))
         robust = int(rng.integers(1, 2 + P // 8))
@@ -56,27 +56,30 @@ def drawn(n: int) -> list[Numbers]:
 
 
 def radii(numbers: Numbers, k: int = 2, n_neurons: int = 2) -> list[tuple[float, float]]:
-    """Measured radius of w = B v_i and of w = A u_i, each with the certificate's margin just below the prediction."""
+    """Measured radius of w = B v_i and of w = A u_i, each with the certificate's margin just below the prediction and
+    the margin under the exact attack just above."""
     data, found = numbers.sample(k), []
     low, high = robust_window(*numbers)
     for kind, predicted, strength in (("nonrobust", low, numbers.beta), ("robust", high, numbers.alpha)):
         make = getattr(PatchCNN, f"{kind}_minimum")
         net = make(SCALE / strength, data.features, n_neurons, q=numbers.q)
-        radius = robust_radius(net.with_weights(net.W[None]), data, kind, strength, 32).min()
+        net = net.with_weights(net.W[None])
+        radius, above = (robust_radius(net, data, kind, strength, 32).min(),
+                         worst_margin(net, data, kind, predicted * (1 + CLOSE)).max())  # fmt: skip
         below = interval_margin(net, data.X, data.y, eps=predicted * (1 - CLOSE)).min()
-        found.append((float(radius), float(below)))
+        found.append((float(radius), float(below), float(above)))
     return found
 
 
 def windows(lab):
     c = lab.config()
-    line, others = along_patches(c, 12 if lab.quick else 40), drawn(12 if lab.quick else 60)
+    line, others = along_patches(c, 12 if lab.quick else 40), drawn(12 if lab.quick else 60, lab.seed(9))
     settings = line + others
     found = np.array([radii(numbers) for numbers in settings])
     return {
         "setting": np.array(settings, float), "line": len(line),
         "predicted": np.array([robust_window(*numbers) for numbers in settings]),
-        "measured": found[..., 0], "certificate": found[..., 1],
+        "measured": found[..., 0], "certificate": found[..., 1], "attacked": found[..., 2],
         "density": np.array([density_ratio(*numbers) for numbers in settings]),
         "default": np.array([*c.window().ends, c.eps_test]), "beta": c.beta,
     }  # fmt: skip
@@ -88,7 +91,8 @@ def judge_windows(m):
     low, high_default, test = m["default"]
     return Judgement(
         [exact("radii under the exact attack / predicted, less 1", np.abs(m["measured"] / m["predicted"] - 1), CLOSE),
-         Check("radii without a certificate just below", (m["certificate"] <= 0).sum(), "<=", 0, "flag")],
+         Check("radii without a certificate just below", (m["certificate"] <= 0).sum(), "<=", 0, "flag"),
+         Check("radii without a successful attack just above", (m["attacked"] > 0).sum(), "<=", 0, "flag")],
         f"default window ({low:.3f}, {high_default:.3f}) around eps_test = {test:g}; where c < 1 ({dense.sum()} "
         f"settings) eps_hi is at most {high.max():.3f} beta, and the window is empty in {(dense & empty).sum()}",
     )  # fmt: skip
@@ -121,13 +125,13 @@ def robust_classes(net: PatchCNN, X, y) -> np.ndarray:
     return np.sum([right[:, y == i].all(axis=1) for i in range(net.shape[0])], axis=0)
 
 
-def searched(numbers: Numbers, eps: float, runs: int, k: int = 3, d: int = 8, n_neurons: int = 4) -> np.ndarray:
+def searched(numbers: Numbers, eps: float, runs: int, seed: int, k: int = 3, d: int = 8, m: int = 4) -> np.ndarray:
     """Most classes ever right, (runs,), of random and diagonal-plus-noise networks that are trained on the points of
     the proof themselves, held in the polynomial part by a threshold that they never reach."""
     X, y = proof_points(numbers, eps, k, d)
-    rng, rho, most = np.random.default_rng(0), 1e3, 0
-    W = rng.standard_normal((runs, k, n_neurons, d)) * 10.0 ** rng.uniform(-1, 0, (runs, 1, 1, d))
-    W[: runs // 2, np.arange(k), :, np.arange(k)] += 2 * rng.uniform(size=(k, runs // 2, n_neurons))
+    rng, rho, most = np.random.default_rng(seed), 1e3, 0
+    W = rng.standard_normal((runs, k, m, d)) * 10.0 ** rng.uniform(-1, 0, (runs, 1, 1, d))
+    W[: runs // 2, np.arange(k), :, np.arange(k)] += 2 * rng.uniform(size=(k, runs // 2, m))
     for _ in range(40):
         F = PatchCNN(W, numbers.q, rho).logits(X)
         W *= (20 / np.abs(F).max(axis=(1, 2)))[:, None, None, None] ** (1 / numbers.q)
@@ -175,7 +179,7 @@ def contradictions(lab):
     found, patches = {}, np.array([66, 500, 5000])
     for name, cases in (("applies", APPLIES), ("silent", SILENT)):
         runs = 100 if lab.quick else 400
-        found[name] = np.array([searched(Numbers(*case), eps, runs) for case, eps in cases.items()])
+        found[name] = np.array([searched(Numbers(*case), eps, runs, lab.first) for case, eps in cases.items()])
         found[f"{name}_conditions"] = [contradiction(*case[:2], eps, *case[2:]) for case, eps in cases.items()]
     return found | {
         "patches": patches, "built": np.array([counterexample(int(P)) for P in patches]),

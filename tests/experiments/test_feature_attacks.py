@@ -126,8 +126,18 @@ def made_up(arm, seed, left, success, n=100):
     y, target = np.zeros(n, int), np.ones(n, int)
     guesses = np.stack([np.arange(n) < share * n for share in success]).astype(np.uint8)
     who = [NetworkKey("standard", other) for other in range(3) if other != seed]
-    return Attacked(NetworkKey(arm, seed), np.array([0.5, 1.0]), np.array([0.1, 0.2]), y, target, y, np.ones(n),
-                    np.repeat(np.array(left)[:, None], n, axis=1), dict.fromkeys(who, y), dict.fromkeys(who, guesses))
+    return Attacked(
+        NetworkKey(arm, seed),
+        np.array([0.5, 1.0]),
+        np.array([0.1, 0.2]),
+        y,
+        target,
+        y,
+        np.ones(n),
+        np.repeat(np.array(left)[:, None], n, axis=1),
+        dict.fromkeys(who, y),
+        dict.fromkeys(who, guesses),
+    )
 
 
 def test_of_correct_images_only_those_count_that_the_victim_knows():

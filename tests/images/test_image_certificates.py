@@ -187,7 +187,6 @@ def test_an_unsound_bound_is_caught(what, monkeypatch):
                  "high_move": lambda r: r._replace(high_move=r.high_move - 0.02)}[what]  # fmt: skip
         monkeypatch.setattr(certify, "relaxed", lambda *args: moved(plain(*args)))
 
-
     def everything():
         for method in certify.METHODS:
             for name in ("convnet", "linear"):
@@ -196,6 +195,7 @@ def test_an_unsound_bound_is_caught(what, monkeypatch):
 
     with pytest.raises(AssertionError):
         everything()
+
 
 def test_the_evaluator_counts_what_is_certified():
     net = network("convnet")

@@ -277,9 +277,7 @@ def test_drawn_states_have_the_law_of_weights():
 def test_empirical_types_count_what_is_there():
     types = empirical_types([0, 1, 0], [[1, 0, 0], [0, 1, 0], [0, 0, 1]], [[3.0, 1, 1], [1, 3, 2], [1, 1, 3]], 2)
     kinds = {
-        (int(y), float(w)): {
-            (int(f), float(s)): int(n) for f, s, n in zip(*(a[0, j] for a in types[2:])) if n
-        }
+        (int(y), float(w)): {(int(f), float(s)): int(n) for f, s, n in zip(*(a[0, j] for a in types[2:])) if n}
         for j, (y, w) in enumerate(zip(types.y[0], types.weight[0]))
     }
     assert kinds == {(0, 2 / 3): {(0, 3.0): 1, (2, 1.0): 2}, (1, 1 / 3): {(1, 3.0): 1, (3, 1.0): 1, (3, 2.0): 1}}

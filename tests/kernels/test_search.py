@@ -34,8 +34,7 @@ def problems(shape, norm, penalty, seed=3):
 def test_the_engines_agree(engine, shape, effort, norm, penalty):
     W, X, rows, numbers, q, rho = problems(shape, NORMS[norm], penalty)
     answers = [
-        engine_of(name).search(W, X, rows, numbers, NORMS[norm], q, rho, *EFFORTS[effort])
-        for name in (engine, "numpy")
+        engine_of(name).search(W, X, rows, numbers, NORMS[norm], q, rho, *EFFORTS[effort]) for name in (engine, "numpy")
     ]
     (lower, upper, delta, nodes), (low, up, _, count) = answers
     size = np.abs(up).max()

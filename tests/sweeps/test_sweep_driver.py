@@ -79,8 +79,12 @@ def test_killed_again_and_again(times, tmp_path):
 # ------------------------------------------------------------------ Ctrl-C
 @pytest.mark.parametrize(
     ("jobs", "group", "scheduler"),
-    [(2, True, "loky"), (1, False, "loky"), pytest.param(2, False, "loky", marks=pytest.mark.slow),
-     pytest.param(2, True, "multiprocessing", marks=pytest.mark.slow)],
+    [
+        (2, True, "loky"),
+        (1, False, "loky"),
+        pytest.param(2, False, "loky", marks=pytest.mark.slow),
+        pytest.param(2, True, "multiprocessing", marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted(tmp_path, jobs, group, scheduler):
     """130, how to go on, nobody's traceback, no worker left; the same command ends with the same rows."""

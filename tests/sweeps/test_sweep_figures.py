@@ -54,7 +54,7 @@ def test_every_cell_shows_its_own_point(tmp_path):
     folder(tmp_path, {"alpha": [1.0, 2.0, 5.0], "n_robust": [1, 2, 4, 8]},
            lambda f, s: {("A", "standard", "recursion", None): f["alpha"] + 100 * f["n_robust"] + s})  # fmt: skip
     axis = draw(select(tmp_path, x="alpha", y="n_robust", metric="A")).axes[0]
-    mesh, = held(axis, QuadMesh)
+    (mesh,) = held(axis, QuadMesh)
     expected = np.array([1.0, 2, 5]) + 100 * np.array([1, 2, 4, 8])[:, None] + 1  # the median of three seeds
     np.testing.assert_array_equal(mesh.get_array(), expected)
     corners = mesh.get_coordinates()
@@ -78,12 +78,12 @@ def test_the_winners_map_has_the_density_ratio_on_it(tmp_path):
     for x, y, unit in (("alpha", "n_robust", 64), ("strength_ratio", "robust_share", 1)):
         chosen = select(tmp_path, x=x, y=y, metric="robust_wins")
         axis = draw(chosen).axes[0]
-        line, = zero_lines(axis)
+        (line,) = zero_lines(axis)
         share = line[:, 1] / unit
         inside = share > 0.03
         np.testing.assert_allclose((share / (1 - share) * line[:, 0] ** 3)[inside], 1, rtol=0.02)
         assert held(axis, QuadMesh)[0].get_clim() == (0, 1)
-    wins, = (line for line in numbers(chosen) if "more than 20%" in line)
+    (wins,) = (line for line in numbers(chosen) if "more than 20%" in line)
     assert "(100.0%)" in wins
     assert "P_R" not in caption(chosen)
 
@@ -171,7 +171,7 @@ def test_missing_cells_say_why(tmp_path):
     grey = [p for p in held(figure.axes[0], PolyCollection) if p.get_hatch()]
     assert [len(p.get_paths()) for p in grey] == [never, 1]
     assert "At 1 of 15 points no configuration is possible" in caption(chosen)
-    ratio, = (line for line in numbers(chosen) if line.startswith("Measured / predicted time"))
+    (ratio,) = (line for line in numbers(chosen) if line.startswith("Measured / predicted time"))
     assert "median 0.909" in ratio  # the made-up prediction is 1.1 times the time
 
 
@@ -210,7 +210,7 @@ def test_a_text_axis_is_drawn_by_its_names(tmp_path):
            rule=lambda f, s: {("certified_accuracy", "standard", "network", None): len(f["norm"]) / 4})  # fmt: skip
     axis = draw(select(tmp_path, x="norm", y="eps_test", metric="certified_accuracy")).axes[0]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["l2", "linf"]
-    mesh, = held(axis, QuadMesh)
+    (mesh,) = held(axis, QuadMesh)
     np.testing.assert_array_equal(mesh.get_array(), [[0.5, 1.0]] * 3)
     assert mesh.get_clim() == (0, 1)  # a share's colours mean the same in every figure
 
@@ -234,9 +234,13 @@ def test_curves_have_the_range_over_seeds_and_the_plateau(tmp_path):
 
 
 def test_where_a_seed_never_saw_the_event_the_range_reaches_the_end(tmp_path):
-    folder(tmp_path, {"alpha": [1.0, 2.0]}, training=["standard"],
-           rule=lambda f, s: {("take_off_A", "standard", "recursion", None): np.nan if s == f["alpha"] else 50 + s})
-    band, = held(draw(select(tmp_path, x="alpha", metric="take_off_A")).axes[0], PolyCollection)[:1]
+    folder(
+        tmp_path,
+        {"alpha": [1.0, 2.0]},
+        training=["standard"],
+        rule=lambda f, s: {("take_off_A", "standard", "recursion", None): np.nan if s == f["alpha"] else 50 + s},
+    )
+    (band,) = held(draw(select(tmp_path, x="alpha", metric="take_off_A")).axes[0], PolyCollection)[:1]
     x, y = band.get_paths()[0].vertices.T
     assert [y[x == alpha].max() for alpha in (1, 2)] == [4000, 4000]
     assert [y[x == alpha].min() for alpha in (1, 2)] == [50, 50]
@@ -300,15 +304,20 @@ def test_a_grid_over_a_derived_axis_of_two_fields_is_binned(tmp_path):
 def test_bins_hold_the_mean_of_their_points(tmp_path):
     sobol(tmp_path, 32)
     chosen = select(tmp_path, x="q", metric="certified_accuracy")
-    container, = draw(chosen).axes[0].containers
+    (container,) = draw(chosen).axes[0].containers
     q = chosen.field("q")
     np.testing.assert_allclose(container[0].get_ydata(), [chosen.centre[q == v].mean() for v in (2, 3, 4)])
     assert draw(select(tmp_path, x="alpha", metric="B")).axes[0].containers  # medians and quartiles
 
 
 def test_bins_of_b_over_plateau_show_its_level(tmp_path):
-    folder(tmp_path, {"eps": {"low": 0.5, "high": 1.5, "scale": "linear"}}, points={"eps": [0.6, 0.9, 1.2, 1.4]},
-           rule=lambda f, s: {("B_over_plateau", "adversarial", "network", None): 0.9 + s / 9}, design="random")
+    folder(
+        tmp_path,
+        {"eps": {"low": 0.5, "high": 1.5, "scale": "linear"}},
+        points={"eps": [0.6, 0.9, 1.2, 1.4]},
+        rule=lambda f, s: {("B_over_plateau", "adversarial", "network", None): 0.9 + s / 9},
+        design="random",
+    )
     figure = draw(select(tmp_path, x="eps", metric="B_over_plateau"))
     assert [1, 1] in [list(line.get_ydata()) for line in figure.axes[0].lines]
     assert "predicted plateau $B^*$" in said(figure)
@@ -368,7 +377,7 @@ def test_the_gallery_keeps_what_was_drawn_and_replaces_the_same_request(tmp_path
     assert page.count("data:image/png;base64,") == 2
     assert "a &lt;b&gt; sweep" in page
     assert "<b>" not in page
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
 
 
 def test_nothing_is_drawn_where_one_request_is_wrong(tmp_path):

@@ -75,6 +75,7 @@ def test_times_are_times(coded_results):
 
 def test_the_last_iteration_is_each_points_own(tmp_path):
     """A point that ends early lends no other point its last number, nor does a diverged run show an older one."""
+
     def rule(f, seed):
         last = np.nan if (f["n_iter"], seed) == (4000, 1) else f["n_iter"]
         return {("A", "standard", "recursion", 1000): 1.0, ("A", "standard", "recursion", None): last}
@@ -231,9 +232,9 @@ def test_the_density_ratio_is_one_where_it_is_drawn(drawn):
          "density_ratio": (0.1, 10), "q": (2, 5)}[drawn]  # fmt: skip
     mesh = np.linspace(*x, 2001)
     swept = {"strength_ratio": "alpha", "robust_share": "n_robust", "density_ratio": "alpha"}.get(drawn, drawn)
-    (boundary, value), = boundaries("robust_wins", "standard", Fields({drawn: mesh}, without(swept)))
+    ((boundary, value),) = boundaries("robust_wins", "standard", Fields({drawn: mesh}, without(swept)))
     assert boundary.name == "density_ratio"
-    at, = crossings(mesh, value)
+    (at,) = crossings(mesh, value)
     f = dict(FIELDS)
     f[swept] = {"strength_ratio": at, "robust_share": at * 64}.get(drawn, at)
     if drawn == "density_ratio":
@@ -286,8 +287,8 @@ def test_the_window_is_drawn_where_its_premises_hold():
     beyond = Fields({"eps": X, "eps_test": Y}, without("eps", "eps_test"), np.full(X.shape, 50.0))
     assert [one.name for one, _ in boundaries("certified_accuracy", "adversarial", beyond)] == ["eps_is_beta"]
     P = Fields({"n_robust": np.arange(1.0, 33)}, without("n_robust") | {"eps_test": 0.9}, np.full(32, 50.0))
-    (_, value), = (one for one in boundaries("certified_accuracy", "adversarial", P) if one[0].name == "eps_hi")
-    at, = crossings(P["n_robust"], value)  # what any A holds: alpha P_R / (P + P_R)
+    ((_, value),) = (one for one in boundaries("certified_accuracy", "adversarial", P) if one[0].name == "eps_hi")
+    (at,) = crossings(P["n_robust"], value)  # what any A holds: alpha P_R / (P + P_R)
     assert 3 * at / (64 + at) == pytest.approx(0.9, rel=1e-3)
 
 

@@ -85,7 +85,6 @@ def test_the_edge_of_robust_networks_of_any_size(q, strength):
         assert edge == pytest.approx(high, abs=1e-8)
 
 
-
 @pytest.mark.parametrize("q", [2, 3, 5])
 @pytest.mark.parametrize("feature", ["robust", "non_robust"])
 def test_diagonal_networks_change_their_mind_at_the_window(q, feature):

@@ -36,7 +36,8 @@ def measured(lab):
 
 def test_the_labels_are_all_here():
     assert LABELS == [
-        "E.2", "E.3", "E.3 (whole)", "E.4", "E.5", "E.6", "E.7", "E.9", "E.10", "E.10 (whole)", "E.11",
+        "E.2", "E.3", "E.3 (whole)", "E.4", "E.4 (terms)", "E.5", "E.5 (at least)", "E.6", "E.7", "E.9", "E.10",
+        "E.10 (whole)", "E.11",
     ]  # fmt: skip
     assert set(SPOIL) == set(LABELS)
 
@@ -68,7 +69,7 @@ def memorised(adversarial):
     """Few samples with strong noise: networks learn it by heart."""
 
     def spoil(m, lab, patch):
-        row = noise_runs.sizes(adversarial, lab.n_draws, noise_std=0.5, n_train=3)
+        row = noise_runs.sizes(adversarial, lab.seeds, noise_std=0.5, n_train=3)
         kept = m["sweeps"]["noise_std"][:2]
         return m | {"sweeps": m["sweeps"] | {"noise_std": [*kept, row]}}
 
@@ -79,7 +80,7 @@ def other_noise(m, lab, patch):
     """Terms towards noise that is not the data's: the signal is off."""
     exact = noise_runs.noise_update
     patch.setattr(noise_runs, "noise_update", lambda W, X, signal, *a, **o: exact(W, X, 1.01 * signal, *a, **o))
-    return m | {"standard": noise_runs.terms(False, 4)}
+    return m | {"standard": noise_runs.terms(False, 0, 4)}
 
 
 def too_strong(m, lab, patch):
@@ -91,19 +92,27 @@ def too_short(m, lab, patch):
     """The same run, stopped before most classes take off."""
     cut = m["iteration"] <= np.nanmedian(m["measured"])
     iteration, B = m["iteration"][cut], m["B"][cut]
-    return m | {"measured": crossing(iteration, B, noise.TAKEN_OFF * B[0])}
+    return m | {"measured": crossing(iteration, B, noise.TAKEN_OFF)}
 
 
 def other_training(adversarial):
     return lambda m, lab, patch: noise.measure_late(lab, adversarial)
 
 
+def no_better_than_a_coin(m, lab, patch):
+    """Signs shuffled among the correlations."""
+    rng, run = np.random.default_rng(0), m["standard"]
+    return m | {"standard": run | {"follows": rng.uniform(0.45, 0.55, len(run["follows"]))}}
+
+
 SPOIL = {
     "E.2": spoiled_books(False),
     "E.3": memorised(False),
     "E.3 (whole)": memorised(False),
-    "E.4": other_noise,
+    "E.4": no_better_than_a_coin,
+    "E.4 (terms)": other_noise,
     "E.5": too_strong,
+    "E.5 (at least)": too_strong,
     "E.6": too_short,
     "E.7": other_training(True),
     "E.9": spoiled_books(True),
@@ -117,6 +126,27 @@ SPOIL = {
 def test_a_bad_experiment_fails(measured, lab, monkeypatch, label):
     judgement = ENTRIES[label].judge(SPOIL[label](measured[label], lab, monkeypatch))
     assert judgement.verdict == "fails", judgement
+
+
+#: Of what fails on record: a measurement on which the claim is true, so that the rule can hold.
+TRUE = {
+    "E.4": lambda m: m | {name: m[name] | {part: np.ones(3) for part in ("follows", "dominates")}
+                          for name in ("standard", "adversarial")},
+    "E.5": lambda m: m | {"step": m["leading"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", TRUE)
+def test_a_rule_that_fails_on_record_can_hold(measured, lab, monkeypatch, label):
+    true = TRUE[label](measured[label])
+    assert ENTRIES[label].judge(true).verdict == "holds"
+    assert ENTRIES[label].judge(SPOIL[label](true, lab, monkeypatch)).verdict == "fails"
+
+
+def test_terms_that_drown_the_own_noise_fail(measured):
+    m = TRUE["E.4"](measured["E.4"])
+    drowned = m | {"adversarial": m["adversarial"] | {"dominates": np.array([1.0, 0.5])}}
+    assert ENTRIES["E.4"].judge(drowned).verdict == "fails"
 
 
 # ------------------------------------------------------------------ the rules, further
@@ -150,13 +180,13 @@ def test_without_training_nothing_is_tested(measured):
 
 
 def test_nan_fails(measured):
-    m, books, terms = measured["E.3"], measured["E.2"], measured["E.4"]
+    m, books, terms = measured["E.3"], measured["E.2"], measured["E.4 (terms)"]
     row = m["sweeps"]["n_train"][0]
     row = row | {"largest": {kind: np.append(v[1:], np.nan) for kind, v in row["largest"].items()}}
     broken = {
         "E.2": books | {"deviation": books["deviation"] * np.nan},
         "E.3": m | {"sweeps": m["sweeps"] | {"n_train": [row, *m["sweeps"]["n_train"][1:]]}},
-        "E.4": terms | {"standard": terms["standard"] | {"error": terms["standard"]["error"] * np.nan}},
+        "E.4 (terms)": terms | {"standard": terms["standard"] | {"error": terms["standard"]["error"] * np.nan}},
         "E.5": measured["E.5"] | {"step": measured["E.5"]["step"] * np.nan},
         "E.7": measured["E.7"] | {"A": measured["E.7"]["A"] * np.nan},
     }
@@ -165,8 +195,8 @@ def test_nan_fails(measured):
 
 
 def test_a_self_term_of_the_wrong_sign_fails(measured):
-    m, run = measured["E.4"], measured["E.4"]["standard"]
-    assert ENTRIES["E.4"].judge(m | {"standard": run | {"sign": run["sign"] - 0.01}}).verdict == "fails"
+    m, run = measured["E.4 (terms)"], measured["E.4 (terms)"]["standard"]
+    assert ENTRIES["E.4 (terms)"].judge(m | {"standard": run | {"sign": run["sign"] - 0.01}}).verdict == "fails"
 
 
 def test_crossings_lie_between_records():

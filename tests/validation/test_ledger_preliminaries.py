@@ -99,8 +99,9 @@ SPOIL = {
     "B.3": noisy_hyperparameters,
     "3.1": lambda m: m | {"swapped": m["at_test_radius"]},  # half a swap
     "C.1": wrong_degree,
-    "3.2": lambda m: redone("3.2", n_patches=8, n_robust=2, eps=0.5, noise_std=0.5),  # premise met, signal lost
-    "C.2": lambda m: redone("C.2", noise_std=0.3),
+    "3.2": lambda m: m | {"error": m["error"] + 0.02},
+    "3.2 (premise met)": lambda m: redone("3.2 (premise met)", noise_std=0.3),
+    "C.2": lambda m: m | {"predicted": 1.01 * m["predicted"]},
     "B.1": absolute_values,
     "B.2": faster_rival,
     "window": wrong_exponent,
@@ -128,15 +129,40 @@ def test_more_that_must_fail(measured):
     assert verdict("2.5", m | {"p": 1e-9}) == "fails"  # distances of another law
     m = measured("window")
     assert verdict("window", m | {"certificate": -m["certificate"]}) == "fails"
+    assert verdict("window", m | {"attacked": -m["attacked"]}) == "fails"
+    m = measured("2.3")
+    assert verdict("2.3", m | {"ratio": m["ratio"] / 2}) == "fails"  # above 1, below log k
     m = measured("C.1")
     assert verdict("C.1", m | {"wrong": 0.01}) == "fails"
     m = measured("B.2")
     assert verdict("B.2", m | {"reached": m["reached"] ** 0.5}) == "fails"  # y_T ~ y_0^(1/2)
 
 
+#: Of what fails on record: a measurement on which the claim is true, so that the rule can hold.
+TRUE = {
+    "3.2": lambda m: m | {"error": 0 * m["error"]},
+    "C.2": lambda m: m | {"predicted": m["clean"], "margin": m["clean"][:, None] * [1, 1]},
+}
+
+
+@pytest.mark.parametrize("label", TRUE)
+def test_a_rule_that_fails_on_record_can_hold(label, measured):
+    true = TRUE[label](measured(label))
+    assert verdict(label, true) == "holds"
+    assert verdict(label, SPOIL[label](true)) == "fails"
+
+
+def test_a_risk_that_rises_again_fails(measured):
+    m = measured("3.1")
+    assert verdict("3.1", m | {"risk": m["risk"][[1, 0, *range(2, len(m["risk"]))]]}) == "fails"
+
+
 # ------------------------------------------------------------------ inside and outside the assumptions
-def test_robust_minima_where_the_premise_is_met():
-    assert verdict("3.2", redone("3.2", n_patches=8, n_robust=2, eps=0.5)) == "holds"
+@pytest.mark.parametrize("label", ["3.2", "C.2"])
+def test_where_the_premise_is_met_the_papers_assumptions_are_not(label):
+    """P_R (alpha - eps) > P eps with eps >= beta or c < 1, one of the two."""
+    assert verdict(label, redone(label, n_patches=8, n_robust=2, eps=0.5)) == "outside its assumptions"
+    assert verdict(label, redone(label, eps=0.02)) == "outside its assumptions"
 
 
 def test_hyperparameters_over_three_sizes(measured):
@@ -150,7 +176,8 @@ def test_outside_the_assumptions(label, changes):
 
 def test_outside_where_conditions_are_not_met(measured):
     outside = {"contradiction": {"applies_conditions": [True, False]}, "transfer": {"radius": (0.7, 0.5)}}
-    outside["C.2"] = {"default": measured("C.2")["default"] | {"setting": minima.Ball.of(Lab().config(), 0.05)}}
+    wide, label = minima.Ball.of(Lab().config(), 0.05), "3.2 (premise met)"
+    outside[label] = {"default": measured(label)["default"] | {"setting": wide}}
     for label, change in outside.items():
         assert verdict(label, measured(label) | change) == "outside its assumptions"
 
