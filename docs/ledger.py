@@ -1,10 +1,9 @@
 """``python docs/ledger.py`` writes docs/ledger.md from the ledger's entries and the verdicts on record."""
 
-import json
 from pathlib import Path
 
 from advfeat.validation.ledger import SOURCES, VERDICTS
-from advfeat.validation.run import ENTRIES, EXPECTED
+from advfeat.validation.run import ENTRIES, recorded
 
 PAGE = Path(__file__).with_name("ledger.md")
 HEAD = """# The ledger as it stands
@@ -31,7 +30,7 @@ def cell(text: str) -> str:
 
 
 def page() -> str:
-    verdicts = json.loads(EXPECTED.read_text(encoding="utf-8"))
+    verdicts = recorded()
     lines, held = [], {}
     for label, entry in ENTRIES.items():
         weaker, paper = bool(entry.weaker_than), entry.source == SOURCES[0]

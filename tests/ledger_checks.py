@@ -1,13 +1,11 @@
 """What every entry of the ledger is checked for, on whatever numbers it is given."""
 
-import json
-
 import numpy as np
 from advfeat.validation.pages import drawn
-from advfeat.validation.run import EXPECTED
+from advfeat.validation.run import recorded
 from figure_layout import well_laid_out
 
-RECORDED = json.loads(EXPECTED.read_text())
+RECORDED = recorded(quick=True)
 
 
 def as_recorded(entry, measured):

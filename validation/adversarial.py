@@ -158,12 +158,18 @@ def stops(C, gram, strength, rate, c: Setting):
     return np.take_along_axis(square, lead, -1)[..., 0] / star**2, C.max(axis=-1) / star
 
 
+def last_exact(C) -> np.ndarray:
+    """C (T, ...) of every run (second axis) at its last record before an orthogonal axis saturates, if one does."""
+    known = np.isfinite(C.reshape(*C.shape[:2], -1)).all(axis=2)
+    return C[len(C) - 1 - known[::-1].argmax(axis=0), np.arange(C.shape[1])]
+
+
 def orthogonal_stops(lab):
     rows = []
     for d, std in LENGTHS[:4] if lab.quick else LENGTHS:
         c = WIDE.but(patch_dim=d, init_std=std)
         found, first, shape = over_rates(c, WIDE_RATES, lab.seeds, 4000)
-        ends = [getattr(found, name)[-1].reshape(*shape, *found.A.shape[-2:]) for name in "AB"]
+        ends = [last_exact(getattr(found, name)).reshape(*shape, *found.A.shape[-2:]) for name in "AB"]
         starts = [getattr(found, name)[0].reshape(ends[0].shape).max(axis=-1) > 0.3 * std for name in "AB"]
         gram = first.reshape(*shape, *first.shape[1:])
         for j, rate in enumerate(WIDE_RATES):

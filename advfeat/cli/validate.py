@@ -22,7 +22,7 @@ def run(args) -> int:
     out = store.make_folder(args.out)
     with common.Bar(args) as bar:
         results = ledger.run(args.only, args.quick, bar, entries)
-    page, changed = ledger.write(results, out, args.quick), ledger.differences(results)
+    page, changed = ledger.write(results, out, args.quick), ledger.differences(results, args.quick)
     rows = [(r.entry.label, r.verdict, r.margin, r.entry.title) for r in results]
     head = ("label", "verdict", "margin", "statement")
     document = {"entries": [dict(zip(head, row)) for row in rows], "counts": count(results), "page": page}

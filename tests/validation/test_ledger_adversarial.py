@@ -221,6 +221,12 @@ def test_a_plateau_of_another_exponent_fails(measured):
     assert verdict("5.2 (two leaders)", m | {"plateau": tilted}) == "fails"
 
 
+def test_a_run_that_saturates_counts_up_to_there():
+    C = np.arange(24.0).reshape(4, 2, 3)
+    C[2:, 1] = np.nan
+    np.testing.assert_array_equal(adversarial.last_exact(C), [C[3, 0], C[1, 1]])
+
+
 def test_an_ascent_that_explains_nothing_fails(measured):
     m = times(measured("D.22"), 1.05)
     assert verdict("D.22", m | {f"plain_{x}": m[f"ratio_{x}"] for x in "AB"}) == "fails"
