@@ -193,7 +193,7 @@ class Entry:
 class Result:
     """An entry with its numbers, its judgement and the seconds it took (what it shares counts for the first user).
 
-    `held_out` is its judgement on the held-out seeds, None where it draws nothing.
+    `held_out` is its judgement on the held-out seeds.
     """
 
     entry: Entry

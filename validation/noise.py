@@ -302,7 +302,7 @@ E2 = Entry(
 )  # fmt: skip
 E3, E3_WHOLE = size_entry("E.3", False, "orthogonal"), size_entry("E.3 (whole)", False, "whole")
 E3_NEARLY = replace(
-    E3, label="E.3 (nearly all)", title="Noise correlations are small in nearly all runs, standard training, orthogonal",
+    E3, label="E.3 (nearly all)", title="Noise correlations are small in nearly all runs, standard training",
     statement="In standard training the correlations with the orthogonal part of the noise stay of their initial order "
     "in nine runs of ten; a class that learns the robust feature memorises its noise.",
     judge=partial(judge_sizes, "orthogonal", nearly=True), source="ours", weaker_than="E.3",

@@ -57,8 +57,8 @@ def row(one: Check | None, other: Check | None, start: str = "") -> list[str]:
     """A table's row below HEAD, with the worse of both margins."""
     held = [c for c in (one, other) if c is not None]
     worst = min(held, key=lambda c: (c.met, c.margin)).row
-    shown = [c.row[1] if c else "nothing drawn" for c in (one, other)]
-    return [start + worst[0], *shown, *worst[2:]]
+    first, second = (c.row[1] if c else "" for c in (one, other))
+    return [start + worst[0], first, second if second != first else "the same", *worst[2:]]
 
 
 def rows(result: Result) -> list[list[str]]:

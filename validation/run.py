@@ -160,8 +160,7 @@ def run(
             with _guarded(entry, "measure"):
                 measured = entry.measure(lab)
             found.append((measured, judged(entry, measured)))
-        (measured, judgement), (_, other) = found
-        held_out = other if other.measured != judgement.measured else None  # the same to the letter: nothing was drawn
+        (measured, judgement), (_, held_out) = found
         results.append(Result(entry, measured, judgement, time.perf_counter() - start, held_out))
     clock.tell("ledger", 1.0)
     return results
