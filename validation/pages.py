@@ -20,7 +20,7 @@ COLORS = dict(zip(VERDICTS, ("#009e73", "#d55e00", "#b57600", "#777777")))
 LARGEST = 64  # numbers of an array that go into the JSON; of larger ones the shape does
 HEAD = ["check", "value, development seeds", "value, held-out seeds", "required", "margin", ""]
 TWICE = "Every value that is drawn stands twice, from development and from held-out seeds; the worse verdict counts."
-WEAKER = "ours, only outside the paper's assumptions or with less than it claims"
+WEAKER = "only outside the paper's assumptions or with less than it claims (ours)"
 MET = {"met": "the rule is met there all the same", "not": "nor is the rule met there"}
 
 MORE_STYLE = """<style>
@@ -96,7 +96,10 @@ def _why(result: Result) -> str:
     if judgement.untestable:
         return judgement.untestable
     wrong = [c.row for c in [*judgement.assumptions, *judgement.checks] if not c.met]
-    told = seeds + "{}: {} (required {})".format(*wrong[0]) + (f"; {len(wrong) - 1} more" if wrong[1:] else "")
+    what, value, required, *_ = wrong[0]
+    told = f"{seeds}{what}: {value.split('; ')[0]} (required {required})" + (
+        f"; {len(wrong) - 1} more" if wrong[1:] else ""
+    )
     outside = not all(a.met for a in judgement.assumptions)
     return f"{told}; {MET['met' if all(c.met for c in judgement.checks) else 'not']}" if outside else told
 
@@ -168,21 +171,22 @@ def _glance(results) -> str:
     for r in results:
         if r.entry.weaker_than and r.verdict == VERDICTS[0]:
             instead.setdefault(r.entry.weaker_than, []).append(r.entry)
+    weaker = [e for entries in instead.values() for e in entries]
     for verdict in VERDICTS:
-        chosen = [r for r in results if r.verdict == verdict]
-        chips = {r.entry.label: _chip(r.entry, verdict) for r in chosen}
-        if verdict == VERDICTS[0] or not chosen:
-            by_source = {}
-            for r in chosen:
-                source = WEAKER if r.entry.weaker_than else r.entry.source
-                by_source.setdefault(source, []).append(chips[r.entry.label])
-            told = "<br>".join(f"{escape(source)}: {' '.join(held)}" for source, held in by_source.items()) or "none"
-        else:
-            told = "<br>".join(
-                f"{chips[r.entry.label]} {escape(r.entry.title)}. {escape(_why(r))}" + "".join(
+        chosen = [r for r in results if r.verdict == verdict and r.entry not in weaker]
+        by_source = {}
+        for r in chosen:
+            by_source.setdefault(r.entry.source, []).append(_chip(r.entry, verdict))
+        told = [f"{escape(source)}: {' '.join(held)}" for source, held in by_source.items()] or ["none"]
+        if verdict != VERDICTS[0]:
+            told += [
+                f"{_chip(r.entry, verdict)} {escape(r.entry.title)}. {escape(_why(r))}" + "".join(
                     f"<br>&nbsp; holds instead: {_chip(e, VERDICTS[0])} {escape(e.title)}"
-                    for e in instead.get(r.entry.label, ())) for r in chosen)  # fmt: skip
-        lines.append(f"<tr><td>{_badge(verdict)} {len(chosen)}</td><td>{told}</td></tr>")
+                    for e in instead.get(r.entry.label, ())) for r in chosen]  # fmt: skip
+        lines.append(f"<tr><td>{_badge(verdict)} {len(chosen)}</td><td>{'<br>'.join(told)}</td></tr>")
+        if verdict == VERDICTS[0] and weaker:
+            chips = " ".join(_chip(e, verdict) for e in weaker)
+            lines.append(f"<tr><td>{_badge(verdict)} {len(weaker)}, {WEAKER}</td><td>{chips}</td></tr>")
     return f'<table class="glance">{"".join(lines)}</table>'
 
 
