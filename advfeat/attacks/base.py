@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ..core import ball, checks, objectives
 from ..core.data import Data
-from ..core.model import AnyData, Batch, Checked, Model
+from ..core.model import AnyData, Batch, Checked, Model, as_model
 from ..core.progress import Progress, Stopwatch
 from ..core.rng import stream
 from ..core.runs import per_sample, run_seeds, spread_over_runs
@@ -199,6 +199,7 @@ class Attack(ABC):
     name: str = field(default="", kw_only=True)
 
     def __post_init__(self) -> None:
+        checks.instance("name", self.name, str, "a text")
         self.check_options()
         if not self.name:
             object.__setattr__(self, "name", self.default_name())
@@ -254,8 +255,9 @@ class Attack(ABC):
             For data, shapes, labels, radii, targets or a box that do not fit, naming them.
         """
         if not isinstance(threat, ThreatModel):
-            raise TypeError(f"threat = {threat!r}: must be a ThreatModel")
-        model, held = model.for_verdicts(), Checked.of(model, data)
+            raise TypeError(f"threat = {checks.shown(threat)}: must be a ThreatModel")
+        model = as_model(model).for_verdicts()
+        held = Checked.of(model, data)
         X, y, shape = held.X, held.y, held.y.shape
         eps = per_sample("eps", threat.eps, shape, model.batched)
         targets = _check_targets(threat.targets, y, model)

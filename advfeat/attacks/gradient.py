@@ -54,9 +54,9 @@ class GradientAttack(Attack):
 
     def check_options(self) -> None:
         checks.choice("objective", self.objective, objectives.OBJECTIVES)
-        checks.choice("all_targets", self.all_targets, (True, False))
+        checks.truth("all_targets", self.all_targets)
         for name in {"n_steps", "n_restarts"} & set(vars(self)):
-            checks.integer(name, getattr(self, name), 1)
+            checks.integer(name, getattr(self, name), 1, checks.MOST)
         objectives.form(self.objective, self.all_targets)
 
     def check(self, model: Model, data: Data, threat: ThreatModel) -> None:

@@ -34,8 +34,8 @@ class Square(Attack):
     p_init: float = 0.8
 
     def check_options(self) -> None:
-        checks.integer("n_steps", self.n_steps, 1)
-        checks.integer("n_restarts", self.n_restarts, 1)
+        checks.integer("n_steps", self.n_steps, 1, checks.MOST)
+        checks.integer("n_restarts", self.n_restarts, 1, checks.MOST)
         if checks.number("p_init", self.p_init, above=0) > 1:
             raise ValueError(f"p_init = {self.p_init!r}: must be <= 1")
 

@@ -38,14 +38,21 @@ class ThreatModel:
     def __post_init__(self) -> None:
         checks.choice("norm", self.norm, ball.NORMS)
         checks.choice("budget", self.budget, ball.BUDGETS)
-        for one in np.asarray(self.eps, dtype=object).ravel().tolist():
+        radii = np.asarray(self.eps, dtype=object).ravel().tolist()
+        for one in radii:
             checks.number("eps", one, low=0)
+        if not radii:
+            raise ValueError(f"eps = {self.eps!r}: must be one number or more")
         if self.box is not None:
-            if np.shape(self.box) != (2,):
-                raise ValueError(f"box = {self.box!r}: must be a pair (lo, hi)")
-            lo, hi = (checks.number("box", side) for side in self.box)
-            if not lo < hi:
-                raise ValueError(f"box = {self.box!r}: must have lo < hi")
+            checks.box(self.box)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ThreatModel):
+            return NotImplemented
+        return all(np.array_equal(mine, getattr(other, name)) for name, mine in vars(self).items())
+
+    def __hash__(self) -> int:
+        return hash((self.norm, self.budget, self.box if self.box is None else tuple(self.box)))
 
 
 @dataclass(frozen=True, eq=False)

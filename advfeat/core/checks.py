@@ -1,8 +1,10 @@
 """Checks of what users pass in: every message names the parameter, its value and the rule."""
 
 import difflib
-import numbers
+import os
 from collections.abc import Hashable
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,11 +19,21 @@ LARGEST = float(np.finfo(np.float64).max)
 SEQUENCES = (list, tuple, range, np.ndarray)  # of generators or seeds: one per run
 LARGEST_DEGREE = 100  # of the activation, q
 MOST = 10**12  # of anything counted: years of iterations, terabytes of numbers
+LONGEST = 100  # characters of a value in a message
 MOST_STEPS = 10_000  # of an ascent on one sample
 Augmentation = Literal["none", "crop", "crop_flip"]  # of images
 Partition = Literal["uniform", "fixed", "bernoulli"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 PARTITIONS: tuple[Partition, ...] = get_args(Partition)
+
+
+def shown(value) -> str:
+    """`repr` of a value, or how it begins and ends, in one short line."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of more than 4300 digits
+        return f"an integer of {value.bit_length():,} bits"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]} ... {text[-15:]}"
 
 
 def bounds(low=None, above=None, high=None) -> str:
@@ -32,9 +44,9 @@ def bounds(low=None, above=None, high=None) -> str:
 
 def integer(name: str, value, low: int | None = None, high: int | None = None) -> int:
     """An integer, >= `low` and <= `high` where given."""
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or (low is not None and value < low) or (high is not None and value > high):
-        raise ValueError(f"{name} = {value!r}: must be an integer{bounds(low, high=high)}")
+        raise ValueError(f"{name} = {shown(value)}: must be an integer{bounds(low, high=high)}")
     return int(value)
 
 
@@ -46,7 +58,7 @@ def degree(value, low: int = 2) -> int:
 def small_degree(value) -> None:
     """Refuse a q > 100 where a formula takes any real number or an array; NaN passes."""
     if np.any(np.greater(value, LARGEST_DEGREE)):
-        raise ValueError(f"q = {value!r}: must be <= {LARGEST_DEGREE}")
+        raise ValueError(f"q = {shown(value)}: must be <= {LARGEST_DEGREE}")
 
 
 def threshold(value, dtype) -> float:
@@ -56,7 +68,7 @@ def threshold(value, dtype) -> float:
     with np.errstate(over="ignore"):
         if not np.isfinite(1 / np.dtype(dtype).type(value)):
             rule = f"1 / rho must be finite in {np.dtype(dtype)}, rho at least {1 / np.finfo(dtype).max:.3g}"
-            raise ValueError(f"rho = {value!r}: {rule}")
+            raise ValueError(f"rho = {shown(value)}: {rule}")
     return value
 
 
@@ -68,17 +80,35 @@ def ascent_steps(value) -> int:
 def number(name: str, value, *, above: float | None = None, low: float | None = None) -> float:
     """A finite number, > `above` or >= `low` where given."""
     with np.errstate(over="ignore"):  # a float32 is compared in float32, where LARGEST is infinite
-        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= LARGEST
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= LARGEST
     if not is_number or (above is not None and value <= above) or (low is not None and value < low):
         rule = bounds(low, above)
-        raise ValueError(f"{name} = {value!r}: must be a number, finite{rule and f' and{rule}'}")
+        raise ValueError(f"{name} = {shown(value)}: must be a number, finite{rule and f' and{rule}'}")
     return float(value)
+
+
+def numbers(name: str, value, *, above: float | None = None, low: float | None = None, high: float | None = None,
+            whole: bool = False) -> np.ndarray:  # fmt: skip
+    """A number or an array, finite, > `above` or >= `low`, integers (<= `high`) if `whole` -> float64 array."""
+    held = array(name, value)
+    if held.dtype.kind not in ("iu" if whole else "iuf"):
+        held = np.asarray(value, dtype=object)
+        for item in held.ravel():
+            integer(name, item, low, high) if whole else number(name, item, above=above, low=low)
+    held = held.astype(np.float64)
+    wrong = ~np.isfinite(held)
+    wrong |= (held <= above) if above is not None else (held < low) if low is not None else False
+    wrong |= held > (np.inf if high is None else high)
+    if wrong.any():
+        first = held[wrong].ravel()[0].item()
+        integer(name, int(first), low, high) if whole else number(name, first, above=above, low=low)
+    return held
 
 
 def per_run(name: str, value, n_runs: int, *, above: float | None = None, low: float | None = None, dtype=None):
     """One number, or one per run -> float64 (R,); with a `dtype`, numbers that `in_dtype` takes."""
-    values = np.atleast_1d(np.asarray(value, dtype=object))
-    if values.shape not in ((1,), (n_runs,)):
+    values = np.atleast_1d(array(name, value, object))
+    if values.shape not in ((1,), (n_runs or 1,)):
         raise ValueError(f"{name} has shape {values.shape}: must be one number or one per run ({n_runs},)")
     held = [number(name, v, above=above, low=low) for v in values.tolist()]
     if dtype is not None:
@@ -92,15 +122,32 @@ def in_dtype(name: str, value: float, dtype, *, above: float | None = None) -> N
     with np.errstate(over="ignore", under="ignore"):
         held = np.dtype(dtype).type(value)
     if not np.isfinite(held):
-        raise ValueError(f"{name} = {value!r}: must be at most {np.finfo(dtype).max:.3g} in magnitude in {held.dtype}")
+        limit = f"{np.finfo(dtype).max:.3g} in magnitude in {held.dtype}"
+        raise ValueError(f"{name} = {shown(value)}: must be at most {limit}")
     if above == 0 and held <= 0:
         rule = f"at least {np.finfo(dtype).smallest_subnormal:.3g}"
-        raise ValueError(f"{name} = {value!r}: must be > 0 in {held.dtype}, {rule}")
+        raise ValueError(f"{name} = {shown(value)}: must be > 0 in {held.dtype}, {rule}")
+
+
+def array(name: str, value, kind=None) -> np.ndarray:
+    """What NumPy makes an array of, as it is or of the dtype `kind`; TypeError where that cannot be."""
+    try:
+        return np.asarray(value, kind)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} = {shown(value)}: must be an array of numbers, its rows of one length") from None
+
+
+def float64(name: str, value) -> np.ndarray:
+    """An array of real numbers -> float64; TypeError for complex numbers, texts and objects."""
+    held = array(name, value)
+    if held.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {held.dtype}: must be real numbers")
+    return held.astype(np.float64, copy=False)
 
 
 def floats(name: str, value) -> np.ndarray:
     """An array of float32 or float64; TypeError for any other dtype (integers, complex numbers, objects)."""
-    held = np.asarray(value)
+    held = array(name, value)
     if held.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name} has dtype {held.dtype}: must be float32 or float64")
     return held
@@ -122,9 +169,9 @@ def cast(name: str, value: np.ndarray, dtype) -> np.ndarray:
 
 def seeds(value, n_runs: int, name: str = "seed") -> list[int]:
     """One seed for all runs, or one per run; integers >= 0."""
-    held = np.atleast_1d(value)
-    if held.shape not in ((1,), (n_runs,)) or not np.issubdtype(held.dtype, np.integer) or (held < 0).any():
-        raise ValueError(f"{name} = {value!r}: must be an integer >= 0, or one per run ({n_runs},)")
+    held = np.atleast_1d(array(name, value))
+    if held.shape not in ((1,), (n_runs or 1,)) or not np.issubdtype(held.dtype, np.integer) or (held < 0).any():
+        raise ValueError(f"{name} = {shown(value)}: must be an integer >= 0, or one per run ({n_runs},)")
     return np.broadcast_to(held, (n_runs,)).tolist()
 
 
@@ -137,19 +184,83 @@ def nearest(name: str, options) -> str:
 
 def choice(name: str, value, options):
     if not isinstance(value, Hashable) or value not in options:
-        raise ValueError(f"{name} = {value!r}: unknown; {nearest(value, options)}")
+        raise ValueError(f"{name} = {shown(value)}: unknown; {nearest(value, options)}")
     return value
+
+
+def truth(name: str, value) -> bool:
+    """True or False, of Python or NumPy, and no number that is equal to one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} = {shown(value)}: must be True or False")
+    return bool(value)
+
+
+def instance(name: str, value, kind, what: str):
+    """A value of a class, `what` in words; TypeError for any other."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} = {shown(value)}: must be {what}")
+    return value
+
+
+def sequence(name: str, value, kind) -> list:
+    """A list or a tuple, not empty, of instances of a class."""
+    if not isinstance(value, (list, tuple)) or not value or not all(isinstance(one, kind) for one in value):
+        raise TypeError(f"{name} = {shown(value)}: must be a sequence of one {kind.__name__} or more")
+    return list(value)
+
+
+def callback(name: str, value):
+    """What can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} = {shown(value)}: must be a function")
+    return value
+
+
+def box(value) -> tuple[float, float]:
+    """(lo, hi), finite, lo < hi."""
+    if not isinstance(value, (*SEQUENCES, tuple)) or len(value) != 2:
+        raise ValueError(f"box = {shown(value)}: must be a pair (lo, hi)")
+    lo, hi = (number("box", side) for side in value)
+    if not lo < hi:
+        raise ValueError(f"box = {shown(value)}: must have lo < hi")
+    return lo, hi
+
+
+def precision(value, name: str = "dtype") -> np.dtype:
+    """float32 or float64, by name or as NumPy has it."""
+    try:
+        held = np.dtype(value) if value is not None else None
+    except (TypeError, ValueError):
+        held = None
+    if held not in (np.float32, np.float64):
+        raise ValueError(f"{name} = {shown(value)}: unknown; choose from 'float32', 'float64'")
+    return held
+
+
+def path(name: str, value) -> Path:
+    """A path, by its text or as an object."""
+    if not isinstance(value, (str, os.PathLike)) or "\0" in str(value):
+        raise TypeError(f"{name} = {shown(value)}: must be a path")
+    return Path(value)
 
 
 def generators(rng) -> list[np.random.Generator]:
     """One generator, or one per entry of a list, tuple, range or array of generators and seeds."""
     many = list(rng) if isinstance(rng, SEQUENCES) else [rng]
-    if not many:
-        raise ValueError(f"rng = {rng!r}: must be a Generator or a seed, or one per run")
     try:
+        if not many or any(one is None or isinstance(one, (bool, np.bool_)) for one in many):
+            raise TypeError
         return [np.random.default_rng(one) for one in many]
     except (TypeError, ValueError):
-        raise ValueError(f"rng = {rng!r}: must be a Generator or a seed (an integer >= 0), or one per run") from None
+        rule = "must be a Generator or a seed (an integer >= 0), or one per run"
+        raise ValueError(f"rng = {shown(rng)}: {rule}") from None
+
+
+def generator(rng) -> np.random.Generator:
+    """One generator, or its seed."""
+    if isinstance(rng, SEQUENCES) and len(rng) == 0:
+        raise ValueError(f"rng = {shown(rng)}: must be a Generator or a seed (an integer >= 0)")
+    return generators([rng])[0]
 
 
 def strengths(name: str, value):
@@ -160,22 +271,29 @@ def strengths(name: str, value):
         low, _ = value.support()
         fine = low >= 0 and value.cdf(0) == 0 and np.isfinite(value.mean())
     except TypeError:
-        raise ValueError(f"{name} = {value!r}: must be a number or a law with its parameters (frozen)") from None
+        raise ValueError(f"{name} = {shown(value)}: must be a number or a law with its parameters (frozen)") from None
     if not fine:
         raise ValueError(f"{name} has support from {low:g}: must be a law on (0, inf) with finite mean")
     return value
 
 
-def features(pair, k: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """(u, v), each (k, d) float64, together orthonormal to 1e-8."""
+def pair(name: str, value, k: int | None = None, d: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(u, v), each (k, d) float64; any k and d without them."""
     try:
-        u, v = (np.array(f, dtype=np.float64) for f in pair)
+        u, v = (np.array(f, dtype=np.float64) for f in value)
     except (TypeError, ValueError):
-        raise ValueError("features: must be a pair (u, v) of arrays") from None
+        raise ValueError(f"{name} = {shown(value)}: must be a pair (u, v) of arrays") from None
+    k, d = (u.shape if u.ndim == 2 else ("k", "d")) if k is None else (k, d)
     if u.shape != (k, d) or v.shape != (k, d):
-        raise ValueError(f"features have shapes {u.shape} and {v.shape}: must both be ({k}, {d})")
+        raise ValueError(f"{name} have shapes {u.shape} and {v.shape}: must both be ({k}, {d})")
+    return u, v
+
+
+def features(value, k: int | None = None, d: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(u, v), each (k, d) float64, together orthonormal to 1e-8."""
+    u, v = pair("features", value, k, d)
     both = np.concatenate([u, v])
-    error = np.abs(both @ both.T - np.eye(2 * k)).max()
+    error = np.abs(both @ both.T - np.eye(len(both))).max()
     if not error <= 1e-8:
         raise ValueError(f"features: must be orthonormal to 1e-8, but <f_i, f_j> is off by {error:.2g}")
     return u, v
@@ -194,14 +312,14 @@ def samples(X, n_runs: int, batched: bool, shape: tuple, dtype) -> np.ndarray:
         axes = ", ".join("P" if size is None else str(size) for size in shape)
         wanted = f"(N, {axes})" + (f" or ({n_runs}, N, {axes})" if batched else "")
         raise ValueError(f"X has shape {given}: must be {wanted}")
-    if 0 in X.shape:
-        raise ValueError(f"X has shape {X.shape}: no axis may be empty")
+    if 0 in given:
+        raise ValueError(f"X has shape {given}: no axis may be empty")
     return cast("X", X, dtype)
 
 
 def labels(y, X: np.ndarray, n_classes: int) -> np.ndarray:
     """y (N,) or (R, N), integers in [0, k) -> int64 (1 or R, N), for X as `samples` returns it."""
-    y = np.asarray(y)
+    y = array("y", y)
     if not np.issubdtype(y.dtype, np.integer):
         raise TypeError(f"y has dtype {y.dtype}: must be integers")
     shape = y.shape

@@ -89,7 +89,8 @@ class Key:
                 checks.seeds(value, np.size(value), name)
             else:
                 checks.per_run(name, value, np.size(value), low=self.low, above=self.above)
-            return value
+            held = np.asarray(value).tolist()
+            return tuple(held) if isinstance(held, list) else held
         if self.kind is int:
             return checks.integer(name, value, self.low, self.high)
         if self.kind is float:

@@ -57,12 +57,13 @@ class Samples:
                 raise ValueError(f"{name} has shape {np.shape(array)}: its first axes must be those of y, {shape}")
 
 
-def as_data(data: DataLike) -> Data:
+def as_data(data: DataLike, name: str = "data") -> Data:
     """A :class:`Data` as it is, a pair (X, y) as `Samples`; TypeError for anything else."""
     if isinstance(data, Data):
         return data
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise TypeError(f"data is a {type(data).__name__}: must have X, y, arrays and directions, or be a pair (X, y)")
+        rule = "must have X, y, arrays and directions, or be a pair (X, y)"
+        raise TypeError(f"{name} is a {type(data).__name__}: {rule}")
     return Samples(*data)
 
 

@@ -65,6 +65,12 @@ def require(needed: float, what: str, advice: str) -> None:
         raise MemoryError(f"{what} needs about {_gigabytes(needed)} and {_gigabytes(free)} are free: {advice}")
 
 
+def require_numbers(n: int, what: str, advice: str) -> None:
+    """`require` for n float64, asked only where it may matter: to ask takes a millisecond."""
+    if n > 1 << 22:
+        require(8 * n, what, advice)
+
+
 def _gigabytes(n: float) -> str:
     return f"{n / 1e9:,.0f} GB" if n >= 1e12 else f"{n / 1e9:.3g} GB"
 

@@ -41,7 +41,7 @@ class Checked:
 
     def __init__(self, model: Model, data: DataLike):
         model, data = model.for_verdicts(), as_data(data)
-        X, y = model.check(data.X, data.y)
+        X, y = model.labelled(data.X, data.y)
         self.data, self._model, self._given = in_dtype(data, model.dtype), model, (X, y)
         shape = model.n_runs, X.shape[1]
         self.X, self.y = np.broadcast_to(X, (*shape, *X.shape[2:])), np.broadcast_to(y, shape)
@@ -182,6 +182,13 @@ class Model(ABC):
         X = checks.samples(X, self.n_runs, self.batched, self.sample_shape, self.dtype)
         return X, None if y is None else checks.labels(y, X, self.n_classes)
 
+    def labelled(self, X: ArrayLike, y: ArrayLike) -> tuple[FloatArray, IntArray]:
+        """`check` of samples that must have labels."""
+        if y is None:
+            raise TypeError("y = None: must be labels, one for each sample of X")
+        X, y = self.check(X, y)
+        return X, cast(IntArray, y)
+
     def prepare(self, X: FloatArray, y: IntArray | None = None, active: BoolArray | None = None) -> Batch:
         """Checked samples (R, N, *sample_shape), as often as they are needed: a handle for the two methods below.
 
@@ -220,3 +227,8 @@ class Model(ABC):
     def drop_runs_axis(self, values: Array) -> Array:
         """Values with a leading axis of runs, without it where the model is not a batch."""
         return values if self.batched else values[0]
+
+
+def as_model(model: Model, name: str = "model") -> Model:
+    """The model itself; TypeError for what is none."""
+    return checks.instance(name, model, Model, "a model, as PatchCNN or Network")

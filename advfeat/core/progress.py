@@ -32,6 +32,7 @@ class Stopwatch:
 
     def __init__(self, progress: Progress | None = None, time_limit: float | None = None):
         seconds = math.inf if time_limit is None else checks.number("time_limit", time_limit, low=0)
+        progress = None if progress is None else checks.callback("progress", progress)
         self.limited, self.watched = time_limit is not None, progress is not None
         self._progress, self._end, self._share = progress, now() + seconds, 0.0
         self.timed_out = False

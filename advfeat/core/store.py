@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ..kernels.gpu import device as gpu_device
-from . import memory
+from . import checks, memory
 from ._version import __version__
 
 FORMAT, OLDER = "advfeat-2", ("advfeat-1",)
@@ -39,7 +39,7 @@ class CheckpointError(ValueError):
 def write(path, body: Callable, mode: str = "wb") -> None:
     """Call `body(file)` on a new file beside `path`, then rename it: `path` is whole or as it was before, and stays so
     when the power goes.  Permissions are those of any new file."""
-    path = Path(path)
+    path = checks.path("path", path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
@@ -109,7 +109,7 @@ def load_npz(path) -> dict[str, np.ndarray]:
 def _opened(path):
     """The file, to be read; the errors of what is none name it."""
     try:
-        return open(path, "rb")
+        return open(checks.path("path", path), "rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
     except IsADirectoryError:

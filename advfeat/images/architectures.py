@@ -39,7 +39,8 @@ def ResNet18(width: int = 64, image_shape: Shape = (3, 32, 32), n_classes: int =
     smoothed or not; `before`: layers that images go through first, as Normalise; `options` of :class:`Network`.
     """
     w = checks.integer("width", width, 1)
-    layers, channels = {"": list(before), "conv1": Convolution(w), "bn1": BatchNorm(), "relu": activation}, w
+    layers = {"": _first(before, activation), "conv1": Convolution(w), "bn1": BatchNorm(), "relu": activation}
+    channels = w
     for stage in (1, 2, 3, 4):
         out, found = w * 2 ** (stage - 1), []
         for i in (0, 1):
@@ -65,7 +66,7 @@ def PreActResNet18(width: int = 64, image_shape: Shape = (3, 32, 32), n_classes:
     The shortcut branches off behind a block's first BN and ReLU where shapes change.  Parameters as of `ResNet18`.
     """
     w = checks.integer("width", width, 1)
-    layers, channels = {"": list(before), "conv1": Convolution(w)}, w
+    layers, channels = {"": _first(before, activation), "conv1": Convolution(w)}, w
     for stage in (1, 2, 3, 4):
         out, found = w * 2 ** (stage - 1), []
         for i in (0, 1):
@@ -99,7 +100,7 @@ def WideResNet(depth: int = 34, widen: int = 10, image_shape: Shape = (3, 32, 32
     """
     if checks.integer("depth", depth, 10) % 6 != 4:
         raise ValueError(f"depth = {depth!r}: must be 6 n + 4 with n >= 1 blocks a stage: 10, 16, 22, 28, 34, ...")
-    layers, channels = {"": list(before), "conv1": Convolution(16)}, 16
+    layers, channels = {"": _first(before, activation), "conv1": Convolution(16)}, 16
     for stage in (1, 2, 3):
         out, found = 16 * 2 ** (stage - 1) * checks.integer("widen", widen, 1), []
         for i in range((depth - 4) // 6):
@@ -115,11 +116,16 @@ def ConvNet(width: int = 16, image_shape: Shape = (1, 28, 28), n_classes: int = 
             activation: ReLU = PLAIN, before: Sequence[Layer] = (), **options: Unpack[Options]) -> Network:  # fmt: skip
     """Convolutions in a row: `stages` of conv, BN, ReLU with width, 2 width, ... channels, stride 2 from the second
     on; global average pool; linear layer.  Other parameters as of `ResNet18`."""
-    layers = {"": list(before)}
+    layers = {"": _first(before, activation)}
     for stage in range(checks.integer("stages", stages, 1, 10)):
         layer = Convolution(checks.integer("width", width, 1) * 2**stage, stride=2 if stage else 1)
         layers[f"stage{stage + 1}"] = {"conv": layer, "bn": BatchNorm(), "relu": activation}
     return Network(layers | {"avgpool": AveragePool(), "fc": _last(n_classes)}, image_shape, **options)
+
+
+def _first(before: Sequence[Layer], activation: ReLU) -> list[Layer]:
+    checks.instance("activation", activation, ReLU, "a ReLU")
+    return list(checks.instance("before", before, (list, tuple), "a sequence of layers"))
 
 
 def _last(n_classes: int) -> Linear:

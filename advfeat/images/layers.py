@@ -114,6 +114,7 @@ class Convolution(Layer):
             checks.integer(field, value, 1)
         if self.padding is not None:
             checks.integer("padding", self.padding, 0)
+        checks.truth("bias", self.bias)
 
     def add(self, build: Builder, value: int, name: str) -> int:
         C, H, W = build.image(value, name)
@@ -176,7 +177,8 @@ class Normalise(Layer):
 
     def __post_init__(self) -> None:
         for field, rule in (("mean", {}), ("deviation", {"above": 0})):
-            held = tuple(checks.number(field, one, **rule) for one in getattr(self, field))
+            given = checks.instance(field, getattr(self, field), checks.SEQUENCES, "numbers, one per channel")
+            held = tuple(checks.number(field, one, **rule) for one in given)
             object.__setattr__(self, field, held)
 
     def add(self, build: Builder, value: int, name: str) -> int:
@@ -231,6 +233,7 @@ class Linear(Layer):
 
     def __post_init__(self) -> None:
         checks.integer("n", self.n, 1)
+        checks.truth("bias", self.bias)
 
     def add(self, build: Builder, value: int, name: str) -> int:
         E = 1

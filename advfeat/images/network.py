@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..core import checks, memory
 from ..core.model import Batch, Model, Prepared
-from ..core.types import PRECISIONS, Arrays, BoolArray, Dtype, Float64Array, FloatArray, IntArray, JsonDict, Slopes
+from ..core.types import Arrays, BoolArray, Dtype, Float64Array, FloatArray, IntArray, JsonDict, Slopes
 from ..kernels import CROSS_ENTROPY, formulas
 from ..kernels.layers import EVALUATE, MODES, TRAIN, LayerBackend, Mode, get_engine
 from ..kernels.layers import formulas as layer_formulas
@@ -68,17 +68,17 @@ class Network(Model):
         backend: LayerBackend = "numba",
         arrays: Arrays | None = None,
     ):
-        checks.choice("dtype", str(np.dtype(dtype)), PRECISIONS)
-        if np.shape(image_shape) != (3,):
-            raise ValueError(f"image_shape = {image_shape!r}: must be (channels, height, width)")
+        dtype = checks.precision(dtype)
+        if not isinstance(image_shape, (*checks.SEQUENCES,)) or len(image_shape) != 3:
+            raise ValueError(f"image_shape = {checks.shown(image_shape)}: must be (channels, height, width)")
         self.sample_shape = tuple(checks.integer("image_shape", n, 1) for n in image_shape)
         build = Builder(self.sample_shape)
         build.add(layers, 0)
         self.layers, self.program = layers, build.program()
-        self.dtype: np.dtype[np.floating] = np.dtype(dtype)
+        self.dtype: np.dtype[np.floating] = dtype
         self.backend, self.engine = backend, get_engine(backend)(self.program)
         self.n_classes = self.program.shapes[-1][0]
-        self.box = None if box is None else (checks.number("box", box[0]), checks.number("box", box[1]))
+        self.box = None if box is None else checks.box(box)
         if arrays is None:
             need = sum(int(np.prod(shape)) for shape in self.shapes.values()) * (self.dtype.itemsize + 8)
             memory.require(need, f"a network of {self.n_parameters:,} parameters", "choose a smaller width or depth")
@@ -288,7 +288,7 @@ class Network(Model):
         `update_statistics` moves the running statistics towards the batch's; by default in training mode, and only
         there it can.
         """
-        X, y = (a[0] for a in self.check(X, y))
+        X, y = (a[0] for a in self.labelled(X, y))
         update = mode == TRAIN if update_statistics is None else checks.choice(
             "update_statistics", update_statistics, (True, False))  # fmt: skip
         if update and mode != TRAIN:
@@ -307,7 +307,7 @@ class Network(Model):
 
     # -------------------------------------------------------------- passes
     def _coefficients(self, C, X, width: int) -> np.ndarray:
-        C = np.asarray(C)
+        C = checks.float64("C", C)
         if C.shape != (len(X), width):
             raise ValueError(f"C has shape {C.shape}: must be {(len(X), width)}")
         return checks.cast("C", C, self.dtype)

@@ -55,10 +55,11 @@ def one_step_ascent(
     """
     checks.choice("objective", objective, checks.OBJECTIVES)
     checks.choice("norm", norm, checks.NORMS)
+    checks.instance("net", net, PatchCNN, "a PatchCNN")
     rates = {"lr": lr, "eps": eps}
     rates = {name: checks.per_run(name, a, net.n_runs, low=0, dtype=net.dtype) for name, a in rates.items()}
     options = {"objective": objective, "norm": norm, "n_steps": checks.integer("n_steps", n_steps, 1)}
-    return net.drop_runs_axis(ascended(net, *net.check(X, y), **rates, **options))
+    return net.drop_runs_axis(ascended(net, *net.labelled(X, y), **rates, **options))
 
 
 @renamed(seed="rng")
@@ -68,7 +69,7 @@ def feature_swap(data: PatchData, *, eps: PerRun, norm: ball.Norm = "linf", rng:
     Needs the data's features.  `eps` is one number or one per run of a stacked `data`, `rng` a seed, one per run, or a
     Generator; `norm` is "linf", "l2" or "l1", patch by patch.  Returns X_adv, of X's shape and dtype.
     """
-    if data.features is None:
+    if checks.instance("data", data, PatchData, "a PatchData").features is None:
         raise ValueError(NO_FEATURES)
     batched = data.X.ndim == 4
     X, y = (data.X, data.y) if batched else (data.X[None], data.y[None])
@@ -270,7 +271,7 @@ class Rescue(Attack):
     def check_options(self) -> None:
         checks.choice("all_targets", self.all_targets, (True, False))
         for name in ("n_steps", "n_restarts"):
-            checks.integer(name, getattr(self, name), 1)
+            checks.integer(name, getattr(self, name), 1, checks.MOST)
         if self.step is not None:
             checks.number("step", self.step, above=0)
 

@@ -35,6 +35,8 @@ class PatchData:
     features: Features | None = None
 
     def __post_init__(self) -> None:
+        for name in ("X", "y", "robust", "strength"):
+            checks.instance(name, getattr(self, name), np.ndarray, "an array")
         if self.X.ndim not in (3, 4):
             raise ValueError(f"X has shape {self.X.shape}: must be (n, P, d) or (R, n, P, d)")
         for name, value, shape in (
@@ -48,6 +50,7 @@ class PatchData:
     @classmethod
     def stack(cls, runs: Sequence[PatchData]) -> PatchData:
         """One batch from the data of several runs, all of one shape and with the same features."""
+        checks.sequence("runs", runs, PatchData)
         if len({data.X.shape for data in runs}) != 1:
             raise ValueError(f"shapes {[data.X.shape for data in runs]}: runs of a batch must share one shape")
         arrays = (np.stack([getattr(data, name) for data in runs]) for name in ("X", "y", "robust", "strength"))
@@ -69,7 +72,7 @@ class PatchData:
 
     def astype(self, dtype: Dtype) -> PatchData:
         """The same data with X of `dtype`."""
-        return replace(self, X=self.X.astype(dtype, copy=False))
+        return replace(self, X=self.X.astype(checks.precision(dtype), copy=False))
 
     def signal(self) -> Float64Array:
         """alpha_p u_y on J_R and beta_p v_y on J_NR, the patches without their noise; X's shape, float64."""
@@ -146,18 +149,19 @@ class PatchDistribution:
         self.beta: float | Law = checks.strengths("beta", beta)
         self.noise_std = checks.number("noise_std", noise_std, low=0)
         self.partition: checks.Partition = checks.choice("partition", partition, checks.PARTITIONS)
-        self.shared_strengths: bool = checks.choice("shared_strengths", shared_strengths, (True, False))
+        self.shared_strengths: bool = checks.truth("shared_strengths", shared_strengths)
         if positions is not None and partition != "fixed":
             raise ValueError(f"positions = {positions!r}: only partition = 'fixed' takes positions")
-        self.positions: range | IntArray = range(self.n_robust) if positions is None else np.asarray(positions)
+        self.positions: range | IntArray = (
+            range(self.n_robust) if positions is None else checks.array("positions", positions)
+        )
         if positions is not None and (
             self.positions.shape != (self.n_robust,)
             or len(set(self.positions.tolist())) != self.n_robust
             or not all(p in range(self.n_patches) for p in self.positions.tolist())
         ):
-            raise ValueError(
-                f"positions = {positions!r}: must be n_robust = {self.n_robust} different patches in 0..{n_patches - 1}"
-            )
+            rule = f"must be n_robust = {self.n_robust} different patches in 0..{n_patches - 1}"
+            raise ValueError(f"positions = {checks.shown(positions)}: {rule}")
         self._features = None if features is None else checks.features(features, self.n_classes, self.patch_dim)
 
     @property
@@ -174,7 +178,7 @@ class PatchDistribution:
         Labels are uniform on the classes, or with `balanced` every class appears floor(n/k) or ceil(n/k) times in
         random order.  X is float64.
         """
-        rng = np.random.default_rng(rng)
+        rng = checks.generator(rng)
         y, robust, strength = self.sample_types(n, rng, balanced)
         shape = (*robust.shape, self.patch_dim)
         X = self.noise_std * rng.standard_normal(shape) if self.noise_std else 0.0
@@ -186,8 +190,8 @@ class PatchDistribution:
     ) -> tuple[IntArray, BoolArray, Float64Array]:
         """Labels, robust patches and strengths, (n,), (n, P), (n, P), as `sample` draws them, without the patches."""
         n, k, P = checks.integer("n", n, 1), self.n_classes, self.n_patches
-        rng = np.random.default_rng(rng)
-        if balanced:
+        rng = checks.generator(rng)
+        if checks.truth("balanced", balanced):
             y = np.concatenate([np.tile(np.arange(k), n // k), rng.permutation(k)[: n % k]])
             y = rng.permutation(y)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from ..core.types import Array, FeaturesLike, Float64Array, FloatArray, IntArray
 from .data import FeatureKind, PatchData
 
 
+@runtime_checkable
 class Neurons(Protocol):
     """What is asked of a patch network here, a `PatchCNN`."""
 
@@ -35,13 +36,11 @@ def correlations(net: Neurons, features: FeaturesLike) -> dict[str, Float64Array
         ``A``, ``B`` (k, m): <w_{i,s}, u_i>, <w_{i,s}, v_i>; ``norm`` (k, m): |w_{i,s}|;
         ``off_u``, ``off_v`` (k, 2): minimum and maximum over s and j != i of <w_{i,s}, u_j>, <w_{i,s}, v_j>.
     """
-    W = net.weights.astype(np.float64)
+    W = checks.instance("net", net, Neurons, "a PatchCNN").weights.astype(np.float64)
     k = net.shape[0]
     own, out = np.eye(k, dtype=bool), {}
-    for name, f in zip(("A", "B"), features):
-        f = np.asarray(f, np.float64)
-        if f.shape != (k, net.shape[2]):
-            raise ValueError(f"features have shape {f.shape}: must be {(k, net.shape[2])} for this network")
+    for name, f in zip(("A", "B"), checks.pair("features", features, k, net.shape[2])):
+        f = checks.cast("features", f, np.float64)
         C = np.einsum("risj,lj->risl", W, f)
         out[name] = np.einsum("risi->ris", C).copy()
         others = [np.where(own[:, None], fill, C) for fill in (np.inf, -np.inf)]
@@ -90,5 +89,6 @@ def normalized(C: FloatArray, norm: FloatArray) -> FloatArray:
 
 def feature_learning_accuracy(net: Neurons, data: PatchData, feature: FeatureKind) -> Share:
     """Def. 4.1: accuracy on data in which only the `feature` ("robust" or "non_robust") is left, noise included."""
-    kept = data.representative(feature)
+    checks.instance("net", net, Neurons, "a PatchCNN")
+    kept = checks.instance("data", data, PatchData, "a PatchData").representative(feature)
     return net.accuracy(kept.X, kept.y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core import checks, store
+from ..core import checks, memory, store
 from ..core.data import Data
 from ..core.model import Batch, Model
 from ..core.types import (
@@ -71,10 +72,10 @@ class PatchCNN(Model):
     """
 
     def __init__(self, W: ArrayLike, q: int = 3, rho: float = 1.0, backend: Backend = "numba"):
-        W = checks.floats("W", np.array(W))
+        W = checks.floats("W", W)
         if W.ndim not in (3, 4) or 0 in W.shape or W.shape[-3] < 2:
             raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
-        self.W: FloatArray = checks.cast("W", W, W.dtype)
+        self.W: FloatArray = checks.cast("W", W.copy(), W.dtype)
         self.activation = SmoothedReLU(q, rho)
         checks.threshold(rho, W.dtype)
         self.q, self.rho, self.backend = int(q), float(rho), backend
@@ -104,28 +105,33 @@ class PatchCNN(Model):
             checks.integer("n_neurons", n_neurons, 1),
             checks.integer("patch_dim", patch_dim, 1),
         )
+        dtype, rngs = checks.precision(dtype), checks.generators(rng)
+        about = f"{len(rngs)} networks of n_classes, n_neurons, patch_dim = {checks.shown(shape)[1:-1]}"
+        memory.require_numbers(2 * len(rngs) * math.prod(shape), about, "choose smaller ones")
         init_std = patch_dim**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
         checks.in_dtype("init_std", init_std, dtype)
-        W = init_std * np.stack([one.standard_normal(shape) for one in checks.generators(rng)])
+        W = init_std * np.stack([one.standard_normal(shape) for one in rngs])
         W = checks.cast("W", W if isinstance(rng, checks.SEQUENCES) else W[0], dtype)
         return cls(W, q, rho, backend)
 
     @classmethod
     def _minimum(cls, vectors, gamma, n_neurons, *options):
-        vectors = checks.number("gamma", gamma) * np.asarray(vectors, np.float64)
-        return cls(np.repeat(vectors[:, None], checks.integer("n_neurons", n_neurons, 1), axis=1), *options)
+        vectors = checks.number("gamma", gamma) * vectors
+        checks.integer("n_neurons", n_neurons, 1, checks.MOST)
+        memory.require_numbers(vectors.size * n_neurons, f"n_neurons = {n_neurons:,}", "choose a smaller one")
+        return cls(np.repeat(vectors[:, None], n_neurons, axis=1), *options)
 
     @classmethod
     def nonrobust_minimum(cls, gamma: float, features: FeaturesLike, n_neurons: int = 1, *, q: int = 3,
                           rho: float = 1.0, backend: Backend = "numba") -> Self:  # fmt: skip
         """w_{i,s} = gamma v_i (Prop. 3.1): fits as gamma grows; the feature swap breaks it.  `features` = (u, v)."""
-        return cls._minimum(features[1], gamma, n_neurons, q, rho, backend)
+        return cls._minimum(checks.features(features)[1], gamma, n_neurons, q, rho, backend)
 
     @classmethod
     def robust_minimum(cls, gamma: float, features: FeaturesLike, n_neurons: int = 1, *, q: int = 3,
                        rho: float = 1.0, backend: Backend = "numba") -> Self:  # fmt: skip
         """w_{i,s} = gamma u_i (Prop. 3.2); robust in the linear part iff P_R (alpha - eps) > P eps."""
-        return cls._minimum(features[0], gamma, n_neurons, q, rho, backend)
+        return cls._minimum(checks.features(features)[0], gamma, n_neurons, q, rho, backend)
 
     def __repr__(self) -> str:
         k, m, d = self.shape
@@ -165,11 +171,11 @@ class PatchCNN(Model):
 
     def astype(self, dtype: Dtype) -> PatchCNN:
         """The same network in another dtype; ValueError where a weight or rho is infinite there, or rho is 0."""
-        return self.with_weights(checks.cast("W", self.W, dtype))
+        return self.with_weights(checks.cast("W", self.W, checks.precision(dtype)))
 
     def run(self, r: int) -> PatchCNN:
         """Run `r` of a batch as a network of its own."""
-        return self.with_weights(self.weights[r])
+        return self.with_weights(self.weights[checks.integer("r", r, -self.n_runs, self.n_runs - 1)])
 
     # -------------------------------------------------------------- the model protocol (core/model.py)
     kind, patch_axis = "patch-cnn", 0
@@ -218,8 +224,8 @@ class PatchCNN(Model):
 
     def check(self, X: ArrayLike, y: ArrayLike | None = None) -> tuple[FloatArray, IntArray | None]:
         """X (1 or R, N, P, d) of the network's dtype, y (1 or R, N) int64 or None; errors for anything else."""
-        X, _ = super().check(X)
-        if y is not None and np.ndim(y) == 2 and len(X) == 1 and self.batched:
+        X, y = super().check(X)[0], None if y is None else checks.array("y", y)
+        if y is not None and y.ndim == 2 and len(X) == 1 and self.batched:
             X = np.broadcast_to(X, (len(y), *X.shape[1:]))
         return X, None if y is None else checks.labels(y, X, self.n_classes)
 
@@ -258,7 +264,7 @@ class PatchCNN(Model):
 
     def loss(self, X: ArrayLike, y: ArrayLike) -> Share:
         """Cross-entropy mean_n -log softmax(F(X_n))_{y_n}, a float or (R,)."""
-        X, y = self.check(X, y)
+        X, y = self.labelled(X, y)
         F = self.logits_of(self.prepare(X))
         return self.drop_runs_axis(formulas.cross_entropy(F, np.broadcast_to(y, F.shape[:2])).mean(axis=1))
 
@@ -267,7 +273,7 @@ class PatchCNN(Model):
 
         -grad_{w_{i,s}} L = (1/N) sum_n (1{y_n = i} - logit_i(X_n)) sum_p sigma'(<w_{i,s}, x_{n,p}>) x_{n,p}.
         """
-        batch = self.prepare(*self.check(X, y))
+        batch = self.prepare(*self.labelled(X, y))
         loss, gradient = self.engine.loss_and_grad(self.weights, batch, self.q, self.rho)
         return self.drop_runs_axis(loss), self.drop_runs_axis(gradient)
 
@@ -275,7 +281,7 @@ class PatchCNN(Model):
         """grad_X of the per-sample objective (no 1/N), X's shape, for "neg_label_logit" (-F_y), "margin"
         (max_{j != y} F_j - F_y) or "cross_entropy"."""
         checks.choice("objective", objective, checks.OBJECTIVES)
-        batch = self.prepare(*self.check(X, y))
+        batch = self.prepare(*self.labelled(X, y))
         out = self.engine.input_grad(self.weights, batch, self.q, self.rho, checks.OBJECTIVES[objective])
         return self.drop_runs_axis(out)
 
@@ -283,13 +289,15 @@ class PatchCNN(Model):
         """sum_i C[n, i] dF_i/dx at x = X_n, of X's shape and the network's dtype; C (N, k) or (R, N, k)."""
         X, _ = self.check(X)
         shape = self.n_runs, X.shape[1], self.n_classes
-        if np.shape(C) not in (shape, shape[1:]):
-            raise ValueError(f"C has shape {np.shape(C)}: must be {shape[1:]}" + f" or {shape}" * self.batched)
+        C = checks.float64("C", C)
+        if C.shape not in (shape, shape[1:]):
+            raise ValueError(f"C has shape {C.shape}: must be {shape[1:]}" + f" or {shape}" * self.batched)
+        C = checks.cast("C", C, np.float64)
         return self.drop_runs_axis(self.pull_back_of(self.prepare(X), np.broadcast_to(C, shape)))
 
     def margin(self, X: ArrayLike, y: ArrayLike) -> Float64Array:
         """F_y - max_{j != y} F_j, (N,) or (R, N), float64."""
-        X, y = self.check(X, y)
+        X, y = self.labelled(X, y)
         F = self.logits_of(self.prepare(X))
         return self.drop_runs_axis(formulas.margin(F, np.broadcast_to(y, F.shape[:2])))
 

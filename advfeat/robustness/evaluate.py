@@ -17,9 +17,9 @@ import numpy as np
 from ..attacks.base import Attack
 from ..attacks.threat import ThreatModel
 from ..core import ball, checks
-from ..core.model import AnyData, Checked, Model
+from ..core.model import AnyData, Checked, Model, as_model
 from ..core.progress import Progress, Stopwatch
-from ..core.runs import renamed, run_seeds
+from ..core.runs import per_sample, renamed, run_seeds
 from ..core.types import Array, Arrays, BoolArray, Float64Array, FloatArray, PerRun, PerSample, Rng, Share, StrArray
 from ..kernels import formulas
 from ..patches.certify import Method
@@ -57,7 +57,7 @@ class Evaluation:
                  box: tuple[float, float] | None = None, rng: Rng = 0, clock: Stopwatch | None = None):  # fmt: skip
         checks.choice("norm", norm, ball.NORMS)
         checks.choice("budget", budget, ball.BUDGETS)
-        self.model = model.for_verdicts()
+        self.model = as_model(model).for_verdicts()
         self.held = Checked.of(self.model, data)
         self.clock = Stopwatch() if clock is None else clock
         self.threat = {"norm": norm, "budget": budget, "box": box}
@@ -246,9 +246,13 @@ def robust_accuracy(
     """
     checks.choice("certificate", certificate, tuple(catalogue.CERTIFICATES))
     ThreatModel(norm, eps, budget, box)
+    checks.integer("max_nodes", max_nodes, 1)
     clock = Stopwatch(progress, time_limit)
     evaluation = Evaluation(model, data, norm=norm, budget=budget, box=box, rng=rng, clock=clock)
+    per_sample("eps", eps, evaluation.held.y.shape, evaluation.model.batched)
     missing = {name: catalogue.lacking(name, evaluation.model, evaluation.held.data, ascent_lr) for name in MEASURED_BY}
+    if attacks is not None and not isinstance(attacks, (list, tuple)):
+        raise ValueError(f"attacks = {checks.shown(attacks)}: must be a sequence of names of {MEASURED_BY}")
     chosen = [name for name in MEASURED_BY if not missing[name]] if attacks is None else attacks
     for name in chosen:
         if missing[checks.choice("attack", name, MEASURED_BY)]:

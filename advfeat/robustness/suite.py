@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ..attacks.base import Attack, AttackProblem
 from ..attacks.threat import AttackResult, ThreatModel
 from ..core import checks
-from ..core.model import AnyData, Model
+from ..core.model import AnyData, Model, as_model
 from ..core.progress import Progress, Stopwatch
 from ..core.runs import run_seeds
 from ..core.types import BoolArray, Float64Array, FloatArray, Rng
@@ -65,8 +65,9 @@ class AttackSuite:
     stop_early: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.attacks, (str, Attack)) or not len(self.attacks):
-            raise ValueError(f"attacks = {self.attacks!r}: must be a sequence of one attack or more")
+        checks.truth("stop_early", self.stop_early)
+        if not isinstance(self.attacks, (list, tuple)) or not self.attacks:
+            raise ValueError(f"attacks = {checks.shown(self.attacks)}: must be a sequence of one attack or more")
         found = tuple(NAMED[checks.choice("attack", a, NAMED)] if isinstance(a, str) else a for a in self.attacks)
         for attack in found:
             if not isinstance(attack, Attack):
@@ -88,7 +89,7 @@ class AttackSuite:
         time_limit: float | None = None,
     ) -> SuiteResult:
         """Arguments and errors as for every attack; all attacks have the same seeds."""
-        clock = Stopwatch(progress, time_limit)
+        clock, model = Stopwatch(progress, time_limit), as_model(model)
         seeds = run_seeds(rng, model.n_runs)
         clean = _Clean()(model, data, threat, seeds, active=active)
         X_adv, margin, success = clean.X_adv, clean.margin, clean.success

@@ -93,7 +93,7 @@ def sweep(
     before any work; SweepInterrupted on Ctrl-C; SweepFailed where a batch raises (no other is started then, those under
     way are kept) or workers die; CheckpointError where another process writes in `out`, or it is no sweep's folder.
     """
-    source, spec = spec, SweepSpec.build(spec)
+    source, spec, out = spec, SweepSpec.build(spec), checks.path("out", out)
     spec.check_size(yes)
     checks.integer("largest_batch", largest_batch, 1)
     total, own = bytes_of(memory), planning.memory_of_plan(spec)
@@ -231,9 +231,9 @@ def bytes_of(memory: str | float) -> float:
         return float(memory)
     found = re.fullmatch(r"\s*([0-9.]+)\s*([KMG]?I?)B?\s*", str(memory).upper())
     try:
-        return float(found[1]) * UNITS[found[2]]
+        return checks.number("memory", float(found[1]) * UNITS[found[2]], above=0)
     except (TypeError, KeyError, ValueError):
-        raise ValueError(f"memory = {memory!r}: must be bytes, or text as 500MB or 2GB") from None
+        raise ValueError(f"memory = {memory!r}: must be bytes, more than 0, or text as 500MB or 2GB") from None
 
 
 def describe(planned: planning.Plan, workers: Workers, pending, archive: Archive) -> list[str]:

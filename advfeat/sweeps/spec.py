@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -176,6 +177,7 @@ class SweepSpec:
         """From a SweepSpec, a mapping of the tables sweep, base, axes, plot, or the path of a TOML file of them."""
         if isinstance(source, cls):
             return source
+        checks.instance("spec", source, (Mapping, str, PathLike), "a SweepSpec, its tables, or the path of a TOML file")
         where = "spec"
         if not isinstance(source, Mapping):
             where, source = str(source), store.read_toml(source)
@@ -222,7 +224,7 @@ class SweepSpec:
 
     def check_size(self, yes: bool = False) -> None:
         """Raise ValueError for more than MOST_RUNS runs, unless `yes`."""
-        if self.n_runs > MOST_RUNS and not yes:
+        if not checks.truth("yes", yes) and self.n_runs > MOST_RUNS:
             axes = " x ".join(f"{name} {len(axis.values)}" for name, axis in self.axes.items() if axis.values)
             what = f"{self.size:,} points" + (f" ({axes})" if self.design == "grid" else "")
             raise ValueError(

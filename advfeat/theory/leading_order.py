@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from ..core import checks
 from ..core.types import BoolArray, Float64Array, IntArray, PerPoint
-from .timing import DEGREE, Flow, Measure, Point, Which, flow_time, log_flow_time, log_growth_rate, numbers
+from .timing import DEGREE, Flow, Measure, Point, Which, log_flow_time, log_growth_rate
 
 RULES = {name: {"above": 0} for name in ("alpha", "beta", "rho", "lr")}
 RULES |= {name: {"low": 0} for name in ("ascent_lr", "eps")}
@@ -108,17 +108,18 @@ class LeadingOrder:
                 f"ascent_lr = {self.ascent_lr!r}, eps = {self.eps!r}: must both be given, or both be None (standard)"
             )
         for name in self._given():
-            numbers(name, getattr(self, name), **RULES[name])
+            checks.numbers(name, getattr(self, name), **RULES[name])
         checks.choice("polynomial", self.polynomial, (True, False))
 
     def _given(self):
         return [name for name in RULES if self.ascent_lr is not None or name not in ("ascent_lr", "eps")]
 
-    def _points(self, A, B, *others):
+    def _points(self, A, B, *others, names=("A0", "B0")):
         """Leading shape, parameters (n, 1), A and B (n, m) and others (n,) of n points."""
-        A, B = numbers("A", A), numbers("B", B)
+        A, B = map(checks.numbers, names, (A, B))
         if A.ndim == 0 or B.ndim == 0 or A.shape[-1] != B.shape[-1] or 0 in A.shape + B.shape:
-            raise ValueError(f"A, B have shapes {A.shape}, {B.shape}: must be (..., m), same m >= 1, no axis empty")
+            shapes = f"{', '.join(names)} have shapes {A.shape}, {B.shape}"
+            raise ValueError(f"{shapes}: must be (..., m), same m >= 1, no axis empty")
         p = {name: np.asarray(getattr(self, name), np.float64) for name in self._given()}
         shapes = {"A": A.shape[:-1], "B": B.shape[:-1]} | {name: value.shape for name, value in p.items()}
         shapes |= {name: value.shape for name, value in others}
@@ -147,7 +148,7 @@ class LeadingOrder:
 
     def rates(self, A: ArrayLike, B: ArrayLike) -> tuple[Float64Array, Float64Array]:
         """One iteration's (dA, dB), (..., m) each, in the units of a weight: the formulas of the module."""
-        lead, p, A, B = self._points(A, B)
+        lead, p, A, B = self._points(A, B, names=("A", "B"))
         dA, dB = (d.reshape(*lead, -1) for d in _rates(p, A, B))
         return dA, dB
 
@@ -157,14 +158,14 @@ class LeadingOrder:
         gram : H (..., k m, k m) of the parts orthogonal to all features, as in `State`; None: there are none, d = 2k.
         All classes of a point share its parameters, which broadcast against the leading axes and a last one of 1.
         """
-        phi = numbers("phi", phi)
+        phi = checks.numbers("phi", phi)
         k = phi.shape[-3] if phi.ndim > 2 else 0
         if phi.ndim < 3 or phi.shape[-1] != 2 * k or (np.asarray(self.n_classes) != k).any():
             raise ValueError(f"phi has shape {phi.shape}: must be (..., k, m, 2k), k = n_classes = {self.n_classes!r}")
         m, (u, v) = phi.shape[-2], np.split(np.moveaxis(phi, -1, -3), 2, axis=-3)  # (..., feature, class, neuron)
         square = (phi**2).sum(axis=-1)
         if gram is not None:
-            gram = numbers("gram", gram)
+            gram = checks.numbers("gram", gram)
             if gram.shape != (*phi.shape[:-3], k * m, k * m):
                 wanted = (*phi.shape[:-3], k * m, k * m)
                 raise ValueError(f"gram has shape {gram.shape}: must be {wanted} for phi of shape {phi.shape}")
@@ -225,7 +226,7 @@ class LeadingOrder:
         ValueError : the bound is finite and larger than max_iter somewhere; says how many iterations it takes.
         """
         checks.integer("max_iter", max_iter, 0)
-        lead, p, A, B, level = self._points(A0, B0, ("level", numbers("level", level, above=0)))
+        lead, p, A, B, level = self._points(A0, B0, ("level", checks.numbers("level", level, above=0)))
         start = (A if feature == "A" else B).max(axis=-1)
         log_kappa = self._log_growth_rate(feature, p)[:, 0]
         bound = log_flow_time(start, level, log_kappa, p.q[:, 0])
@@ -260,7 +261,7 @@ class LeadingOrder:
         the parameters.  For the flow it is exact while F and what the ascent takes stay small, and early otherwise.
         """
         log_kappa = self._log_growth_rate(feature)
-        numbers("x0", x0), flow_time(1.0, level, 1.0, self.q)  # checks
+        checks.numbers("x0", x0), checks.numbers("level", level, above=0)
         with np.errstate(over="ignore", under="ignore"):
             return np.exp(log_flow_time(x0, level, log_kappa, self.q))
 
@@ -282,7 +283,7 @@ class LeadingOrder:
 
         Keeps nothing.  level > 0 broadcasts against the leading axes.
         """
-        lead, p, A, B, level = self._points(A0, B0, ("level", numbers("level", level, above=0)))
+        lead, p, A, B, level = self._points(A0, B0, ("level", checks.numbers("level", level, above=0)))
         return self._passages(lead, p, A, B, lambda point: point.measured(feature, measure), np.log(level), t_end, rtol)
 
     def phase_two_time(self, A0: ArrayLike, B0: ArrayLike, t_end: float = NEVER, rtol: float = 1e-10) -> Float64Array:

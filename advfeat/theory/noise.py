@@ -220,7 +220,7 @@ class _Step:
     @classmethod
     def build(cls, W, X, y, q, rho, lr, ascent_lr, eps, objective, norm, n_ascent, name="W0"):
         """Checked weights (K, d) and the step."""
-        self, W = cls(), np.asarray(W)
+        self, W = cls(), checks.array(name, W)
         if not np.issubdtype(W.dtype, np.floating):
             raise TypeError(f"{name} has dtype {W.dtype}: must be floating point")
         if W.ndim != 3 or 0 in W.shape or W.shape[0] < 2:
@@ -238,8 +238,7 @@ class _Step:
         self.norm = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
         self.n_ascent = checks.ascent_steps(n_ascent)
         if (ascent_lr is None) != (eps is None):
-            name = "ascent_lr" if ascent_lr is None else "eps"
-            raise ValueError(f"{name} = None: ascent_lr and eps must be given together")
+            raise ValueError(f"ascent_lr = {ascent_lr!r}, eps = {eps!r}: must be given together")
         self.adversarial = eps is not None
         if self.adversarial:
             self.rate, self.eps = checks.number("ascent_lr", ascent_lr, above=0), checks.number("eps", eps, low=0)
@@ -276,7 +275,7 @@ class _Step:
 
 def _signal(signal, step) -> np.ndarray:
     """The patches without noise, (N P, d)."""
-    signal, wanted = np.asarray(signal, np.float64), (*step.shape[2:4], step.shape[-1])
+    signal, wanted = checks.float64("signal", signal), (*step.shape[2:4], step.shape[-1])
     if signal.shape != wanted:
         raise ValueError(f"signal has shape {signal.shape}: must be {wanted}, like X")
     if not np.isfinite(signal).all():

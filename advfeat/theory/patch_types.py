@@ -50,7 +50,8 @@ def empirical_types(y: ArrayLike, robust: ArrayLike, strength: ArrayLike, n_clas
         As in :class:`advfeat.PatchData`.  With constant strengths and P_R fixed there are at most k types of two kinds,
         whatever N and P; with a strength of its own for every patch there are N types of P kinds.
     """
-    y, robust, strength = np.asarray(y), np.asarray(robust), np.asarray(strength, float)
+    y, robust = checks.array("y", y), checks.array("robust", robust)
+    strength = checks.float64("strength", strength)
     if robust.shape != strength.shape or robust.shape[:-1] != y.shape or y.ndim not in (1, 2):
         raise ValueError(
             f"y, robust, strength have shapes {y.shape}, {robust.shape}, {strength.shape}: must be (N,), (N, P), (N, P)"
@@ -58,7 +59,7 @@ def empirical_types(y: ArrayLike, robust: ArrayLike, strength: ArrayLike, n_clas
         )
     k = checks.integer("n_classes", n_classes, 2)
     if not np.issubdtype(y.dtype, np.integer) or y.size == 0 or y.min() < 0 or y.max() >= k:
-        raise ValueError(f"y: must be integers in 0..{k - 1}, one per sample")
+        raise ValueError(f"y = {checks.shown(y)}: must be integers in 0..{k - 1}, one per sample")
     if strength.shape[-1] == 0 or not np.isin(robust, (0, 1)).all():
         raise ValueError(f"robust has shape {robust.shape}: must be bool, at least one patch per sample")
     if not np.isfinite(strength).all():
@@ -143,6 +144,7 @@ def population_types(
     if P_R > P:
         raise ValueError(f"n_robust = {n_robust}: must be <= n_patches = {P}")
     checks.choice("partition", partition, checks.PARTITIONS)
+    checks.truth("shared", shared)
     laws = checks.strengths("alpha", alpha), checks.strengths("beta", beta)
     numbers = np.arange(P + 1) if partition == "bernoulli" else np.array([P_R])
     shares = stats.binom.pmf(numbers, P, P_R / P) if partition == "bernoulli" else np.ones(1)
@@ -160,8 +162,8 @@ def population_types(
         raise ValueError(f"n_points = {n_points}: must be a power of 2")
     if P > stats.qmc.Sobol.MAXDIM:
         raise ValueError(f"n_patches = {P}: independent strengths need <= {stats.qmc.Sobol.MAXDIM}; see `shared`")
-    seeds, runs = np.atleast_1d(seeds), []
-    for seed in checks.seeds(seeds, max(len(seeds), 1)):
+    runs = []
+    for seed in checks.seeds(seeds, np.size(seeds), "seeds"):
         points = stats.qmc.Sobol(P, seed=np.random.default_rng(seed)).random(n_points)
         points = np.clip(points, np.finfo(float).tiny, 1 - np.finfo(float).eps / 2)
         values = [law.ppf(points) if hasattr(law, "ppf") else np.full(points.shape, law) for law in laws]
@@ -198,8 +200,8 @@ def _nodes(law, n):
 
 def standard_error(values: ArrayLike, axis: int = 0) -> Float64Array:
     """Standard error of the mean of independent (quasi-)Monte Carlo replicates along `axis`."""
-    values = np.asarray(values, float)
-    n = values.shape[axis]
+    values = checks.float64("values", values)
+    n = values.shape[checks.integer("axis", axis, -values.ndim, values.ndim - 1)] if values.ndim else 1
     if n < 2:
-        raise ValueError(f"values have {n} replicate along axis {axis}: a standard error needs two or more")
+        raise ValueError(f"values have shape {values.shape}: must be two replicates or more along axis {axis}")
     return values.std(axis=axis, ddof=1) / np.sqrt(n)

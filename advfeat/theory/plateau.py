@@ -14,9 +14,11 @@ def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
 
     One ascent step on -F_y takes ascent_lr sum_s sigma'(beta B_s) B_s off the strength beta of a non-robust patch.  In
     the polynomial part the rest vanishes, and B stops, where (sum_s (B_s)_+^q)^(1/q) = B*; needs eps >= beta.  In the
-    units of a weight.  ValueError for q > 100.
+    units of a weight.  ValueError for a parameter that is not positive, and for a q that is no integer in 2..100.
     """
-    checks.small_degree(q)
+    for name, value in (("beta", beta), ("rho", rho), ("ascent_lr", ascent_lr)):
+        checks.number(name, value, above=0)
+    checks.degree(q)
     return (rho ** (q - 1) * beta ** (2 - q) / ascent_lr) ** (1 / q)
 
 
@@ -26,10 +28,12 @@ def phase_two_started(B: ArrayLike, beta: PerPoint, q: int, rho: PerPoint, ascen
     beta, rho, ascent_lr: numbers, or arrays that broadcast against B's leading axes.
 
     The rule for "Phase II has begun" for a class: the ascent step takes at least half of a non-robust patch away.
-    ValueError for q > 100.
+    ValueError for numbers that are not positive, and for a q that is no integer in 2..100; NaN in B is not started.
     """
-    checks.small_degree(q)
-    B = np.asarray(B)
+    checks.degree(q)
+    B = checks.float64("B", B)
+    for name, value in (("beta", beta), ("rho", rho), ("ascent_lr", ascent_lr)):
+        checks.numbers(name, value, above=0)
     slopes = np.clip(np.expand_dims(beta, -1) * B / np.expand_dims(rho, -1), 0, 1) ** (q - 1)
     return ascent_lr * (slopes * B).sum(axis=-1) >= beta / 2
 

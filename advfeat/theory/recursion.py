@@ -8,13 +8,14 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core import checks
+from ..core import checks, memory
 from ..core.progress import SEGMENT_SECONDS, Progress, Stopwatch, now
 from ..core.types import BoolArray, FeaturesLike, Float64Array, IntArray, PerRun, Rngs
 from ..kernels import Backend, get_engine
 from ..kernels.recursion import Types, Watch
 
 AfterSaturation = Literal["stop", "continue"]
+LARGEST_DIM = 10**18  # an int64
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class State:
     @classmethod
     def from_weights(cls, W: ArrayLike, features: FeaturesLike) -> State:
         """The state of given weights, (k, m, d) or (R, k, m, d), and features (u, v), each (k, d) and orthonormal."""
-        W = np.asarray(W, np.float64)
+        W = given = checks.float64("W", W)
         W = W[None] if W.ndim == 3 else W
         if W.ndim != 4 or 0 in W.shape or W.shape[1] < 2:
-            raise ValueError(f"W has shape {W.shape}: must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis")
+            rule = "must be (k, m, d) or (R, k, m, d) with k >= 2 and no empty axis"
+            raise ValueError(f"W has shape {given.shape}: {rule}")
         if not np.isfinite(W).all():
             raise ValueError("W holds NaN or infinite values: every weight must be finite")
         R, k, m, d = W.shape
@@ -63,10 +65,12 @@ class State:
         triangular factor for d - 2k >= K, else G G^T with G (K, d - 2k) Gaussian (a singular H).  `rng` is a Generator
         or a seed, or a list of them, one per run.
         """
-        k, m = checks.integer("n_classes", n_classes, 2), checks.integer("n_neurons", n_neurons, 1)
-        d, K = checks.integer("patch_dim", patch_dim, 1), k * m
+        k, m = (checks.integer(*one, checks.MOST) for one in (("n_classes", n_classes, 2), ("n_neurons", n_neurons, 1)))
+        d, K = checks.integer("patch_dim", patch_dim, 1, LARGEST_DIM), k * m
         if d < 2 * k:
             raise ValueError(f"patch_dim = {d}: must be >= 2 n_classes = {2 * k}")
+        about = f"a state of n_classes = {k:,} times n_neurons = {m:,} neurons"
+        memory.require_numbers(K * (2 * K + 2 * k), about, "choose smaller ones")
         std = d**-0.5 if init_std is None else checks.number("init_std", init_std, low=0)
         free, phi, gram = d - 2 * k, [], []
         for one in checks.generators(rng):
@@ -172,15 +176,17 @@ def simulate(
         that is the last record
     """
     clock = Stopwatch(progress, time_limit)
+    checks.instance("state", state, State, "a State")
+    checks.instance("types", types, Types, "Types, as empirical_types or population_types make them")
     checks.degree(q)
-    checks.integer("n_iter", n_iter, 0)
+    checks.integer("n_iter", n_iter, 0, checks.MOST)
     checks.ascent_steps(n_ascent)
     J = checks.OBJECTIVES[checks.choice("objective", objective, checks.OBJECTIVES)]
     kind = checks.NORMS[checks.choice("norm", norm, checks.NORMS)]
     checks.choice("after_saturation", after_saturation, get_args(AfterSaturation))
     checks.number("risk", risk, low=0)
     if (ascent_lr is None) != (eps is None):
-        raise ValueError(f"ascent_lr = {ascent_lr!r}, eps = {eps!r}: give both (adversarial training) or none")
+        raise ValueError(f"ascent_lr = {ascent_lr!r}, eps = {eps!r}: both must be given (adversarial training) or none")
     adversarial, k = ascent_lr is not None, state.phi.shape[1]
     sizes = {state.n_runs, len(types.y)} - {1}
     if len(sizes) > 1:

@@ -24,24 +24,6 @@ Measured: TypeAlias = Callable[[Float64Array], Float64Array]
 DEGREE = {"low": 2, "high": checks.LARGEST_DEGREE, "whole": True}
 
 
-def numbers(name: str, value: ArrayLike, *, above: float | None = None, low: float | None = None,
-            high: float | None = None, whole: bool = False) -> Float64Array:  # fmt: skip
-    """A number or an array, finite, > `above` or >= `low`, integers (<= `high`) if `whole` -> float64 array."""
-    held = np.asarray(value)
-    if held.dtype.kind not in ("iu" if whole else "iuf"):
-        held = np.asarray(value, dtype=object)
-        for item in held.ravel():
-            checks.integer(name, item, low, high) if whole else checks.number(name, item, above=above, low=low)
-    held = held.astype(np.float64)
-    wrong = ~np.isfinite(held)
-    wrong |= (held <= above) if above is not None else (held < low) if low is not None else False
-    wrong |= held > (np.inf if high is None else high)
-    if wrong.any():
-        first = held[wrong].ravel()[0].item()
-        checks.integer(name, int(first), low, high) if whole else checks.number(name, first, above=above, low=low)
-    return held
-
-
 def _log(x):
     with np.errstate(divide="ignore"):
         return np.log(x)
@@ -62,11 +44,11 @@ def growth_rate(strength: PerPoint, n_patches: PerPoint, n_classes: PerPoint, q:
     k >= 2, q in 2..100; rho, lr > 0; all broadcast.  Returns a float64 array (0-d for numbers) per iteration and per
     (unit of a weight)^(q-2).  Raises ValueError where a parameter breaks its rule.
     """
-    strength = numbers("strength", strength, above=0)
-    n_patches = numbers("n_patches", n_patches, low=0, whole=True)
-    n_classes = numbers("n_classes", n_classes, low=2, whole=True)
-    q = numbers("q", q, **DEGREE)
-    rho, lr = numbers("rho", rho, above=0), numbers("lr", lr, above=0)
+    strength = checks.numbers("strength", strength, above=0)
+    n_patches = checks.numbers("n_patches", n_patches, low=0, whole=True)
+    n_classes = checks.numbers("n_classes", n_classes, low=2, whole=True)
+    q = checks.numbers("q", q, **DEGREE)
+    rho, lr = checks.numbers("rho", rho, above=0), checks.numbers("lr", lr, above=0)
     with np.errstate(over="ignore", under="ignore"):
         return np.exp(log_growth_rate(strength, n_patches, n_classes, q, rho, lr))
 
@@ -106,11 +88,11 @@ def flow_time(start: PerPoint, level: PerPoint, kappa: PerPoint, q: PerPoint) ->
     ------
     ValueError : a parameter breaks its rule.
     """
-    start, kappa = numbers("start", start), numbers("kappa", kappa, low=0)
-    level = np.asarray(level)
-    numbers("level", np.where(level == np.inf, 1, level), above=0)
+    start, kappa = checks.numbers("start", start), checks.numbers("kappa", kappa, low=0)
+    level = checks.float64("level", level)
+    checks.numbers("level", np.where(level == np.inf, 1, level), above=0)
     with np.errstate(over="ignore", under="ignore"):
-        return np.exp(log_flow_time(start, level, _log(kappa), numbers("q", q, **DEGREE)))
+        return np.exp(log_flow_time(start, level, _log(kappa), checks.numbers("q", q, **DEGREE)))
 
 
 class Path:
@@ -269,7 +251,7 @@ class Flow:
         self.lead, self.t_end, self.points = lead, t_end, points
 
     def _each(self, name, value, **rule):
-        value = numbers(name, value, **rule)
+        value = checks.numbers(name, value, **rule)
         try:
             shape = np.broadcast_shapes(value.shape, self.lead)
         except ValueError:

@@ -17,16 +17,22 @@ suffices where P_NR > 0), and at any A this is enough: a smaller window, or none
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import numpy as np
 
 from ..core import checks
-from ..core.ball import Norm
+from ..core.ball import NORMS, Norm
 
 
 def density_ratio(alpha: float, beta: float, n_patches: int, n_robust: int, exponent: float = 3) -> float:
-    """c = P_R alpha^a / (P_NR beta^a); non-robust features are denser (Assumption 2.3) when c < 1."""
+    """c = P_R alpha^a / (P_NR beta^a); non-robust features are denser (Assumption 2.3) when c < 1.
+
+    ValueError unless alpha, beta, exponent > 0, n_patches >= 1, 0 <= n_robust <= n_patches.
+    """
+    _check(alpha, beta, n_patches, n_robust)
+    checks.number("exponent", exponent, above=0)
     others = n_patches - n_robust
     return n_robust * alpha**exponent / (others * beta**exponent) if others else float("inf")
 
@@ -34,9 +40,10 @@ def density_ratio(alpha: float, beta: float, n_patches: int, n_robust: int, expo
 def robust_window(alpha: float, beta: float, n_patches: int, n_robust: int, q: int = 3) -> tuple[float, float]:
     """(eps_lo, eps_hi) for constant strengths; empty when eps_lo >= eps_hi.  Radii are in the units of alpha, beta.
 
-    ``eps_lo`` is 0 without non-robust patches, ``eps_hi`` is 0 without robust ones.  ValueError for q > 100.
+    ``eps_lo`` is 0 without non-robust patches, ``eps_hi`` is 0 without robust ones.  ValueError
+    unless alpha, beta > 0, n_patches >= 1, 0 <= n_robust <= n_patches, q in 2..100.
     """
-    checks.small_degree(q)
+    _check(alpha, beta, n_patches, n_robust, q)
     others = n_patches - n_robust
     low = beta / (1 + (n_patches / others) ** (1 / q)) if others else 0.0
     high = alpha / (1 + (n_patches / n_robust) ** (1 / q)) if n_robust else 0.0
@@ -107,12 +114,15 @@ def find_window(
 
     Parameters
     ----------
-    alpha, beta, n_patches, n_robust, q, rho : numbers, as in `robust_window`; not checked, but for q <= 100
+    alpha, beta, n_patches, n_robust, q, rho : numbers, as in `robust_window`, and rho > 0
     strength : the largest <w_{i,s}, u_i>, measured or predicted, in the units of a weight; NaN for a training that
         diverged; None where it is not known, and then the window holds under that premise
     """
-    checks.small_degree(q)
-    if norm != "linf":
+    _check(alpha, beta, n_patches, n_robust, q)
+    checks.number("rho", rho, above=0)
+    if strength is not None:
+        checks.instance("strength", strength, Real, "a number, or None")
+    if checks.choice("norm", norm, NORMS) != "linf":
         return Window(np.nan, np.nan, f"it is one of l_inf balls, and norm = {norm!r}")
     low, high = robust_window(alpha, beta, n_patches, n_robust, q)
     if not low < high:
@@ -167,11 +177,14 @@ def contradiction(alpha: float, beta: float, eps: float, n_patches: int, n_robus
     ValueError
         Unless alpha, beta, eps > 0, n_patches >= 1, 0 <= n_robust <= n_patches, q in 2..100.
     """
-    alpha, beta, eps = (
-        checks.number(name, value, above=0) for name, value in (("alpha", alpha), ("beta", beta), ("eps", eps))
-    )
-    checks.integer("n_patches", n_patches, 1)
-    checks.degree(q)
-    if checks.integer("n_robust", n_robust, 0) > n_patches:
-        raise ValueError(f"n_robust = {n_robust}: must be an integer in 0..n_patches = {n_patches}")
+    _check(alpha, beta, n_patches, n_robust, q)
+    checks.number("eps", eps, above=0)
     return eps >= beta and n_robust * max(alpha / eps - 1, 0.0) ** q <= n_patches - n_robust
+
+
+def _check(alpha, beta, n_patches, n_robust, q=2):
+    """Errors for numbers that no data have."""
+    checks.number("alpha", alpha, above=0)
+    checks.number("beta", beta, above=0)
+    checks.integer("n_robust", n_robust, 0, checks.integer("n_patches", n_patches, 1))
+    checks.degree(q)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..core import checks, store
 from ..core.data import DataLike, as_data
-from ..core.model import Model
+from ..core.model import Model, as_model
 from ..core.progress import SEGMENT_SECONDS, Progress, Stopwatch
 from ..core.rng import stream
 from ..core.types import Float64Array
@@ -96,10 +96,11 @@ class Trainer:
 
     def __init__(self, net, data, config, test=None, metrics=None, diverged="raise"):
         self.drops = checks.choice("diverged", diverged, get_args(Diverged)) == "drop"
-        data, self.config = as_data(data), config
-        self.net = net = net.copy()
-        self.X, self.y = net.check(data.X, data.y)
-        self.test = None if test is None else net.check(as_data(test).X, as_data(test).y)
+        data, self.config = as_data(data), checks.instance("config", config, TrainConfig, "a TrainConfig")
+        test = None if test is None else as_data(test, "test")
+        self.net = net = as_model(net, "net").copy()
+        self.X, self.y = net.labelled(data.X, data.y)
+        self.test = None if test is None else net.labelled(test.X, test.y)
         R, N, c = net.n_runs, self.X.shape[1], config
         if c.batch_size is not None and c.batch_size > N:
             raise ValueError(f"batch_size = {c.batch_size}: must be <= the number of samples {N}")
@@ -130,7 +131,9 @@ class Trainer:
         if metrics is None:
             return []
         many = metrics if isinstance(metrics, (list, tuple)) else [metrics]
-        return [one if isinstance(one, Measurement) else Measurement(one, self.config.record_points) for one in many]
+        every = self.config.record_points
+        return [one if isinstance(one, Measurement) else Measurement(checks.callback("metrics", one), every)
+                for one in many]  # fmt: skip
 
     def identity(self) -> dict:
         """What tells this training from every other, JSON-ready."""
@@ -334,7 +337,7 @@ def train(
     trainer = Trainer(net, data, config, test, metrics, diverged)
     if run_dir is None:
         return trainer.run(progress)
-    with RunFolder(run_dir, trainer.identity()) as folder:
+    with RunFolder(checks.path("run_dir", run_dir), trainer.identity()) as folder:
         held = folder.open()
         if held is not None:
             try:

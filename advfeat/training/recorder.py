@@ -34,6 +34,7 @@ class Measurement(Generic[Measured]):
     every: int
 
     def __post_init__(self) -> None:
+        checks.callback("measure", self.measure)
         checks.integer("every", self.every, 1)
 
     def next(self, iteration: int, n_iter: int) -> int:

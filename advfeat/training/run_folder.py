@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import store
+from ..core import checks, store
 from ..core.lock import Lock
 from ..core.model import Model
 from ..core.types import Array, Float64Array, JsonDict
@@ -253,7 +253,9 @@ def load(run_folder: str | Path, kinds: dict[str, type[Model]] | None = None) ->
     `kinds` are classes of models that advfeat does not know, by their `kind`.  Raises FileNotFoundError or
     CheckpointError, naming the file.
     """
-    path = Path(run_folder)
+    path = checks.path("run_folder", run_folder)
+    if kinds is not None:
+        checks.instance("kinds", kinds, dict, "a dictionary of models by their kinds")
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"{path}: not a run folder, it has no config.json")
     about = store.load_json(path / "config.json")

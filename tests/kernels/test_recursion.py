@@ -384,7 +384,7 @@ def test_more_refusals():
         population_types(3, 7, 9, 1.0, 1.0)
     with pytest.raises(ValueError, match=r"y: must be integers in 0\.\.1"):
         empirical_types([0, 2], np.zeros((2, 3), bool), np.ones((2, 3)), 2)
-    with pytest.raises(ValueError, match="1 replicate"):
+    with pytest.raises(ValueError, match="must be two replicates or more"):
         standard_error(np.ones((1, 3)))
 
 

@@ -16,6 +16,10 @@ def augmented(X: FloatArray, rng: np.random.Generator, kind: checks.Augmentation
     """
     if checks.choice("kind", kind, checks.AUGMENTATIONS) == "none":
         return X
+    if not isinstance(X, np.ndarray) or X.ndim != 4 or X.dtype.kind != "f":
+        raise TypeError(f"X = {checks.shown(X)}: must be images (N, C, H, W) of float32 or float64")
+    checks.instance("rng", rng, np.random.Generator, "a Generator")
+    checks.integer("padding", padding, 0)
     N, _, H, W = X.shape
     p = min(padding, H - 1, W - 1)
     rows, columns, mirrored = rng.integers(0, 2 * p + 1, N), rng.integers(0, 2 * p + 1, N), rng.random(N) < 0.5

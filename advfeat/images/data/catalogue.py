@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...core import checks, memory
 from ...core.data import Samples
-from ...core.types import PRECISIONS, Dtype, IntArray
+from ...core.types import Dtype, IntArray
 from . import files, packaged
 
 Part = Literal["train", "test"]
@@ -167,8 +167,7 @@ def load(
     """
     checks.choice("name", name, DATA_SETS)
     checks.choice("part", part, PARTS)
-    checks.choice("dtype", str(np.dtype(dtype)), PRECISIONS)
-    data, dtype = DATA_SETS[name], np.dtype(dtype)
+    data, dtype = DATA_SETS[name], checks.precision(dtype)
     if name in PACKAGED:
         held = PACKAGED[name](dtype=dtype)[PARTS.index(part)]
         X, y = held.X, held.y

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core import checks
-from ...core.data import Data, Samples
+from ...core.data import Data, Samples, as_data
 from ...core.rng import stream
-from ...core.types import PRECISIONS, Dtype, IntArray
+from ...core.types import Dtype, IntArray
 
 
 def digits(n_test: int = 360, *, rng: int = 0, dtype: Dtype = "float32") -> tuple[Samples, Samples]:
@@ -43,12 +43,16 @@ def split(
 ) -> tuple[Samples, Samples]:
     """(training, test) of all images, the test ones drawn at random by the seed `rng`, both in the order of a draw."""
     checks.integer("n_test", n_test, 1, len(X) - 1)
-    checks.choice("dtype", str(np.dtype(dtype)), PRECISIONS)
-    return held_out(Samples(X.astype(dtype), y.astype(np.int64)), n_test, rng)
+    y = checks.array("y", y)
+    if y.shape != X.shape[:1] or y.dtype.kind not in "iu":
+        raise ValueError(f"y has shape {y.shape}, dtype {y.dtype}: must be integers, one for each of {len(X)} images")
+    return held_out(Samples(X.astype(checks.precision(dtype)), y.astype(np.int64)), n_test, rng)
 
 
 def held_out(data: Data, n: int, rng: int) -> tuple[Samples, Samples]:
     """(the others, `n` samples drawn at random by the seed `rng`), both in the order of a draw."""
+    data = as_data(data)
+    checks.integer("n", n, 1, len(data.X) - 1)
     order = draw(len(data.X), len(data.X), rng)
     others, some = (Samples(data.X[part], data.y[part]) for part in (order[n:], order[:n]))
     return others, some

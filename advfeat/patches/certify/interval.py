@@ -32,6 +32,7 @@ def interval_margin(net: PatchCNN, X: ArrayLike, y: ArrayLike, *, eps: PerRun, n
     -------
     (N,) or (R, N) float64.
     """
+    checks.instance("net", net, PatchCNN, "a PatchCNN")
     eps = checks.per_run("eps", eps, net.n_runs, low=0)
     checks.choice("norm", norm, NORMS)
     return net.drop_runs_axis(interval_bound(net.astype(np.float64), Checked(net, (X, y)), eps, norm))

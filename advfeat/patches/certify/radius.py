@@ -80,8 +80,9 @@ def robust_radius(
     checks.choice("norm", norm, ball.NORMS)
     checks.choice("budget", budget, ball.BUDGETS)
     checks.choice("method", method, METHODS)
-    net = net.astype(np.float64)
-    X, y = net.check(X, y)
+    checks.integer("max_nodes", max_nodes, 1)
+    net = checks.instance("net", net, PatchCNN, "a PatchCNN").astype(np.float64)
+    X, y = net.labelled(X, y)
     shape = (net.n_runs, X.shape[1])
     X, y = np.broadcast_to(X, (shape[0], *X.shape[1:])), np.broadcast_to(y, shape)
     runs = net if net.batched else net.with_weights(net.weights)
@@ -98,15 +99,16 @@ def robust_radius(
         return not todo.any() or clock.is_up()
 
     effort = {"method": method, "max_nodes": max_nodes, "give_up": give_up}
-    if high is None:
-        with np.errstate(over="ignore"):
-            X_adv, broken, certified = np.zeros_like(X), ball.length(X, norm, budget) * (1 + 1e-9), np.zeros(shape)
-        unsure = np.minimum(broken, LARGEST)
-    else:
-        unsure = per_sample("high", high, shape, net.batched)
-        first = look(unsure, np.ones(shape, bool), **effort)
-        X_adv, broken = first.X_adv, np.where(first.broken, unsure, np.inf)
-        certified = np.where(first.certified, unsure, 0.0)
+    with np.errstate(over="ignore"):
+        X_adv, broken, certified = np.zeros_like(X), ball.length(X, norm, budget) * (1 + 1e-9), np.zeros(shape)
+    unsure = np.minimum(broken, LARGEST)
+    if high is not None:
+        high = per_sample("high", high, shape, net.batched)
+        asked = high < unsure  # beyond the size of X nothing is left to be asked
+        first = look(np.where(asked, high, 0), asked, **effort)
+        X_adv[asked], unsure[asked] = first.X_adv[asked], high[asked]
+        broken[asked] = np.where(first.broken, high, np.inf)[asked]
+        certified[asked & first.certified] = high[asked & first.certified]
     wrong = runs.margin(X, y) <= 0
     certified[wrong], broken[wrong], unsure[wrong], X_adv[wrong] = 0, 0, 0, X[wrong]
     doubt = certified.copy()  # nothing has been found up to here; certificates have failed from `unsure` on
