@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import ball, checks
+from ..core.records import line, record
 from ..core.types import BoolArray, Float64Array, FloatArray, IntArray, PerSample
 
 
@@ -51,11 +52,13 @@ class ThreatModel:
             return NotImplemented
         return all(np.array_equal(mine, getattr(other, name)) for name, mine in vars(self).items())
 
+    __repr__ = line
+
     def __hash__(self) -> int:
         return hash((self.norm, self.budget, self.box if self.box is None else tuple(self.box)))
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class AttackResult:
     """What one attack reached; arrays (N,) for a single network, (R, N) for a batch.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from .records import record
 from .types import Array, Arrays, Dtype, FloatArray, IntArray
 
 
@@ -40,7 +41,7 @@ class Data(Protocol):
 DataLike: TypeAlias = Data | tuple[FloatArray, IntArray]  # or a pair (X, y)
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Samples:
     """The plainest :class:`~advfeat.core.data.Data`: what a pair (X, y) is taken for, and what a law of one's own may
     return."""

@@ -7,13 +7,13 @@ learners are (`feature_learning.relation`); the reference itself is one that a w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..core import checks, store
 from ..core.progress import Stopwatch
+from ..core.records import record
 from ..images.data import DATA_SETS
 from ..images.feature_attack import FeaturePGD
 from . import images
@@ -41,7 +41,7 @@ def attacked_images(data, pairs, most: int | None = None):
     return tuple(map(np.concatenate, (numbers, targets, of)))
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Attacked:
     """What the features of one reference do, at F radii and for M images.
 

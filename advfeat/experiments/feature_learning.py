@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from ..core.records import record
 from ..core.rng import stream
 from ..images.representatives import BOOTSTRAP, SHUFFLE, Representatives
 
@@ -48,7 +49,7 @@ class SetKey:
         return f"{self.reference.name}-{self.start}" + "-train" * (self.part == "train")
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Answers:
     """Classes that a learner gives at its record points: of each set by name (T, N), and of the images that the sets
     stand for, by part; `best` and `last` are record numbers."""
@@ -61,7 +62,7 @@ class Answers:
     last: int
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Share:
     """The mean over pairs of networks of a share of images, or of a difference of two.
 

@@ -19,6 +19,7 @@ from ..attacks.threat import ThreatModel
 from ..core import ball, checks
 from ..core.data import Data
 from ..core.model import Model
+from ..core.records import record
 from ..core.rng import stream
 from ..core.runs import spread_over_runs
 from ..core.types import Float64Array, FloatArray, IntArray
@@ -26,7 +27,7 @@ from .inversion import distance_and_gradient, sizes
 from .network import Network
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Crafted:
     """Images X (N, C, H, W) and what the reference says of them.
 

@@ -16,6 +16,7 @@ from ..attacks.gradient import SCHEDULES
 from ..core import ball, checks
 from ..core.config import Configuration, key
 from ..core.progress import Progress, Stopwatch
+from ..core.records import record
 from .network import Network
 
 OPTIMISERS = ("gradient", "adam")
@@ -42,7 +43,7 @@ class Inversion(Configuration):
     straight_through: bool = key(False, "whether gradients go through the last ReLU as through the identity")
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Inverted:
     """Images X (N, C, H, W), their distances (N,) float64, the starts (N,) that they were reached from, the steps (N,)
     that it took from there, and which of them (N,) the time limit left unfinished."""

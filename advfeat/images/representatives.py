@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core import checks, store
 from ..core.progress import Stopwatch
+from ..core.records import record
 from ..core.rng import stream
 from .inversion import NOISE, Inversion, Inverted, after_each_start, sizes
 from .network import Network
@@ -61,7 +62,7 @@ class Gate:
         return not self.failed
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Representatives:
     """Images X (N, C, H, W) with labels y (N,), the numbers of the images that they stand for and were reached from.
 
@@ -110,7 +111,7 @@ class Representatives:
         return cls(head, **arrays)
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Sources:
     """Which images are represented, `source` (N,), and what inversions of each begin with, S starts in turn.
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.records import record
 from ..core.types import BoolArray, Dtype, Features, FeaturesLike, Float64Array, FloatArray, IntArray, Law
 
 FeatureKind = Literal["robust", "non_robust"]
 
 
-@dataclass(frozen=True)
+@record
 class PatchData:
     """Labelled samples made of patches, for one run or stacked over runs (leading axis R, `stack`).
 
@@ -163,6 +164,11 @@ class PatchDistribution:
             rule = f"must be n_robust = {self.n_robust} different patches in 0..{n_patches - 1}"
             raise ValueError(f"positions = {checks.shown(positions)}: {rule}")
         self._features = None if features is None else checks.features(features, self.n_classes, self.patch_dim)
+
+    def __repr__(self) -> str:
+        numbers = f"k={self.n_classes} d={self.patch_dim} P={self.n_patches} P_R={self.n_robust}"
+        laws = f"alpha={checks.shown(self.alpha)} beta={checks.shown(self.beta)} noise_std={self.noise_std:g}"
+        return f"<PatchDistribution: {numbers}, {laws}, {self.partition}>"
 
     @property
     def features(self) -> tuple[Float64Array, Float64Array]:

@@ -6,7 +6,7 @@ own curve are counts of radii, monotone in eps by construction.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from ..attacks.threat import ThreatModel
 from ..core import checks
 from ..core.progress import Progress, Stopwatch
+from ..core.records import record
 from ..core.runs import renamed
 from ..patches.data import PatchData
 from ..patches.network import PatchCNN
@@ -41,7 +42,7 @@ def last_attacks(n_steps: int = 20) -> list:
     return [catalogue.attack(name, **given) for name, given in options.items()]
 
 
-@dataclass(frozen=True)
+@record
 class Sandwich:
     """Radii of N samples, (N,) for a single network or (R, N) for a batch.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..attacks.threat import ThreatModel
 from ..core import ball, checks
 from ..core.model import AnyData, Checked, Model, as_model
 from ..core.progress import Progress, Stopwatch
+from ..core.records import record
 from ..core.runs import per_sample, renamed, run_seeds
 from ..core.types import Array, Arrays, BoolArray, Float64Array, FloatArray, PerRun, PerSample, Rng, Share, StrArray
 from ..kernels import formulas
@@ -156,7 +157,7 @@ class Evaluation:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@record
 class RobustAccuracy:
     """Sample by sample, what attacks and certificates say at one radius; arrays (N,) or (R, N) bool.
 

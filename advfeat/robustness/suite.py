@@ -13,6 +13,7 @@ from ..attacks.threat import AttackResult, ThreatModel
 from ..core import checks
 from ..core.model import AnyData, Model, as_model
 from ..core.progress import Progress, Stopwatch
+from ..core.records import record
 from ..core.runs import run_seeds
 from ..core.types import BoolArray, Float64Array, FloatArray, Rng
 from .catalogue import ATTACKS, AttackName
@@ -21,7 +22,7 @@ from .catalogue import ATTACKS, AttackName
 NAMED = {name: entry.attack for name, entry in ATTACKS.items() if "ascent_lr" not in entry.needs}
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class SuiteResult:
     """The worst of several attacks; arrays (N,) for a single network, (R, N) for a batch.
 

@@ -4,7 +4,6 @@ so that anyone can check every one of them without an attack."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from ..attacks.threat import ThreatModel
 from ..core import ball, store
 from ..core.data import as_data
 from ..core.objectives import gradient
+from ..core.records import record
 from ..kernels import formulas
 from . import catalogue
 from .suite import AttackSuite
@@ -28,7 +28,7 @@ ROUNDING = {"float32": 1e-4, "float64": 1e-10}
 CLEAN, STANDS = "clean", ""
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Transcript:
     """Arrays (N,) of one network's images under one threat.
 

@@ -16,7 +16,6 @@ that is not the class's own, and says where the premise is met.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.records import line, record
 from ..core.types import BoolArray, Float64Array, IntArray, PerPoint
 from .timing import DEGREE, Flow, Measure, Point, Which, log_flow_time, log_growth_rate
 
@@ -59,6 +59,8 @@ class Neglected(NamedTuple):
     late: Float64Array
     rivals: Float64Array
 
+    __repr__, __eq__, __hash__ = line, object.__eq__, object.__hash__
+
     @property
     def small(self) -> BoolArray:
         """The premise, class by class: late <= 0.1, and rivals <= 0.05, which is the most that 1 - logit is off by."""
@@ -72,8 +74,10 @@ class LeadingOrderPath(NamedTuple):
     A: Float64Array
     B: Float64Array
 
+    __repr__, __eq__, __hash__ = line, object.__eq__, object.__hash__
 
-@dataclass(frozen=True, eq=False)
+
+@record
 class LeadingOrder:
     """The theory's parameters, each a number or an array that broadcasts against the leading axes of A and B.
 

@@ -13,19 +13,18 @@ correlations have the data's units (dimensionless in the paper).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..core import checks
+from ..core.records import record
 from ..core.types import Array, FeaturesLike, Float64Array
 from ..kernels import formulas
 
 ORTHONORMAL = 1e-8  # how far features may be from orthonormal, and the signal from their span
 
 
-@dataclass(frozen=True)
+@record
 class Decomposition:
     """The books of one training run (Lemma E.2, E.9), from :func:`decompose`.
 
@@ -59,7 +58,7 @@ class Decomposition:
     noise_coefficients: Float64Array | None = None
 
 
-@dataclass(frozen=True)
+@record
 class NoiseUpdate:
     """One step's change of <w_{i,s}, xi_{n,p}> in the terms of Lemma E.4, each (k, m, N, P); from :func:`noise_update`.
 

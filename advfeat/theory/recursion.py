@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..core import checks, memory
 from ..core.progress import SEGMENT_SECONDS, Progress, Stopwatch, now
+from ..core.records import record
 from ..core.types import BoolArray, FeaturesLike, Float64Array, IntArray, PerRun, Rngs
 from ..kernels import Backend, get_engine
 from ..kernels.recursion import Types, Watch
@@ -18,7 +18,7 @@ AfterSaturation = Literal["stop", "continue"]
 LARGEST_DIM = 10**18  # an int64
 
 
-@dataclass(frozen=True)
+@record
 class State:
     """Where a recursion starts: R runs, K = k m neurons, 2k features (u_1..u_k, v_1..v_k), all float64.
 
@@ -89,7 +89,7 @@ class State:
         return len(self.phi)
 
 
-@dataclass(frozen=True)
+@record
 class Recursion:
     """What :func:`simulate` returns: T records of R runs.
 

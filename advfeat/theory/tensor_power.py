@@ -32,16 +32,16 @@ to float64, a relative error of about 1e-16 per step.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..core import checks
+from ..core.records import record
 
 TABLE = ("delta", "x0", "y0", "time", "flow_time", "x", "y", "ratio", "bound", "flow_bound")
 
 
-@dataclass(frozen=True)
+@record
 class TensorPower:
     """What `simulate` found; every field has the broadcast shape of the points.
 

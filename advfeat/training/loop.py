@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, get_args
 
@@ -17,6 +16,7 @@ from ..core import checks, store
 from ..core.data import DataLike, as_data
 from ..core.model import Model, as_model
 from ..core.progress import SEGMENT_SECONDS, Progress, Stopwatch
+from ..core.records import record
 from ..core.rng import stream
 from ..core.types import Float64Array
 from ..kernels import formulas
@@ -38,7 +38,7 @@ else:
 Diverged = Literal["raise", "drop"]
 
 
-@dataclass(frozen=True)
+@record
 class TrainResult(Generic[Net]):
     """The trained network and its history: arrays whose first axis is the record; key "iteration" says which.
 

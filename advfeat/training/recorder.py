@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..core import checks
 from ..core.model import Model
+from ..core.records import line
 from ..core.types import Array, Arrays, BoolArray, IntArray
 
 if TYPE_CHECKING:  # a default for `Measurement` alone, which Python 3.11 does not know
@@ -52,6 +53,8 @@ class Series(NamedTuple):
     iteration: IntArray
     values: Array
 
+    __repr__, __eq__, __hash__ = line, object.__eq__, object.__hash__
+
 
 class History(Mapping[str, Array]):
     """Recorded arrays (T, ...) by name, each with its own iterations; axes of runs come second.
@@ -65,6 +68,11 @@ class History(Mapping[str, Array]):
 
     def __getitem__(self, name: str) -> Array:
         return self._iteration if name == "iteration" else self._series[name].values
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __repr__(self) -> str:
+        return f"<History: {len(self._iteration)} records of {', '.join(self._series)}>"
 
     def __iter__(self) -> Iterator[str]:
         return iter(("iteration", *self._series))

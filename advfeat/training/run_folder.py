@@ -19,6 +19,7 @@ import numpy as np
 from ..core import checks, store
 from ..core.lock import Lock
 from ..core.model import Model
+from ..core.records import record
 from ..core.types import Array, Float64Array, JsonDict
 from ..patches.network import PatchCNN
 from .configuration import TrainConfig
@@ -219,7 +220,7 @@ def _check_first_history(held: Checkpoint, config: TrainConfig):
         raise ValueError(f"its history is not that of weights of shape {held.arrays['W'].shape}")
 
 
-@dataclass(frozen=True)
+@record
 class Run:
     """A run folder in memory: configuration, environment, and per training its network and history.
 

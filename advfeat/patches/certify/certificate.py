@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike
 from ...core import checks
 from ...core.ball import BUDGETS, NORMS, Budget, Norm
 from ...core.progress import Progress, Stopwatch
+from ...core.records import record
 from ...core.runs import per_sample, spread_over_runs
 from ...core.types import BoolArray, Float64Array, IntArray, PerSample, StrArray
 from ..network import PatchCNN
@@ -27,7 +27,7 @@ CHUNK_BYTES = 2**25  # best perturbations of the samples that are worked on at a
 FEW = 16  # samples that are worked on at a time where there is a time limit, or somebody who watches
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class Certificate:
     """What is known of the least margin min F_y - max_{j != y} F_j over every sample's ball.
 

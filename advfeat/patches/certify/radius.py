@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ...core import ball, checks
 from ...core.progress import Progress, Stopwatch
+from ...core.records import record
 from ...core.runs import per_sample
 from ...core.types import BoolArray, Float64Array, PerSample
 from ..network import PatchCNN
@@ -18,7 +17,7 @@ from .scaling import LARGEST
 MAX_HALVINGS = 200
 
 
-@dataclass(frozen=True, eq=False)
+@record
 class RobustRadius:
     """Where robustness ends: certified <= true radius <= broken; arrays (N,) or (R, N).
 
