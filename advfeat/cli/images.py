@@ -80,6 +80,7 @@ def _train(args) -> int:
         return _plan(args, config)
     out = Path(args.out or f"advfeat-runs/images-{args.preset or store.digest_of_text(config.as_dict())[:10]}")
     options = {"start": start, "force": args.force}
+    checks.integer("jobs", args.jobs, 1)
     with common.continued(out):
         if args.seeds is None:
             done = [_with_bar(args, config, out, options)]
@@ -140,6 +141,7 @@ def _evaluate(args) -> int:
 
     found = images.load(args.run)
     eps = found.config.eps if args.eps is None else checks.number("eps", args.eps, above=0)
+    checks.integer("samples", args.samples, 1)
     out = Path(args.out or Path(args.run) / "evaluate")
     with common.continued(out), Lock(store.make_folder(out)):
         with common.Bar(args) as bar:

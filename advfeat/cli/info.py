@@ -59,7 +59,7 @@ def run(args) -> int:
         plan += plan_recursions(config, weights)
         document["plan"] = {"seeds": config.n_seeds, "backend": config.backend, "choices": dict(plan)}
         parts.append(f"Plan for {config.n_seeds} seeds:\n" + common.table(("choice", config.backend), plan))
-    if args.network:
+    if args.network is not None:
         from ..images.exchange import load
 
         net = load(args.network)

@@ -192,7 +192,6 @@ def _table2(args) -> int:
 
 
 def _attack(args) -> int:
-    from ..core.lock import Lock
     from ..experiments import images
     from ..experiments.feature_attacks import attack_runs
 
@@ -200,9 +199,8 @@ def _attack(args) -> int:
     out = Path(args.out or reference.path / f"attack-{args.source}-{args.target}".replace("/", "-"))
     victims = [images.load(run) for run in args.victims] or [reference]
     eps = reference.config.eps if args.eps is None else args.eps
-    with Lock(store.make_folder(out)):
-        found = attack_runs(reference, victims, args.source, args.target, eps, out, network=args.network,
-                            n_steps=args.steps, most=args.samples, force=args.force)  # fmt: skip
+    found = attack_runs(reference, victims, args.source, args.target, eps, out, network=args.network,
+                        n_steps=args.steps, most=args.samples, force=args.force)  # fmt: skip
     rows = [[r["victim"], r["training"], f"{r['success']:.3f}",
              "" if r["success_of_correct"] is None else f"{r['success_of_correct']:.3f}", f"{r['confusion']:.3f}",
              f"{r['accuracy']:.3f}"] for r in found["victims"]]  # fmt: skip

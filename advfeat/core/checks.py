@@ -109,7 +109,8 @@ def per_run(name: str, value, n_runs: int, *, above: float | None = None, low: f
     """One number, or one per run -> float64 (R,); with a `dtype`, numbers that `in_dtype` takes."""
     values = np.atleast_1d(array(name, value, object))
     if values.shape not in ((1,), (n_runs or 1,)):
-        raise ValueError(f"{name} has shape {values.shape}: must be one number or one per run" + f" ({n_runs},)" * (n_runs > 0))
+        rule = "must be one number or one per run" + f" ({n_runs},)" * (n_runs > 0)
+        raise ValueError(f"{name} has shape {values.shape}: {rule}")
     held = [number(name, v, above=above, low=low) for v in values.tolist()]
     if dtype is not None:
         for one in held:
@@ -171,7 +172,8 @@ def seeds(value, n_runs: int, name: str = "seed") -> list[int]:
     """One seed for all runs, or one per run; integers >= 0."""
     held = np.atleast_1d(array(name, value))
     if held.shape not in ((1,), (n_runs or 1,)) or not np.issubdtype(held.dtype, np.integer) or (held < 0).any():
-        raise ValueError(f"{name} = {shown(value)}: must be an integer >= 0, or one per run" + f" ({n_runs},)" * (n_runs > 0))
+        rule = "must be an integer >= 0, or one per run" + f" ({n_runs},)" * (n_runs > 0)
+        raise ValueError(f"{name} = {shown(value)}: {rule}")
     return np.broadcast_to(held, (n_runs,)).tolist()
 
 

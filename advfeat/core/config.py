@@ -184,7 +184,10 @@ class Configuration:
     def changes(self, held: JsonDict) -> list[str]:
         """What differs from the configuration `held`, that `as_dict` gave, in words; a key that it lacks has its
         default."""
-        theirs = type(self).from_dict(held).as_dict()
+        try:
+            theirs = type(self).from_dict(held).as_dict()
+        except ValueError as error:
+            return [f"its configuration is of another kind ({error})"]
         return [f"{k} was {theirs[k]!r} and is {v!r}" for k, v in self.as_dict().items() if theirs[k] != v]
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:

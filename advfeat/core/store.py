@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import subprocess
 import tempfile
 import tomllib
@@ -91,7 +92,7 @@ def load_npz(path) -> dict[str, np.ndarray]:
     MemoryError
         The arrays do not fit into memory (`memory.require`); nothing was read.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             with zipfile.ZipFile(file) as held:
                 members = _members(held, file)
@@ -106,14 +107,23 @@ def load_npz(path) -> dict[str, np.ndarray]:
             raise CheckpointError(f"{path}: truncated or not an .npz file ({error or type(error).__name__})") from None
 
 
-def _opened(path):
-    """The file, to be read; the errors of what is none name it."""
+def opened(path, pipe: bool = False):
+    """The file, to be read; the errors of what is none name it.  A pipe, for which one might wait for ever, only where
+    `pipe` says so, and no device, which has no end."""
     try:
-        return open(checks.path("path", path), "rb")
+        path = checks.path("path", path)
+        kind = os.stat(path).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or (pipe and stat.S_ISFIFO(kind))):
+            raise CheckpointError(f"{path}: cannot be read, it is no file")
+        return open(path, "rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such file") from None
     except IsADirectoryError:
         raise CheckpointError(f"{path}: is a folder, not a file") from None
+    except CheckpointError:
+        raise
+    except (OSError, UnicodeError) as error:  # a part of the path is a file, it is too long, may not be read ...
+        raise CheckpointError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _members(held: zipfile.ZipFile, file) -> list[zipfile.ZipInfo]:
@@ -204,7 +214,7 @@ def load_json(path) -> dict:
 
     Raises FileNotFoundError where there is no such file, CheckpointError for what is no JSON of advfeat or was changed.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             value = _parse(file.read().decode())
         except (ValueError, RecursionError) as error:
@@ -222,7 +232,7 @@ def read_toml(path) -> dict:
 
     Raises FileNotFoundError, and ValueError for what is larger than a megabyte, nested too deep, or no TOML.
     """
-    with _opened(path) as file:
+    with opened(path, pipe=True) as file:
         text = file.read(MOST_TOML + 1)
     if len(text) > MOST_TOML:
         raise ValueError(f"{path}: has more than {MOST_TOML:,} bytes, too many for a file of settings")
@@ -301,7 +311,7 @@ def digest_of(arrays: dict[str, np.ndarray]) -> str:
 
 def digest_of_file(path) -> str:
     """SHA-256 of a file's bytes."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

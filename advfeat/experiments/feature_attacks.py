@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import checks, store
+from ..core.lock import Lock
 from ..core.progress import Stopwatch
 from ..core.records import record
 from ..images.data import DATA_SETS
@@ -230,34 +231,36 @@ def attack_runs(reference: images.ImageRun, victims: list[images.ImageRun], sour
     eps, most = checks.number("eps", eps, above=0), None if most is None else checks.integer("samples", most, 1)
     if c.norm == "linf" and eps > 1:
         raise ValueError(f"eps = {eps!r}: must be <= 1, the width of the box in which images lie")
-    (pair, _), data = class_pairs(c.dataset, [f"{source}:{target}"]), c.test_samples()
+    (pair, _), data = class_pairs(c.dataset, [f"{source}:{target}"], "source:target"), c.test_samples()
     chosen, targets, _ = attacked_images(data, [pair], most)
-    net, out = reference.nets[checks.choice("network", network, images.CHECKPOINTS)], store.make_folder(out)
+    net = reference.nets[checks.choice("network", network, images.CHECKPOINTS)]
+    attacker = FeaturePGD(net, data.X, data.y, n_steps=n_steps)
     identity = {"reference": net.fingerprint(), "pair": list(pair), "eps": eps, "norm": c.norm, "n_steps": n_steps,
                 "images": store.digest(data.X[chosen]), "aims": store.digest(data.X, data.y), "network": network,
                 "seed": c.seed, "victims": [str(one.path) for one in victims],
                 "weights": [one.nets[network].fingerprint() for one in victims]}  # fmt: skip
     identity = {"attack": store.digest_of_text(identity)}
-    file = Path(out) / "result.json"
-    if file.exists() and not force:
-        held = store.load_json(file)
-        if held.get("identity") != identity:
-            raise store.CheckpointError(f"{out}: holds another attack, nothing was changed; --force begins anew")
-        return held["found"]
-    found = FeaturePGD(net, data.X, data.y, n_steps=n_steps).craft(data.X[chosen], targets, eps, c.norm, c.seed)
-    rows = []
-    for one in victims:
-        victim = one.nets[network]
-        before, after = said(victim, data.X[chosen]), said(victim, found.X)
-        right, hit = before == data.y[chosen], after == targets
-        rows.append({"victim": str(one.path), "training": one.config.training, "success": float(hit.mean()),
-                     "success_of_correct": float(hit[right].mean()) if right.any() else None,
-                     "confusion": float((before == targets).mean()), "accuracy": float(right.mean())})  # fmt: skip
-    classes = DATA_SETS[c.dataset].classes
-    answer = {"dataset": c.dataset, "reference": str(reference.path), "training": c.training, "network": network,
-              "source": classes[pair[0]], "target": classes[pair[1]], "eps": eps, "norm": c.norm, "n_steps": n_steps,
-              "images": len(chosen), "distance_before": float(np.median(found.before)),
-              "distance": float(np.median(found.distance)), "victims": rows}  # fmt: skip
-    store.save_npz(Path(out) / "crafted.npz", image=chosen, y=data.y[chosen], target=targets, **vars(found))
-    store.save_json(file, {"identity": identity, "found": answer})
-    return answer
+    with Lock(store.make_folder(out)):
+        file = Path(out) / "result.json"
+        if file.exists() and not force:
+            held = store.load_json(file)
+            if held.get("identity") != identity:
+                raise store.CheckpointError(f"{out}: holds another attack, nothing was changed; --force begins anew")
+            return held["found"]
+        found = attacker.craft(data.X[chosen], targets, eps, c.norm, c.seed)
+        rows = []
+        for one in victims:
+            victim = one.nets[network]
+            before, after = said(victim, data.X[chosen]), said(victim, found.X)
+            right, hit = before == data.y[chosen], after == targets
+            rows.append({"victim": str(one.path), "training": one.config.training, "success": float(hit.mean()),
+                         "success_of_correct": float(hit[right].mean()) if right.any() else None,
+                         "confusion": float((before == targets).mean()), "accuracy": float(right.mean())})  # fmt: skip
+        classes = DATA_SETS[c.dataset].classes
+        answer = {"dataset": c.dataset, "reference": str(reference.path), "training": c.training, "network": network,
+                  "source": classes[pair[0]], "target": classes[pair[1]], "eps": eps, "norm": c.norm, "n_steps": n_steps,
+                  "images": len(chosen), "distance_before": float(np.median(found.before)),
+                  "distance": float(np.median(found.distance)), "victims": rows}  # fmt: skip
+        store.save_npz(Path(out) / "crafted.npz", image=chosen, y=data.y[chosen], target=targets, **vars(found))
+        store.save_json(file, {"identity": identity, "found": answer})
+        return answer

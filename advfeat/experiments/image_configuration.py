@@ -10,8 +10,8 @@ from ..core.config import Configuration, key
 from ..core.data import Samples
 from ..core.types import PRECISIONS, Precision
 from ..images import ConvNet, Network, Normalise, PreActResNet18, ResNet18, WideResNet
-from ..images.data import DATA_SETS, held_out, load
-from ..images.data.catalogue import DataSetName
+from ..images.data import DATA_SETS, held_out
+from ..images.data.catalogue import DataSetName, drawn_images
 from ..kernels.layers import BACKENDS, LayerBackend, Mode
 from ..training.configuration import TrainConfig
 from ..training.optim import OPTIMISERS, SCHEDULES, OptimiserName, RateSchedule
@@ -87,7 +87,7 @@ class ImageConfig(Configuration):
     # -------------------------------------------------------------- the library's objects
     def samples(self) -> tuple[Samples, Samples]:
         """(training, validation) images."""
-        data = load(self.dataset, "train", self.folder, n=self.n_train, dtype=self.dtype)
+        data = drawn_images(self.dataset, "train", self.folder, self.n_train, 0, self.dtype, "n_train")
         data, validation = held_out(data, max(round(self.validation * len(data.X)), 1), 0)
         classes = DATA_SETS[self.dataset].classes
         empty = [name for label, name in enumerate(classes) if not (data.y == label).any()]
@@ -97,7 +97,7 @@ class ImageConfig(Configuration):
         return data, validation
 
     def test_samples(self) -> Samples:
-        return load(self.dataset, "test", self.folder, n=self.n_test, dtype=self.dtype)
+        return drawn_images(self.dataset, "test", self.folder, self.n_test, 0, self.dtype, "n_test")
 
     def untrained(self) -> Network:
         """The network with initial weights drawn by `seed`."""

@@ -115,11 +115,11 @@ def run(
     if net.sample_shape != DATA_SETS[config.dataset].shape:
         wanted = f"images of {config.dataset} are {DATA_SETS[config.dataset].shape}"
         raise ValueError(f"start: is a network for images {net.sample_shape}, and {wanted}")
+    data, validation = config.samples()
+    options = config.training_config(len(data.X))
     out = store.make_folder(out)
     with Lock(out):
         _claim(out, config, net, force)
-        data, validation = config.samples()
-        options = config.training_config(len(data.X))
         weights = store.make_folder(out / "weights")
         watch = Measurement(ValidationWatch(config, validation, weights), options.record_points)
         train(net, data, options, metrics=watch, run_dir=out / arm(config), progress=progress)
@@ -207,7 +207,7 @@ def at(out: str | Path, iteration: int) -> Network:
     path = Path(out) / "weights" / f"{iteration}.npz"
     if not path.is_file():
         there = sorted(int(one.stem) for one in Path(out).glob("weights/*.npz"))
-        raise FileNotFoundError(f"{path}: weights were kept at the iterations {there}")
+        raise FileNotFoundError(f"{path}: there is no such file; iteration = {iteration} must be one of {there}")
     return exchange.load(path)
 
 

@@ -33,7 +33,7 @@ from .representatives_configuration import (
     RepresentativesConfig,
     class_pairs,
 )
-from .stages import alone, spread
+from .stages import alone, check_workers, spread
 
 UNTRAINED = 500  # added to the first seed: of the network that nothing was trained on, and no other begins with
 
@@ -140,13 +140,11 @@ class Experiment:
             scheduler: str = "loky") -> Evidence:  # fmt: skip
         """Every stage that is not done yet; progress(what, share of it) is called now and then.  `jobs`, `scheduler`:
         who does them, as of :func:`advfeat.experiments.stages.spread`; what comes out does not hang on it."""
-        tell = progress or (lambda what, share: None)
+        tell, jobs = progress or (lambda what, share: None), self._check(jobs, scheduler)
         with Lock(store.make_folder(self.path)):
             self._claim(force)
-            self._check()
             for part in ("test", "train"):
                 self.config.selection(self.config.starts[0], part)
-            jobs = affordable(self.training(NetworkKey("adversarial", self.config.seed)), jobs, scheduler)
             self._train(self.networks, tell, jobs, scheduler)
             self._represent(tell, jobs, scheduler)
             return self._evidence(tell)
@@ -154,20 +152,20 @@ class Experiment:
     def attack(self, progress: Progress | None = None, force: bool = False, jobs: int | None = 1,
                scheduler: str = "loky") -> list[Attacked]:  # fmt: skip
         """Table 2's attacks by every reference on all networks that are trained, own ones in any case."""
-        tell = progress or (lambda what, share: None)
+        tell, jobs = progress or (lambda what, share: None), self._check(jobs, scheduler)
         with Lock(store.make_folder(self.path)):
             self._claim(force)
-            self._check()
             own = [one for one in self.networks if one.kind == "own"]
             wanted = list(dict.fromkeys([*own, *self.attackers]))
-            jobs = affordable(self.training(NetworkKey("adversarial", self.config.seed)), jobs, scheduler)
             self._train(wanted, tell, jobs, scheduler)
             return self._attacks(tell)
 
-    def _check(self) -> None:
-        """Errors for data that do not fit, before anything is trained."""
+    def _check(self, jobs: int | None, scheduler: str) -> int | None:
+        """Errors for data and workers that do not fit, before anything is written; so many jobs as memory allows."""
         self.config.samples()
         attacked_images(self.config.test_samples(), class_pairs(self.config.dataset, self.config.pairs))
+        check_workers(jobs, scheduler)
+        return affordable(self.training(NetworkKey("adversarial", self.config.seed)), jobs, scheduler)
 
     def attacks(self, tell=lambda what, share: None) -> list[Attacked]:
         """Table 2's attacks by the references that are trained; [] where own networks are not."""

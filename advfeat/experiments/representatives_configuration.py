@@ -134,7 +134,7 @@ class RepresentativesConfig(ImageConfig):
         return {"start": start, "part": part, "selection": {name: getattr(self, name) for name in keys}}
 
 
-def class_pairs(dataset: str, given=()) -> list[tuple[int, int]]:
+def class_pairs(dataset: str, given=(), name: str = "pairs") -> list[tuple[int, int]]:
     """Ordered pairs of classes, both ways, from texts as "4:9" or "cat:dog"; the data set's usual ones without any.
     ValueError for a class that the set lacks, or for a pair of one class."""
     classes, found = DATA_SETS[dataset].classes, []
@@ -143,9 +143,9 @@ def class_pairs(dataset: str, given=()) -> list[tuple[int, int]]:
         numbers = [classes.index(name) if name in classes else int(name) if name.isdigit() else -1 for name in names]
         if len(numbers) != 2 or not all(0 <= number < len(classes) for number in numbers):
             rule = f"must be two classes of {dataset}, as 0:1 or {classes[0]}:{classes[1]}"
-            raise ValueError(f"pairs: {text!r} {rule}; they are {', '.join(classes)}")
+            raise ValueError(f"{name}: {text!r} {rule}; they are {', '.join(classes)}")
         if numbers[0] == numbers[1]:
-            raise ValueError(f"pairs: {text!r} is one class twice; source and target must differ")
+            raise ValueError(f"{name}: {text!r} is one class twice; source and target must differ")
         found += [pair for pair in permutations(numbers) if pair not in found]
     return found
 

@@ -16,6 +16,15 @@ def alone(jobs: int | None, scheduler: str) -> bool:
     return scheduler == "loky" and (distribute.usable_cores() if jobs is None else jobs) == 1
 
 
+def check_workers(jobs: int | None, scheduler: str) -> None:
+    """Errors for workers that there cannot be."""
+    name, address = distribute.scheduler_parts(scheduler)
+    if jobs is not None:
+        checks.integer("jobs", jobs, 1)
+    if not address and name != "loky":
+        distribute.check_backend(name)
+
+
 def spread(work: Callable, stages: Sequence, jobs: int | None = None, scheduler: str = "loky") -> Iterator[int]:
     """Call work(stage) for every stage, and yield how many are done.
 
@@ -26,7 +35,8 @@ def spread(work: Callable, stages: Sequence, jobs: int | None = None, scheduler:
     """
     name, address = distribute.scheduler_parts(scheduler)
     cores = distribute.usable_cores()
-    jobs = min(cores if jobs is None else checks.integer("jobs", jobs, 1), len(stages))
+    check_workers(jobs, scheduler)
+    jobs = min(jobs or cores, len(stages))
     if not stages:
         return
     if name == "loky" and jobs <= 1:
@@ -40,7 +50,6 @@ def spread(work: Callable, stages: Sequence, jobs: int | None = None, scheduler:
         if client is not None:
             results = distribute.by_dask(stage_done, tasks, 1, client)
         else:
-            distribute.check_backend(name)
             results = distribute.by_joblib(stage_done, tasks, threads, name, jobs)
         with closing(results):
             for done, (_, found, _) in enumerate(results):

@@ -27,7 +27,7 @@ from .feature_learning import COVERAGE, NetworkKey, Share, mean_over_pairs
 from .forecast import affordable
 from .image_configuration import ImageConfig
 from .representatives_configuration import ARMS, RepresentativesConfig
-from .stages import alone, spread
+from .stages import alone, check_workers, spread
 
 #: Who a learner is to both references of a seed: the standard reference itself; with its initial weights and another
 #: order of batches, from the start, the second half or the second epoch on; with other initial weights.
@@ -141,13 +141,14 @@ class Study:
         """Every cell that has no result yet; what is done is not done again.  `jobs`, `scheduler`: who trains and
         inverts, as of :func:`stages.spread`; results do not hang on it."""
         tell = progress or (lambda what, share: None)
+        check_workers(jobs, scheduler)
+        for recipe in self.plan.recipes:
+            recipe.config.samples()
+            recipe.config.selection(recipe.start, recipe.part)
         with Lock(store.make_folder(self.path)), Lock(store.make_folder(self.results)):
             for cell in self.plan.cells:
                 if self.file(cell).exists() and self.result(cell) is None:
                     raise store.CheckpointError(f"{self.file(cell)}: is of another study, nothing was changed")
-            for recipe in self.plan.recipes:
-                recipe.config.samples()  # refused before anything is trained
-                recipe.config.selection(recipe.start, recipe.part)
             for work in self.left(tell):
                 if not alone(jobs, scheduler):
                     work.spread(tell, affordable(work.training(work.references[0]), jobs, scheduler), scheduler)

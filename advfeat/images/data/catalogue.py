@@ -165,6 +165,12 @@ def load(
     MemoryError
         The images do not fit; nothing was read.
     """
+    return drawn_images(name, part, folder, n, rng, dtype, "n")
+
+
+def drawn_images(name: DataSetName, part: Part, folder: str | Path | None, n: int | None, rng: int, dtype: Dtype,
+                 n_is: str) -> Samples:  # fmt: skip
+    """What `load` returns; messages call `n` as the caller's configuration does."""
     checks.choice("name", name, DATA_SETS)
     checks.choice("part", part, PARTS)
     data, dtype = DATA_SETS[name], checks.precision(dtype)
@@ -180,7 +186,7 @@ def load(
         if X.shape[1:] != data.shape:
             raise files.CheckpointError(f"{sources[0]}: its images are {X.shape[1:]}, those of {name} are {data.shape}")
     if n is not None:
-        some = packaged.draw(len(X), checks.integer("n", n, 1, len(X)), rng)
+        some = packaged.draw(len(X), checks.integer(n_is, n, 1, len(X)), rng)
         X, y = X[some], y[some]
     if X.dtype == np.uint8:
         memory.require(2 * X.size * dtype.itemsize, f"{name}: {len(y):,} images in {dtype}", "give a smaller n")

@@ -29,7 +29,7 @@ def read_idx(path, magic: int, digest: tuple[int, str] | None = None) -> np.ndar
     """
     path = Path(path)
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with store.opened(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             found, size, shape = file.read(4), 4, []
             if int.from_bytes(found, "big") != magic:
                 raise CheckpointError(f"{path}: not an IDX file of {'images' if magic == IMAGES else 'labels'}")
@@ -41,8 +41,8 @@ def read_idx(path, magic: int, digest: tuple[int, str] | None = None) -> np.ndar
                 raise CheckpointError(f"{path}: its header says {tuple(shape)}, which no file of images has")
             memory.require(n, f"{path}: reading {n:,} bytes", ADVICE)
             held = file.read(n + 1)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such file") from None
+    except (FileNotFoundError, CheckpointError):
+        raise
     except (EOFError, OSError, zlib.error) as error:
         raise CheckpointError(f"{path}: truncated or damaged ({error})") from None
     if len(held) != n:
@@ -67,10 +67,9 @@ def read_cifar10(paths) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of files of CIFAR10's binary version, in this order: rows of label, red, green, blue."""
     found = []
     for path in map(Path, paths):
-        try:
-            held = path.read_bytes()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: there is no such file") from None
+        with store.opened(path) as file:
+            memory.require_numbers(path.stat().st_size // 4, f"{path}: reading it", ADVICE)
+            held = file.read()
         found.append(_cifar10_rows(path, held))
     return _cifar10(found)
 
@@ -79,10 +78,10 @@ def read_cifar10_archive(path, members) -> tuple[np.ndarray, np.ndarray]:
     """The same from cifar-10-binary.tar.gz as it was downloaded; nothing is unpacked."""
     found = []
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with store.opened(path) as raw, tarfile.open(fileobj=raw, mode="r:gz") as archive:
             for member in members:
                 about = archive.getmember(f"cifar-10-batches-bin/{member}")
-                if not about.isfile() or about.size > 10**9:
+                if not about.isfile() or about.size > 10**8:
                     raise CheckpointError(f"{path}: {about.name} is no file of CIFAR10")
                 found.append(_cifar10_rows(f"{path}: {member}", archive.extractfile(about).read()))
     except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
