@@ -258,7 +258,8 @@ def attack_runs(reference: images.ImageRun, victims: list[images.ImageRun], sour
                          "confusion": float((before == targets).mean()), "accuracy": float(right.mean())})  # fmt: skip
         classes = DATA_SETS[c.dataset].classes
         answer = {"dataset": c.dataset, "reference": str(reference.path), "training": c.training, "network": network,
-                  "source": classes[pair[0]], "target": classes[pair[1]], "eps": eps, "norm": c.norm, "n_steps": n_steps,
+                  "source": classes[pair[0]], "target": classes[pair[1]], "eps": eps, "norm": c.norm,
+                  "n_steps": n_steps,
                   "images": len(chosen), "distance_before": float(np.median(found.before)),
                   "distance": float(np.median(found.distance)), "victims": rows}  # fmt: skip
         store.save_npz(Path(out) / "crafted.npz", image=chosen, y=data.y[chosen], target=targets, **vars(found))

@@ -85,12 +85,15 @@ class StudyPlan:
         held = store.read_toml(path)
         unknown = sorted(held.keys() - {"base", "cross", "factors"})
         if unknown or "base" not in held:
-            what = f"{unknown[0]!r} is none" if unknown else "'base' is missing"
-            raise ValueError(f"{path}: the tables of a study are base, cross and factors, and {what}")
+            what = f"{unknown[0]!r} is unknown" if unknown else "'base' is missing"
+            raise ValueError(f"{path}: the tables of a study must be base, cross and factors, and {what}")
+        for name in held:
+            checks.instance(name, held[name], dict, "a table")
         base = RepresentativesConfig.from_dict(held["base"] | dict(parse_pair("--set", pair) for pair in pairs))
         cross, factors = held.get("cross", {}), held.get("factors", {})
-        for name in cross:
+        for name, values in cross.items():
             checks.choice("cross", name, ("kinship", "starts", "steps"))
+            checks.instance(name, values, list, "a list")
         kinship = tuple(checks.choice("kinship", one, KINSHIP) for one in cross.get("kinship", OF_FACTORS))
         starts = tuple(checks.choice("starts", one, STARTS) for one in cross.get("starts", ()))
         steps = tuple(checks.integer("steps", one, 1, checks.MOST_STEPS) for one in cross.get("steps", (300,)))

@@ -12,9 +12,10 @@ from contourpy import contour_generator
 
 from ..kernels.recursion import Types
 from ..patches.features import q_sum
-from ..theory import State, density_ratio, plateau, population_types, simulate
+from ..theory import State, plateau, population_types, simulate
 from ..theory.events import TAKE_OFF
 from ..theory.timing import log_flow_time, log_growth_rate
+from ..theory.window import density
 from .controls import AXES, SLIDERS, Controls
 from .curves import start
 
@@ -232,7 +233,7 @@ def _log_density(f) -> np.ndarray:
     there = (n > 0) & (n < P)
     n, P = np.where(there, n, 1), np.where(there, P, 2)
     with np.errstate(all="ignore"):
-        c = np.vectorize(density_ratio, otypes=[float])(f["alpha"], f["beta"], P, n, f["q"])
+        c = np.vectorize(density, otypes=[float])(f["alpha"], f["beta"], P, n, f["q"])
         return np.where(there, np.log(c), np.nan)
 
 

@@ -233,7 +233,7 @@ def bytes_of(memory: str | float) -> float:
     try:
         return checks.number("memory", float(found[1]) * UNITS[found[2]], above=0)
     except (TypeError, KeyError, ValueError):
-        raise ValueError(f"memory = {memory!r}: must be bytes, more than 0, or text as 500MB or 2GB") from None
+        raise ValueError(f"memory = {memory!r}: must be bytes, or text as 500MB or 2GB, more than 0") from None
 
 
 def describe(planned: planning.Plan, workers: Workers, pending, archive: Archive) -> list[str]:

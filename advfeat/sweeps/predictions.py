@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..core import checks
-from ..theory import density_ratio, find_window, plateau
+from ..theory import plateau
+from ..theory.window import density, window_of
 from .catalogue import METRICS
 from .results import RATIOS
 
@@ -53,7 +54,7 @@ def _log_density(f):
     share = np.asarray(f["robust_share"], float)
     share = np.where((share >= 0) & (share < 1), share, np.nan)  # cells reach beyond the values at their centres
     with np.errstate(divide="ignore"):
-        return np.log(np.vectorize(density_ratio, otypes=[float])(f["strength_ratio"], 1.0, 1.0, share, f["q"]))
+        return np.log(np.vectorize(density, otypes=[float])(f["strength_ratio"], 1.0, 1.0, share, f["q"]))
 
 
 def window_ends(fields, strength=None) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +68,7 @@ def window_ends(fields, strength=None) -> tuple[np.ndarray, np.ndarray]:
 
     def ends(*numbers):
         *numbers, norm, size = numbers
-        return tuple(find_window(*numbers, norm=norm, strength=size).ends or (np.nan, np.nan))
+        return tuple(window_of(*numbers, norm, size).ends or (np.nan, np.nan))
 
     rho = np.nan if strength is None else fields["rho"]  # without A it does not matter
     numbers = (fields["alpha"], fields["beta"], P, n, q, rho, fields["norm"], strength)

@@ -53,6 +53,7 @@ def check(request: dict, axes: dict, grid: bool) -> dict:
     drawn = [found[key] for key in ("x", "y", "facet") if key in found]
     for key in ("x", "y", "facet"):
         if key in found:
+            checks.instance(key, found[key], str, "the name of an axis")
             if (metric, found[key]) == ("claims", EVERY):
                 continue
             try:
@@ -65,7 +66,7 @@ def check(request: dict, axes: dict, grid: bool) -> dict:
         checks.choice("training", found["training"], TRAININGS)
     if "iteration" in found:
         checks.integer("iteration", found["iteration"], 0)
-    for name in found.get("at", {}):
+    for name in checks.instance("at", found.get("at", {}), dict, "a table of axes and values"):
         if name not in axes:
             raise ValueError(f"at = {name!r}: no axis of this sweep; {checks.nearest(name, axes)}")
         if name in drawn:

@@ -76,6 +76,9 @@ class SweepSpec:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
         put("training", (self.training,) if isinstance(self.training, str) else tuple(self.training))
         put("metrics", tuple(self.metrics))
+        for name in ("title", "metrics", "training"):
+            for one in [self.title] if name == "title" else getattr(self, name):
+                checks.instance(name, one, str, "a text" if name == "title" else "a list of names")
         for name, options in (
             ("engine", get_args(Engine)), ("design", DESIGNS), ("on_invalid", get_args(OnInvalid)),
             ("certificate", METHODS), ("start", get_args(Start)),

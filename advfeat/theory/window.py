@@ -33,6 +33,11 @@ def density_ratio(alpha: float, beta: float, n_patches: int, n_robust: int, expo
     """
     _check(alpha, beta, n_patches, n_robust)
     checks.number("exponent", exponent, above=0)
+    return density(alpha, beta, n_patches, n_robust, exponent)
+
+
+def density(alpha, beta, n_patches, n_robust, exponent) -> float:
+    """`density_ratio` of any real numbers, unchecked, as a map needs it between the points of a sweep."""
     others = n_patches - n_robust
     return n_robust * alpha**exponent / (others * beta**exponent) if others else float("inf")
 
@@ -44,6 +49,11 @@ def robust_window(alpha: float, beta: float, n_patches: int, n_robust: int, q: i
     unless alpha, beta > 0, n_patches >= 1, 0 <= n_robust <= n_patches, q in 2..100.
     """
     _check(alpha, beta, n_patches, n_robust, q)
+    return edges(alpha, beta, n_patches, n_robust, q)
+
+
+def edges(alpha, beta, n_patches, n_robust, q) -> tuple[float, float]:
+    """`robust_window` of any real numbers, unchecked, as a map needs it between the points of a sweep."""
     others = n_patches - n_robust
     low = beta / (1 + (n_patches / others) ** (1 / q)) if others else 0.0
     high = alpha / (1 + (n_patches / n_robust) ** (1 / q)) if n_robust else 0.0
@@ -122,9 +132,15 @@ def find_window(
     checks.number("rho", rho, above=0)
     if strength is not None:
         checks.instance("strength", strength, Real, "a number, or None")
-    if checks.choice("norm", norm, NORMS) != "linf":
+    checks.choice("norm", norm, NORMS)
+    return window_of(alpha, beta, n_patches, n_robust, q, rho, norm, strength)
+
+
+def window_of(alpha, beta, n_patches, n_robust, q, rho, norm, strength) -> Window:
+    """`find_window` of any real numbers, unchecked, as a map needs it between the points of a sweep."""
+    if norm != "linf":
         return Window(np.nan, np.nan, f"it is one of l_inf balls, and norm = {norm!r}")
-    low, high = robust_window(alpha, beta, n_patches, n_robust, q)
+    low, high = edges(alpha, beta, n_patches, n_robust, q)
     if not low < high:
         return Window(low, high, f"it is empty, eps_lo = {low:.4g} >= eps_hi = {high:.4g}")
     if strength is None:

@@ -136,10 +136,10 @@ def read_records(path, size: int, chain: str) -> list[dict[str, np.ndarray]]:
     if size == 0:
         return []
     try:
-        with open(path, "rb") as file:
+        with store.opened(path) as file:
             held = file.read(size)
-    except OSError as error:
-        raise store.CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except FileNotFoundError as error:
+        raise store.CheckpointError(str(error)) from None
     blocks, at, found = [], 0, START
     while at < len(held):
         end = at + LENGTH + int.from_bytes(held[at : at + LENGTH], "little")

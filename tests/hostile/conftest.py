@@ -23,7 +23,8 @@ def done(*arguments):
 
 def stamps(folder):
     """Every file and folder below a folder; of files when they were written, and how long they are."""
-    return {path: (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else () for path in folder.rglob("*")}
+    found = {path: path.stat() for path in folder.rglob("*")}
+    return {path: (held.st_mtime_ns, held.st_size) if path.is_file() else () for path, held in found.items()}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Arrays that lie in memory in other ways give the same bits; those of foreign byte order are refused by their dtype."""
+"""Arrays that lie in memory in other ways give the same bits; those of foreign byte order are refused by name."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,8 @@ CALLS = {
     "robust_radius": (lambda X, y: af.robust_radius(NET, X, y, rtol=0.1).certified, BATCH),
     "robust_accuracy": (lambda X, y: af.robust_accuracy(NET, (X, y), eps=0.2).standing, BATCH),
     "train": (lambda X, y: af.train(NET, (X, y), af.TrainConfig(lr=0.1, n_iter=3, batch_size=4)).net.W, BATCH),
-    "rates of runs": (lambda lr: af.train(af.PatchCNN(np.stack([W, -W])), DATA, af.TrainConfig(lr=lr, n_iter=3)).net.W,
+    "rates of runs": (lambda lr: af.train(af.PatchCNN(np.stack([W, -W])), DATA, af.TrainConfig(lr=lr,
+     n_iter=3)).net.W,
                       {"lr": np.array([0.1, 0.2])}),
     "decompose": (lambda W0, X, y: theory.decompose(W0, X, y, q=3, rho=1.0, lr=0.1, n_iter=3).a, {"W0": W, **BATCH}),
     "noise_update": (lambda W, signal: theory.noise_update(W, DATA.X, signal, DATA.y, q=3, rho=1.0, lr=0.1).total,

@@ -257,8 +257,8 @@ BAD = {
     "lr": ({"lr": -1.0}, ValueError, "lr = -1.0: must be a number, finite and > 0"),
     "n_iter": ({"n_iter": -1}, ValueError, "n_iter = -1: must be an integer >= 0"),
     "record_every": ({"record_every": 0}, ValueError, "record_every = 0: must be an integer >= 1"),
-    "eps missing": ({"ascent_lr": 1.0}, ValueError, "eps = None: ascent_lr and eps must be given together"),
-    "ascent_lr missing": ({"eps": 1.0}, ValueError, "ascent_lr = None: ascent_lr and eps must be given together"),
+    "eps missing": ({"ascent_lr": 1.0}, ValueError, "ascent_lr = 1.0, eps = None: must be given together"),
+    "ascent_lr missing": ({"eps": 1.0}, ValueError, "ascent_lr = None, eps = 1.0: must be given together"),
     "eps": (ASCENT | {"eps": -0.1}, ValueError, "eps = -0.1: must be a number, finite and >= 0"),
     "ascent_lr": (ASCENT | {"ascent_lr": 0.0}, ValueError, "ascent_lr = 0.0: must be a number, finite and > 0"),
     "objective": ({"objective": "margn"}, ValueError, "did you mean 'margin'"),
@@ -270,7 +270,7 @@ BAD = {
     "signal NaN": (KNOWN | {"signal": DATA.signal() * np.nan}, ValueError, "signal holds NaN"),
     "signal outside": (KNOWN | {"signal": DATA.X}, ValueError, "signal: must lie in the span of the features"),
     "features shape": (KNOWN | {"features": (F, F)}, ValueError, r"features have shapes \(6, 11\) and \(6, 11\)"),
-    "features pair": (KNOWN | {"features": 1.0}, ValueError, r"features: must be a pair \(u, v\)"),
+    "features pair": (KNOWN | {"features": 1.0}, ValueError, r"features = 1.0: must be a pair \(u, v\)"),
     "features tilted": (KNOWN | {"features": TILTED}, ValueError, "features: must be orthonormal"),
 }
 

@@ -208,7 +208,7 @@ def test_streams_are_apart_by_seed_name_and_key():
 def test_bad_shapes_are_named_before_any_work(tmp_path):
     with pytest.raises(ValueError, match=r"lr has shape \(2,\): must be one number or one per run \(3,\)"):
         train(NET, DATA, TrainConfig(lr=[0.1, 0.1], n_iter=1), run_dir=tmp_path / "none")
-    with pytest.raises(ValueError, match=r"seed = \[1, 2\]: must be an integer >= 0, or one per run \(3,\)"):
+    with pytest.raises(ValueError, match=r"seed = \(1, 2\): must be an integer >= 0, or one per run \(3,\)"):
         train(NET, DATA, TrainConfig(lr=0.1, n_iter=1, seed=[1, 2]), run_dir=tmp_path / "none")
     with pytest.raises(ValueError, match="batch_size = 10: must be <= the number of samples 9"):
         train(NET, DATA, TrainConfig(lr=0.1, n_iter=1, batch_size=10), run_dir=tmp_path / "none")

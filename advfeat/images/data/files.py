@@ -40,7 +40,9 @@ def read_idx(path, magic: int, digest: tuple[int, str] | None = None) -> np.ndar
             if not 0 < n <= 2**40:
                 raise CheckpointError(f"{path}: its header says {tuple(shape)}, which no file of images has")
             memory.require(n, f"{path}: reading {n:,} bytes", ADVICE)
-            held = file.read(n + 1)
+            held = bytearray()  # grows with what is there, whatever the header says
+            while len(held) <= n and (part := file.read(min(store.BLOCK, n + 1 - len(held)))):
+                held += part
     except (FileNotFoundError, CheckpointError):
         raise
     except (EOFError, OSError, zlib.error) as error:
