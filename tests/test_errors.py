@@ -135,7 +135,7 @@ TABLE = [  # what is called, the argument that is bad, the error and a part of i
     (get_engine, {"backend": "cuda"}, ValueError, "backend = 'cuda': must be one of"),
     (PatchCNN.init, {"init_std": -1}, ValueError, "init_std = -1: must be a number, finite and >= 0"),
     (PatchCNN.robust_minimum, {"gamma": np.nan}, ValueError, "gamma = nan: must be a number, finite"),
-    (correlations, {"features": (EYE[:3], EYE[3:])}, ValueError, "features have shapes (3, 6) and (3, 6): must both be"),
+    (correlations, {"features": (EYE[:3], EYE[3:])}, ValueError, "shapes (3, 6) and (3, 6): must both be"),
     (feature_learning_accuracy, {"feature": "nonrobust"}, ValueError, "did you mean 'non_robust'?"),
     # ---------------------------------------------------------------- inputs, labels, objectives
     (NET.logits, {"X": X.astype(int)}, TypeError, "X has dtype int64: must be float32 or float64"),

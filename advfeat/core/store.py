@@ -48,10 +48,19 @@ def write(path, body: Callable, mode: str = "wb") -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise not_written(path, error) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+
+
+def not_written(path, error: OSError) -> OSError:
+    """What a disk that is full, or a folder that must not be written, has against a file, naming it."""
+    why = f"cannot be written ({error.strerror or error}); what is done is kept"
+    return OSError(error.errno, why, str(path))
 
 
 def sync_folder(folder) -> None:

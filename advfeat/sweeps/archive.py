@@ -62,11 +62,7 @@ class Archive:
         path = self.batches / f"{batch.name}.npz"
         if not path.exists():
             arrays = {"keys": np.array(batch.keys), **arrays}
-            try:
-                store.save_npz(path, digest=np.array(store.digest_of(arrays)), **arrays)
-            except OSError as error:
-                why = f"cannot be written ({error.strerror or error}); what is done is kept"
-                raise OSError(error.errno, why, str(path)) from None
+            store.save_npz(path, digest=np.array(store.digest_of(arrays)), **arrays)
         self._register(path, np.array(batch.keys))
 
     def get(self, key: str) -> tuple[dict[str, np.ndarray], int]:

@@ -120,12 +120,15 @@ def append_records(path, size: int, chain: str, arrays: dict) -> tuple[int, str]
     held = io.BytesIO()
     np.savez(held, **arrays)
     block = held.getvalue()
-    with open(path, "r+b" if Path(path).exists() else "x+b") as file:
-        file.truncate(size)
-        file.seek(size)
-        file.write(len(block).to_bytes(LENGTH, "little") + block)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "r+b" if Path(path).exists() else "x+b") as file:
+            file.truncate(size)
+            file.seek(size)
+            file.write(len(block).to_bytes(LENGTH, "little") + block)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise store.not_written(path, error) from None
     if size == 0:
         store.sync_folder(Path(path).parent)
     return size + LENGTH + len(block), _link(chain, block)
@@ -271,6 +274,8 @@ def load(run_folder: str | Path, kinds: dict[str, type[Model]] | None = None) ->
         try:
             nets[arm] = held.model(kinds)
             histories[arm] = held.history or _history(read_records(place / "records.bin", *held.records))
+        except store.CheckpointError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise store.CheckpointError(f"{place / 'checkpoint.npz'}: {error}") from None
     return Run(path, about["config"], about["environment"], nets, histories)

@@ -267,7 +267,8 @@ def answer(read, path):
             return f"did {heard}", None
         if isinstance(error, MemoryError) and "needs about" not in says:
             return f"out of memory, unchecked: {says!r}", None
-        named = path.name in says or path.parent.name in says or "did you mean" in says or " = " in says or path.suffix == ".toml"
+        names = (path.name, path.parent.name, path.stem, "did you mean", " = ")
+        named = path.suffix == ".toml" or any(one in says for one in names)
         return "" if named and "\n" not in says else f"names no file: {type(error).__name__}: {says}", None
     except Exception as error:
         return f"{type(error).__name__}: {error}", None

@@ -161,17 +161,19 @@ def test_batches_are_written_once(whole, copy, worked):
 
 def test_disk_full(tmp_path, whole, monkeypatch, capsys):
     """The third batch finds no room: an error that names the file, two batches kept, the same command continues."""
-    saved, count = store.save_npz, itertools.count(1)
+    write, count = store.write, itertools.count(1)
 
-    def full(path, **arrays):
-        if next(count) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        saved(path, **arrays)
+    def no_room(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(path, body, mode="wb"):
+        third = path.parent.name == "batches" and next(count) == 3
+        write(path, no_room if third else body, mode)
 
     command = ["sweep", str(write_toml(tmp_path / "spec.toml", spec())), "--out", str(tmp_path / "out")]
     command += ["--jobs", "1", "--largest-batch", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr(store, "save_npz", full)
+        patch.setattr(store, "write", full)
         assert main(command) == 2
     assert "No space left on device" in (said := capsys.readouterr().err)
     assert ".npz" in said

@@ -147,7 +147,7 @@ def test_a_foreign_or_absurd_state_is_refused(head, arrays, message, half):
 def test_records_that_are_missing_are_named(half):
     (half / "records.bin").unlink()
     for action in (lambda: af.load(half), lambda: go_on(half)):
-        with pytest.raises(af.CheckpointError, match=r"records.bin: cannot be read"):
+        with pytest.raises(af.CheckpointError, match=r"run/records.bin: there is no such file"):
             action()
 
 
