@@ -1,4 +1,4 @@
-.PHONY: test test-gpu lint docs bench bench-quick bench-gpu
+.PHONY: test test-gpu faults lint docs bench bench-quick bench-gpu
 
 test:
 	python -m pytest -n auto --dist loadfile
@@ -11,6 +11,10 @@ test-gpu:
 		if command -v compute-sanitizer > /dev/null; then \
 			compute-sanitizer --tool $$tool --error-exitcode 9 python -m pytest -m gpu tests/kernels/test_engines.py -k "nothing" || exit 1; \
 		else echo "compute-sanitizer is not installed: no $$tool"; fi; done
+
+# processes killed, disks full, folders read-only, writers that meet, workers that die, clocks that jump; Linux, as root
+faults:
+	python tests/hostile/faults.py
 
 lint:
 	ruff check .

@@ -31,8 +31,8 @@ def shown(value) -> str:
     """`repr` of a value, or how it begins and ends, in one short line."""
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # an integer of more than 4300 digits
-        return f"an integer of {value.bit_length():,} bits"
+    except ValueError:  # an integer of more than 4300 digits, or what holds one
+        return f"an integer of {value.bit_length():,} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]} ... {text[-15:]}"
 
 
@@ -180,12 +180,17 @@ def seeds(value, n_runs: int, name: str = "seed") -> list[int]:
 def nearest(name: str, options) -> str:
     """' Did you mean ...?' or the whole list, for messages about unknown names."""
     known = {str(option).lower(): str(option) for option in options}
-    close = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.5)
+    text = name if isinstance(name, str) else shown(name)
+    close = difflib.get_close_matches(text.lower(), list(known), n=1, cutoff=0.5)
     return f"did you mean {known[close[0]]!r}?" if close else f"choose from {', '.join(map(repr, options))}"
 
 
 def choice(name: str, value, options):
-    if not isinstance(value, Hashable) or value not in options:
+    try:
+        fits = isinstance(value, Hashable) and value in options
+    except (TypeError, ValueError):  # a tuple of lists, which has no hash either; an array, which has no one truth
+        fits = False
+    if not fits:
         raise ValueError(f"{name} = {shown(value)}: unknown; {nearest(value, options)}")
     return value
 
