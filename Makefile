@@ -14,7 +14,7 @@ test-gpu:
 
 # processes killed, disks full, folders read-only, writers that meet, workers that die, clocks that jump; Linux, as root
 faults:
-	python tests/hostile/faults.py
+	@python tests/hostile/faults.py
 
 lint:
 	ruff check .

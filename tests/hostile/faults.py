@@ -1,8 +1,11 @@
 """Faults, one after the other, and a table of what came of them: ``make faults``.
 
-Each work is a command as users give it, into a folder of its own.  Undisturbed it gives the files that every disturbed
-one must give in the end, however it was stopped; a stop must be a kill, or a named error of one line.  Nothing here is
-random but the moments, drawn by a seed.  Needs Linux and root (a small file system is mounted, privileges are dropped).
+Each work is a command as users give it,
+     into a folder of its own.  Undisturbed it gives the files that every disturbed
+one must give in the end, however it was stopped; a stop must be a kill,
+     or a named error of one line.  Nothing here is
+random but the moments, drawn by a seed.  Needs Linux and root (a small file system is mounted,
+     privileges are dropped).
 """
 
 import argparse
@@ -30,9 +33,11 @@ PICTURES = ["dataset=digits", "network=convnet", "width=3", "depth=2", "batch_si
 EXPERIMENT = [*PICTURES, "epochs=1", "n_seeds=2", "n_images=10", "inversion_steps=20", "n_starts=1", "bootstrap=100",
               "attack_steps=10", "learners=[\"kin\"]"]  # fmt: skip
 TABLES = {"axes": {"alpha": [1.5, 2.0, 2.5], "eps": [0.5, 1.0]},
-          "base": {"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 8, "n_train": 6, "n_test": 6, "n_iter": 400,
+          "base": {"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 8, "n_train": 6, "n_test": 6,
+          "n_iter": 400,
                    "n_records": 10, "rho": 10.0, "lr": 2.0, "n_seeds": 2}}  # fmt: skip
-#: `advfeat ...` in a process that has changed what a line of Python says; it waits for a moment, so that two can meet.
+#: `advfeat ...` in a process that has changed what a line of Python says; it waits for a moment,
+     so that two can meet.
 RUNNER = """
 import os, random, sys, time
 from advfeat.cli import main
@@ -57,21 +62,26 @@ class Works:
     def __init__(self, top: Path):
         self.top, base = top, top / "base"
         base.mkdir()
-        write(base / "spec.toml", spec(engine="both", training="adversarial", metrics=["A", "B", "robust_accuracy"]) | TABLES)
-        write(base / "plan.toml", {"base": {"dataset": "digits"}})
+        write(
+            base / "spec.toml",
+            spec(engine="both", training="adversarial", metrics=["A", "B", "robust_accuracy"]) | TABLES,
+        )
         reproduce = ["reproduce", *TINY, "n_iter=2000"]
         train = ["images", "train", "--set", *PICTURES, "epochs=6"]
         experiment = ["images", "reproduce", "--jobs", 1, "--set", *EXPERIMENT]
         self.lines = {
             "reproduce": lambda out: [*reproduce, "--out", out],
             "sweep": lambda out: ["sweep", base / "spec.toml", "--jobs", 2, "--largest-batch", 2, "--out", out],
-            "robustness": lambda out: ["robustness", base / "reproduce", "--eps-grid", "0.2:1:6", "--samples", 6, "--rtol",
+            "robustness": lambda out: ["robustness", base / "reproduce", "--eps-grid", "0.2:1:6", "--samples", 6,
+            "--rtol",
                                        0.1, "--max-nodes", 8, "--out", out],
             "image training": lambda out: [*train, "--out", out],
             "evaluation": lambda out: ["images", "evaluate", base / "image training", "--samples", 60, "--out", out],
-            "inversion": lambda out: ["images", "invert", base / "image training", "--set", "n_images=20", "n_starts=2",
+            "inversion": lambda out: ["images", "invert", base / "image training", "--set", "n_images=20",
+            "n_starts=2",
                                       "inversion_steps=150", "--out", out],
-            "attack": lambda out: ["images", "attack", base / "image training", "--source", 1, "--target", 7, "--steps", 200,
+            "attack": lambda out: ["images", "attack", base / "image training", "--source", 1, "--target", 7,
+            "--steps", 200,
                                    "--out", out],
             "experiment": lambda out: [*experiment, "--out", out],
         }  # fmt: skip
@@ -147,7 +157,8 @@ def continued(works: Works, name: str, out: Path) -> str:
     return works.judge(name, out) if status == 0 else f"does not continue: {said[-300:]}"
 
 
-# ------------------------------------------------------------------ the faults: each yields (name, what is wrong or "")
+# ------------------------------------------------------------------ the faults: each yields (name,
+     what is wrong or "")
 def kills(works: Works, many: int):
     """kill -9 at a random moment, with all processes, and once more from the start."""
     names = list(works.lines)
@@ -202,7 +213,10 @@ def read_only(works: Works):
                 continue
             before = content(out)
             status, said = finished(works.lines[name](out), prefix=OBEDIENT)
-            wrong = named(status, said, "Permission denied", "cannot be used", "cannot be locked") if status else "went on"
+            wrong = (
+                named(status, said, "Permission denied", "cannot be used",
+                "cannot be locked") if status else "went on"
+            )
             wrong = wrong or "changed something" * (content(out) != before)
             for path in (out, *out.rglob("*")):
                 path.chmod(0o755 if path.is_dir() else 0o644)
@@ -301,7 +315,9 @@ def main() -> int:
                 if wrong:
                     failed.append(f"{fault}: {name}: {wrong}")
                     print(failed[-1], file=sys.stderr, flush=True)
-            lines.append(f"| {fault} | {seen['trials']} | {seen['trials'] - seen['right']} | {time.monotonic() - begin:.0f} s |")
+            lines.append(
+                f"| {fault} | {seen['trials']} | {seen['trials'] - seen['right']} | {time.monotonic() - begin:.0f} s |"
+            )
             print(lines[-1], flush=True)
     print("\n".join(["| fault | trials | failures | time |", "| --- | ---: | ---: | ---: |", *lines]))
     return bool(failed)

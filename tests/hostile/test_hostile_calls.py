@@ -47,8 +47,7 @@ def whole(low=1, high=None, **more):
 
 
 def number(low=None, above=None, **more):
-    wrong = {"nothing": None, "text": "1", "nan": NAN, "infinite": INF, "complex": 1j, "thing": Thing(),
-     "truth": True}
+    wrong = {"nothing": None, "text": "1", "nan": NAN, "infinite": INF, "complex": 1j, "thing": Thing(), "truth": True}
     wrong |= {} if low is None else {"range": low - 1}
     return wrong | ({} if above is None else {"range": above}) | more
 
@@ -323,8 +322,7 @@ CALLS = [
       "scheduler": choice(), "largest_batch": whole(), "yes": TRUTH, "out": PATH}),
 ]  # fmt: skip
 
-FILES = ("PatchCNN.load", "PatchCNN.save", "load", "fetch",
-     "sweep")  # whose other arguments name no file that is there
+FILES = ("PatchCNN.load", "PatchCNN.save", "load", "fetch", "sweep")  # whose other arguments name no file that is there
 #: Parameters that a message may call by another name: by one of several, or by what the parameter is.
 OTHER_NAMES = {"attacks-unknown": "attack", "source": "spec"}
 

@@ -224,8 +224,11 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("line", "name", "values"), [(one[0], one[1], one[2:]) for one in OPTIONS],
-     ids=lambda one: one if isinstance(one, str) else "")
+@pytest.mark.parametrize(
+    ("line", "name", "values"),
+    [(one[0], one[1], one[2:]) for one in OPTIONS],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
 def test_what_an_option_cannot_be(line, name, values, place, capsys):
     assert refused([part.replace("{}", str(place)) for part in line.split()], capsys, name, *values) == []
 

@@ -161,8 +161,11 @@ READERS = {
     "parquet": (sweep_file("results.parquet"), of_sweep, True),
     "network npz": (network("net.npz"), of_layers, True),
     "network safetensors": (network("net.safetensors"), of_layers, True),
-    "safetensors": (network("net.safetensors"), lambda path: [a for _,
-     a in sorted(exchange.read_safetensors(path)[0].items())], False),
+    "safetensors": (
+        network("net.safetensors"),
+        lambda path: [a for _, a in sorted(exchange.read_safetensors(path)[0].items())],
+        False,
+    ),
     "transcript": (transcript, lambda path: [Transcript.load(path).X], True),
     "images' config": (picture_file("config.json"), of_pictures, True),
     "images' network": (picture_file("standard/checkpoint.npz"), of_pictures, True),
@@ -180,8 +183,7 @@ READERS = {
 
 
 # ------------------------------------------------------------------ mutations
-NUMBERS = [b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 4, b"\0\0\0\x80", b"\xff" * 8, b"\xff" * 7 + b"\x7f",
-     b"\1\0\0\0"]
+NUMBERS = [b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0" * 4, b"\0\0\0\x80", b"\xff" * 8, b"\xff" * 7 + b"\x7f", b"\1\0\0\0"]
 WORDS = [b"1e999", b"nan", b"[" * 50, b"]", b"{", b'"', b"\\", b"\n", b"=", b"-1", b"9" * 400, b"\xff\xfe", b"\0",
      b".", b"#",
          b"null", b"true", b"../../x", b"\xe2\x80\xae", b"'''", b"__import__('os')"]  # fmt: skip
@@ -250,8 +252,8 @@ def bounded():
 
 def same(one, other) -> bool:
     return len(one) == len(other) and all(
-        np.asarray(a).tobytes() == np.asarray(b).tobytes() if isinstance(a, np.ndarray) else a == b for a,
-        b in zip(one, other)
+        np.asarray(a).tobytes() == np.asarray(b).tobytes() if isinstance(a, np.ndarray) else a == b
+        for a, b in zip(one, other)
     )
 
 
@@ -274,8 +276,9 @@ def answer(read, path):
         return f"{type(error).__name__}: {error}", None
 
 
-@pytest.mark.parametrize("part", [pytest.param(range(30), id="30"), pytest.param(range(30, 2000), id="1970",
-     marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "part", [pytest.param(range(30), id="30"), pytest.param(range(30, 2000), id="1970", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", READERS)
 def test_mutations(name, part, made, tmp_path):
     write_it, read, guarded = READERS[name]
@@ -328,8 +331,7 @@ def special(kind, path):
     elif kind == "twice":
         path.write_bytes(whole + whole)
     elif kind == "objects":
-        np.savez(path.with_suffix(".npz"), W=np.array([Harm()], dtype=object), x_test=np.array([Harm()],
-        dtype=object))
+        np.savez(path.with_suffix(".npz"), W=np.array([Harm()], dtype=object), x_test=np.array([Harm()], dtype=object))
         if path.suffix != ".npz":
             os.replace(path.with_suffix(".npz"), path)
 

@@ -39,7 +39,8 @@ CONFIGURATIONS = {
     "suite": lambda: af.AttackSuite(["aligned"]),
 }
 RESULTS = {
-    "data": lambda: DIST.sample(5, 0), "law": lambda: dataclasses.replace(DATA).features and DIST, "network": lambda: NET.copy(),
+    "data": lambda: DIST.sample(5, 0), "law": lambda: dataclasses.replace(DATA).features and DIST,
+     "network": lambda: NET.copy(),
     "training": lambda: af.train(NET, DATA, af.TrainConfig(lr=0.1, n_iter=2)),
     "history": lambda: af.train(NET, DATA, af.TrainConfig(lr=0.1, n_iter=2)).history,
     "attack": lambda: af.FGSM()(NET, DATA, af.ThreatModel("linf", np.full(5, 0.1))),
@@ -72,7 +73,7 @@ def test_other_values_are_not_equal():
 @pytest.mark.parametrize("name", RESULTS)
 def test_data_and_results_are_equal_to_themselves_alone(name):
     one, other = RESULTS[name](), RESULTS[name]()
-    assert one == one  # noqa: PLR0124
+    assert one == one
     assert (one != other) == (one is not other)
     assert len({one, other}) == 2 - (one is other)
 
@@ -90,7 +91,7 @@ def test_every_repr_is_one_line(name):
 def test_long_values_are_shown_in_short():
     for value in ("x" * 10**6, 10**5000, list(range(10**5)), np.zeros(10**6), {"a": "b" * 10**5}, b"\0" * 10**5):
         assert len(checks.shown(value)) <= checks.LONGEST
-        with pytest.raises(ValueError, match="^n = ") as error:
+        with pytest.raises(ValueError, match=r"^n = ") as error:
             checks.integer("n", value, 1, 2)
         assert len(str(error.value)) < 200
 
@@ -108,7 +109,7 @@ def test_a_number_is_no_path(tmp_path):
 def test_settings_may_come_through_a_pipe_and_nothing_else_does(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for read in (store.load_npz, store.load_json, store.digest_of_file):
-        with pytest.raises(store.CheckpointError, match="pipe: cannot be read, it is no file"):
+        with pytest.raises(store.CheckpointError, match=r"pipe: cannot be read, it is no file"):
             read(tmp_path / "pipe")
     if os.fork() == 0:
         time.sleep(0.1)

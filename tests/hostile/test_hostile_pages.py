@@ -57,7 +57,7 @@ def pages(made, tmp_path_factory):
     return {page.relative_to(place): page.read_text() for page in sorted(place.rglob("*.html"))}
 
 
-STATEMENT = '''
+STATEMENT = """
 from advfeat.validation import Check, Entry, Judgement, Picture, line
 
 EVIL = {evil!r}
@@ -72,7 +72,7 @@ def draw(m):
 
 
 MINE = Entry("mine.1", "mine", EVIL, EVIL, EVIL, lambda lab: {{"n": 0}}, judge, draw)
-'''
+"""
 
 
 def test_every_page_shows_names_as_text(pages):

@@ -1,4 +1,4 @@
-"""Any value for any key of any configuration, drawn by hypothesis: refused by name, or taken and the same when read again."""
+"""Any value for any key of any configuration, by hypothesis: refused by name, or taken and the same when read again."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,16 @@ KEYS = [(kind, name) for kind in GIVEN for name in kind.keys()]  # noqa: SIM118 
 WORDS = sorted({word for kind in GIVEN for one in kind.keys().values() for word in one.choices or ()})
 PLAIN = (
     st.none() | st.booleans() | st.integers() | st.integers(-3, 3) | st.floats() | st.text() | st.sampled_from(WORDS)
-    | st.binary() | st.complex_numbers() | st.sampled_from([10**30, -(10**5000), 2**63, 1e308, 5e-324, "nan", "none", "\0", "'"])
+    | st.binary() | st.complex_numbers() | st.sampled_from([10**30, -(10**5000), 2**63, 1e308, 5e-324, "nan", "none",
+     "\0", "'"])
 )  # fmt: skip
 NUMPY = st.sampled_from([
-    np.float32(0.1), np.float64("nan"), np.int8(3), np.array(2), np.array([0.1, 0.2]), np.array([]), np.zeros((2, 2)), np.array("x"),
+    np.float32(0.1), np.float64("nan"), np.int8(3), np.array(2), np.array([0.1, 0.2]), np.array([]), np.zeros((2,
+     2)), np.array("x"),
     np.array([None]), np.array([1j]), np.bool_(True), np.uint64(2**63), np.array([1, 2], ">i4"), np.longdouble(1),
 ])  # fmt: skip
-VALUES = PLAIN | NUMPY | st.lists(PLAIN, max_size=3) | st.tuples(PLAIN) | st.dictionaries(st.text(), PLAIN, max_size=2)
+VALUES = PLAIN | NUMPY | st.lists(PLAIN, max_size=3) | st.tuples(PLAIN) | st.dictionaries(st.text(), PLAIN,
+     max_size=2)
 
 
 @settings(max_examples=600, deadline=None)

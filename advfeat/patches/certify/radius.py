@@ -64,8 +64,8 @@ def robust_radius(
     rtol : float
         Each end is found to this share of itself.
     high : float or array >= 0, optional
-        Largest radius to look at, shaped like `eps` of :func:`certify`.  By default the size of X itself: at delta = -X
-        all logits are 0, a tie, so every network is broken there.
+        Largest radius to look at, shaped like `eps` of :func:`certify`.  By default, and at most, the size of X: at
+        delta = -X all logits are 0, a tie, so every network is broken there.
     progress, time_limit : optional
         As in :mod:`advfeat.core.progress`; the ends are as far as they were narrowed when the time is over.
 
