@@ -34,10 +34,8 @@ EXPERIMENT = [*PICTURES, "epochs=1", "n_seeds=2", "n_images=10", "inversion_step
               "attack_steps=10", "learners=[\"kin\"]"]  # fmt: skip
 TABLES = {"axes": {"alpha": [1.5, 2.0, 2.5], "eps": [0.5, 1.0]},
           "base": {"n_classes": 3, "n_neurons": 4, "patch_dim": 12, "n_patches": 8, "n_train": 6, "n_test": 6,
-          "n_iter": 400,
-                   "n_records": 10, "rho": 10.0, "lr": 2.0, "n_seeds": 2}}  # fmt: skip
-#: `advfeat ...` in a process that has changed what a line of Python says; it waits for a moment,
-     so that two can meet.
+                   "n_iter": 400, "n_records": 10, "rho": 10.0, "lr": 2.0, "n_seeds": 2}}  # fmt: skip
+#: `advfeat ...` in a process that first does what some lines of Python say; it waits for a moment, for two to meet.
 RUNNER = """
 import os, random, sys, time
 from advfeat.cli import main
@@ -157,8 +155,7 @@ def continued(works: Works, name: str, out: Path) -> str:
     return works.judge(name, out) if status == 0 else f"does not continue: {said[-300:]}"
 
 
-# ------------------------------------------------------------------ the faults: each yields (name,
-     what is wrong or "")
+# ------------------------------------------------------------------ the faults: a name, and what is wrong or ""
 def kills(works: Works, many: int):
     """kill -9 at a random moment, with all processes, and once more from the start."""
     names = list(works.lines)
