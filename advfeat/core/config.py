@@ -80,8 +80,8 @@ class Key:
         if value is None and self.optional:
             return None
         if self.many:
-            if not isinstance(value, (list, tuple, np.ndarray)):
-                raise ValueError(f"{name} = {value!r}: must be {self.rule}")
+            if not isinstance(value, (list, tuple, np.ndarray)) or getattr(value, "ndim", 1) == 0:
+                raise ValueError(f"{name} = {checks.shown(value)}: must be {self.rule}")
             one = replace(self, many=False)
             return tuple(one.check(each, name) for each in value)
         if self.per_run:

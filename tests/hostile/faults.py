@@ -133,7 +133,7 @@ def start(line, before: str = "", at: float = 0.0, prefix=(), **options) -> subp
 
 
 def ended(process) -> tuple[int, str]:
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=900)[1]
     lines = [line for line in said.strip().split("\n") if line and "%|" not in line]
     return process.returncode, "\n".join(lines)
 
