@@ -247,7 +247,8 @@ def robust_accuracy(
     """
     checks.choice("certificate", certificate, tuple(catalogue.CERTIFICATES))
     ThreatModel(norm, eps, budget, box)
-    checks.integer("max_nodes", max_nodes, 1)
+    if max_nodes is not None:
+        checks.integer("max_nodes", max_nodes, 1)
     clock = Stopwatch(progress, time_limit)
     evaluation = Evaluation(model, data, norm=norm, budget=budget, box=box, rng=rng, clock=clock)
     per_sample("eps", eps, evaluation.held.y.shape, evaluation.model.batched)

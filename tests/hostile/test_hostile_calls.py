@@ -47,7 +47,8 @@ def whole(low=1, high=None, **more):
 
 
 def number(low=None, above=None, **more):
-    wrong = {"nothing": None, "text": "1", "nan": NAN, "infinite": INF, "complex": 1j, "thing": Thing(), "truth": True}
+    wrong = {"nothing": None, "text": "1", "nan": NAN, "infinite": INF, "complex": 1j, "thing": Thing(),
+     "truth": True}
     wrong |= {} if low is None else {"range": low - 1}
     return wrong | ({} if above is None else {"range": above}) | more
 
@@ -202,15 +203,16 @@ CALLS = [
      "eps": EPS, "norm": NORM}),
     ("certify", af.certify, {"net": NET, "X": X, "y": Y, "eps": 0.1},
      PATCHES | {"net": thing(), "eps": EPS, "norm": NORM, "budget": choice(), "method": choice(),
-     "max_nodes": whole(),
+     "max_nodes": whole() | {"nothing": "a"},
                 "active": {"whole": Y, "fewer": Y[1:] > 0}, **LONG}),
     ("robust_radius", af.robust_radius, {"net": NET, "X": X, "y": Y},
-     PATCHES | {"net": thing(), "norm": NORM, "budget": choice(), "method": choice(), "max_nodes": whole(),
+     PATCHES | {"net": thing(), "norm": NORM, "budget": choice(), "method": choice(),
+     "max_nodes": whole() | {"nothing": "a"},
      "rtol": number(above=0),
                 "high": per_run(low=0) | {"nothing": "a"}, **LONG}),
     ("robust_accuracy", af.robust_accuracy, {"model": NET, "data": DATA, "eps": 0.1},
      {"model": thing(), "data": thing(one=X), "eps": EPS, "norm": choice(), "budget": choice(),
-     "certificate": choice(), "max_nodes": whole(),
+     "certificate": choice(), "max_nodes": whole() | {"nothing": "a"},
       "attacks": thing(unknown=["zzz"], nothing="zz"), "n_steps": whole(), "n_restarts": whole(), "rng": RNG,
       "box": {"number": 1, "reversed": (1, 0)}, **LONG}),
     # ---------------------------------------------------------------- theory
@@ -322,7 +324,8 @@ CALLS = [
       "scheduler": choice(), "largest_batch": whole(), "yes": TRUTH, "out": PATH}),
 ]  # fmt: skip
 
-FILES = ("PatchCNN.load", "PatchCNN.save", "load", "fetch", "sweep")  # whose other arguments name no file that is there
+FILES = ("PatchCNN.load", "PatchCNN.save", "load", "fetch",
+     "sweep")  # whose other arguments name no file that is there
 #: Parameters that a message may call by another name: by one of several, or by what the parameter is.
 OTHER_NAMES = {"attacks-unknown": "attack", "source": "spec"}
 

@@ -79,7 +79,8 @@ def robust_radius(
     checks.choice("norm", norm, ball.NORMS)
     checks.choice("budget", budget, ball.BUDGETS)
     checks.choice("method", method, METHODS)
-    checks.integer("max_nodes", max_nodes, 1)
+    if max_nodes is not None:
+        checks.integer("max_nodes", max_nodes, 1)
     net = checks.instance("net", net, PatchCNN, "a PatchCNN").astype(np.float64)
     X, y = net.labelled(X, y)
     shape = (net.n_runs, X.shape[1])
