@@ -110,7 +110,8 @@ def judge_power_races(m):
     return Judgement(
         [Check("y_T / y_0 - 1 at every point with a head start, against the bound's", m["ratio"][known] - 1, "<=",
                m["bound"][known] - 1, "decades", f"of the bound {spread(share)}"),
-         Check("share of points with a head start at which a bound exists", known.sum() / ahead.sum(), ">=", 1),
+         Check("share of points with a head start at which a bound exists", known.sum() / ahead.sum(), ">=", 1,
+               "flag"),
          Check("s of y_T ~ y_0^s at fixed delta (0.02 to 1) and A (1, 10), lower end of its interval, smallest",
                least.low, ">=", 0.9, shown=str(least))],
         f"{known.sum()} points; without a head start y arrives "
