@@ -147,15 +147,17 @@ def test_rounding_is_outward(engine):
 
 @pytest.mark.parametrize("engine", ["numpy", "numba"])
 def test_rounding_is_outward_where_products_cancel(engine):
-    """Inputs of 1e6 almost orthogonal to three parallel neurons, whose ends are reached at one corner."""
+    """Inputs of 1e6 almost orthogonal to three parallel neurons, whose ends one corner reaches; a leader at 0."""
     rng = np.random.default_rng(8)
     w = rng.uniform(0.5, 2, (100, 1, 2))
     W = w * np.array([1.0, 0.9, 0.6])[:, None] * (1 + 1e-9 * rng.standard_normal((100, 3, 2)))
-    X = 1e6 * np.stack([w[:, 0, 1], -w[:, 0, 0]], axis=1)
+    W = np.concatenate([np.zeros((100, 1, 3)), np.pad(W, ((0, 0), (0, 0), (0, 1)))], axis=1)
+    W[:, 0, 2] = 9
+    X = 1e6 * np.stack([w[:, 0, 1], -w[:, 0, 0], np.full(100, -1e-5)], axis=1)
     rows, eps = np.stack([np.arange(100), np.zeros(100, int), np.arange(100)], axis=1), np.full(100, 0.5)
     found = get_engine(engine).caps(W[None], X, rows, eps, LINF, 3, 4.0)
     for v, x, cap in zip(fractions(W), fractions(X), found):
-        truth = sum(exact_sigma(one @ x + sum(one) / 2, 3, 4) for one in v)
+        truth = sum(exact_sigma(one @ x + sum(one) / 2, 3, Fraction(4)) for one in v)
         assert 0 < truth <= Fraction(cap) <= truth + Fraction(1, 100)
 
 

@@ -12,17 +12,18 @@ from advfeat.patches.certify.pairs import REASONS
 @pytest.fixture(scope="module")
 def fall():
     """Samples on the fall of their curve: a label and a rival with a strong neuron each, the rival with dense ones too,
-    at a radius between what few boxes certify and what is broken."""
+    at radii between what few boxes certify and what is broken."""
     rng = np.random.default_rng(0)
-    W = rng.standard_normal((2, 12, 40)) / 4
+    W = rng.standard_normal((2, 13, 45)) / 4
     W[0] *= 0.1
     W[:, 0] = 0
     W[0, 0, 0], W[1, 0, 1] = 20, 8
-    X = 0.02 * rng.standard_normal((4, 8, 40))
+    X = 0.02 * rng.standard_normal((4, 8, 45))
     X[:, 0, 0] += 2
     net, y = PatchCNN(W, 3, 30.0), np.zeros(4, int)
     radius = robust_radius(net, X, y, max_nodes=2, rtol=2e-3)
-    return net, X, y, 0.4 * radius.certified + 0.6 * radius.broken
+    share = np.array([0.1, 0.3, 0.5, 0.7])
+    return net, X, y, (1 - share) * radius.certified + share * radius.broken
 
 
 def test_every_sample_says_why_it_stopped(fall):
