@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -9,15 +11,20 @@ from ..core import checks
 from ..core.types import BoolArray, Float64Array, PerPoint
 
 
-def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float:
+@overload
+def plateau(beta: float, q: int, rho: float, ascent_lr: float) -> float: ...
+@overload
+def plateau(beta: PerPoint, q: int, rho: PerPoint, ascent_lr: PerPoint) -> Float64Array: ...
+def plateau(beta: PerPoint, q: int, rho: PerPoint, ascent_lr: PerPoint) -> float | Float64Array:
     """B* with (B*)^q = rho^(q-1) beta^(2-q) / ascent_lr.
 
     One ascent step on -F_y takes ascent_lr sum_s sigma'(beta B_s) B_s off the strength beta of a non-robust patch.  In
     the polynomial part the rest vanishes, and B stops, where (sum_s (B_s)_+^q)^(1/q) = B*; needs eps >= beta.  In the
-    units of a weight.  ValueError for a parameter that is not positive, and for a q that is no integer in 2..100.
+    units of a weight.  beta, rho, ascent_lr: numbers, or arrays that broadcast.  ValueError for one that is not
+    positive, and for a q that is no integer in 2..100.
     """
     for name, value in (("beta", beta), ("rho", rho), ("ascent_lr", ascent_lr)):
-        checks.number(name, value, above=0)
+        checks.numbers(name, value, above=0)
     checks.degree(q)
     return (rho ** (q - 1) * beta ** (2 - q) / ascent_lr) ** (1 / q)
 
