@@ -52,6 +52,10 @@ class NumpyEngine:
         """How `train` would work on a batch: rows (what, how)."""
         return [("products", "NumPy's matmul and einsum on all samples at once")]
 
+    def plan_recursion(self, types):
+        """Which kernel `recursion` has for which of the runs."""
+        return f"{len(types.y)} runs one by one, by NumPy"
+
     def logits(self, W, batch, q, rho):
         """F (R, N, k)."""
         return np.where(batch.active[..., None], forward(W, batch.X, q, rho), np.nan)

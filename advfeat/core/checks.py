@@ -20,6 +20,7 @@ SEQUENCES = (list, tuple, range, np.ndarray)  # of generators or seeds: one per 
 LARGEST_DEGREE = 100  # of the activation, q
 MOST = 10**12  # of anything counted: years of iterations, terabytes of numbers
 LONGEST = 100  # characters of a value in a message
+MOST_TOLD = 24  # names in a message that offers them
 MOST_STEPS = 10_000  # of an ascent on one sample
 Augmentation = Literal["none", "crop", "crop_flip"]  # of images
 Partition = Literal["uniform", "fixed", "bernoulli"]
@@ -178,11 +179,15 @@ def seeds(value, n_runs: int, name: str = "seed") -> list[int]:
 
 
 def nearest(name: str, options) -> str:
-    """' Did you mean ...?' or the whole list, for messages about unknown names."""
+    """' Did you mean ...?' or the list, the whole one where it is short, for messages about unknown names."""
     known = {str(option).lower(): str(option) for option in options}
     text = name if isinstance(name, str) else shown(name)
     close = difflib.get_close_matches(text.lower(), list(known), n=1, cutoff=0.5)
-    return f"did you mean {known[close[0]]!r}?" if close else f"choose from {', '.join(map(repr, options))}"
+    if close:
+        return f"did you mean {known[close[0]]!r}?"
+    told = list(map(repr, options))
+    more = f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+    return f"choose from {', '.join(told[:MOST_TOLD])}{more}"
 
 
 def choice(name: str, value, options):

@@ -43,7 +43,8 @@ class RepresentativesConfig(ImageConfig):
     """
 
     training: str = key("pgd", "how the adversarial networks are trained", choices=("pgd", "fgsm", "trades"))
-    adversarial_epochs: int | None = key(None, "epochs of adversarial trainings, as of the others without it", low=1)
+    adversarial_epochs: int | None = key(None, "epochs of adversarial trainings, as of the others without it", low=1,
+                                         high=100_000)  # fmt: skip
     n_seeds: int = key(3, "networks of each kind", low=1, high=100)
     learners: tuple[str, ...] = key(LEARNERS, "who learns besides the references: their kin, another architecture",
                                     choices=LEARNERS, many=True)  # fmt: skip

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core import checks, store
-from ..theory import density_ratio
+from ..theory.window import density
 from .axis import KEYS, SCALES
 from .catalogue import DESIGNS, DIGEST, ENGINES, METRICS, TABLE, TRAININGS, count_runs
 
@@ -185,7 +185,7 @@ class Results:
             above, below = (self.field(part).astype(float) for part in RATIOS[name])
             return above / below
         if name == "density_ratio":
-            return np.vectorize(density_ratio, otypes=[float])(*(self.field(part) for part in PARTS[name]))
+            return np.vectorize(density, otypes=[float])(*(self.field(part) for part in PARTS[name]))
         if name not in self._base:
             raise ValueError(f"{name!r}: unknown field; {checks.nearest(name, [*self._base, *PARTS])}")
         return np.full(self.n_points, self._base[name])

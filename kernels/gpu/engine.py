@@ -98,6 +98,9 @@ class CupyEngine(NumpyEngine):
             ("memory", f"{inputs / 2**20:.3g} MiB inputs, {R * numbers / 2**20:.3g} MiB for training"),
         ]
 
+    def plan_recursion(self, types):
+        return f"{len(types.y)} runs, a block of threads each"
+
     # -------------------------------------------------------------- parts
     def _net(self, W, q, rho):
         if self._tf32 and W.dtype != np.float32:

@@ -264,7 +264,7 @@ def test_command(done, tmp_path, capsys):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("[cross]\n", "'base' is missing"),
-    ("[base]\n{base}\n[more]\n", "'more' is none"),
+    ("[base]\n{base}\n[more]\n", "'more' is unknown"),
     ("[base]\n{base}\n[cross]\nkinship = ['cousin']\n", "kinship = 'cousin': unknown"),
     ("[base]\n{base}\n[cross]\nsteps = [0]\n", "steps = 0: must be an integer >= 1"),
     ("[base]\n{base}\n[cross]\nstart = ['image']\n", "cross = 'start': unknown"),

@@ -360,7 +360,7 @@ def test_random_strengths_of_the_population(shared):
         ({"q": 1}, "q = 1"),
         ({"lr": -1.0}, "lr = -1.0"),
         ({"lr": [1.0, 2.0, 3.0]}, "lr has shape"),
-        ({"ascent_lr": 1.0}, "give both"),
+        ({"ascent_lr": 1.0}, "eps = None: both must be given"),
         ({"ascent_lr": 1.0, "eps": 1.0, "objective": "magin"}, "did you mean 'margin'"),
         ({"n_iter": -1}, "n_iter = -1"),
         ({"after_saturation": "ignore"}, "after_saturation"),
@@ -382,7 +382,7 @@ def test_more_refusals():
         State.draw(2, 2, 3, rng=0)
     with pytest.raises(ValueError, match="n_robust = 9"):
         population_types(3, 7, 9, 1.0, 1.0)
-    with pytest.raises(ValueError, match=r"y: must be integers in 0\.\.1"):
+    with pytest.raises(ValueError, match=r"y = .*: must be integers in 0\.\.1"):
         empirical_types([0, 2], np.zeros((2, 3), bool), np.ones((2, 3)), 2)
     with pytest.raises(ValueError, match="must be two replicates or more"):
         standard_error(np.ones((1, 3)))
