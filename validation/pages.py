@@ -27,7 +27,8 @@ MORE_STYLE = """<style>
 .verdict, .chip { color: #fff; border-radius: .6em; padding: .05em .6em; font-size: .85em; white-space: nowrap; }
 .chip { display: inline-block; margin: .12em .1em; text-decoration: none; font-size: .8em; }
 table.glance td { text-align: left; vertical-align: top; white-space: normal; }
-section { border-top: 1px solid #ccc; margin-top: 1.8rem; padding-top: .4rem; } section td { white-space: normal; }
+section { border-top: 1px solid #ccc; margin-top: 1.8rem; padding-top: .4rem; }
+section :is(td, th, td:first-child) { white-space: normal; }
 section h2 { margin-top: .4rem; } code { background: #f4f4f4; padding: .1em .3em; white-space: pre-wrap; }
 table.all :is(td, th), section :is(td, th) { text-align: left; } a { color: #0072b2; }
 </style>"""

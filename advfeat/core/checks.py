@@ -230,7 +230,7 @@ def callback(name: str, value):
 
 def box(value) -> tuple[float, float]:
     """(lo, hi), finite, lo < hi."""
-    if not isinstance(value, (*SEQUENCES, tuple)) or len(value) != 2:
+    if not isinstance(value, SEQUENCES) or len(value) != 2:
         raise ValueError(f"box = {shown(value)}: must be a pair (lo, hi)")
     lo, hi = (number("box", side) for side in value)
     if not lo < hi:

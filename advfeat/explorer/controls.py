@@ -26,6 +26,11 @@ def like(name: str, default, high=None):
     return field(default=default, metadata=held | ({} if high is None else {"high": high}))
 
 
+def step_work(k: int, m: int) -> int:
+    """About the multiplications of an iteration of one seed."""
+    return max(k * (k * m) ** 2, SMALLEST)
+
+
 class Slider(NamedTuple):
     """A symbol, a short name, and the ends between which a slider runs; typed values may lie outside."""
 
@@ -127,8 +132,7 @@ class Controls(Configuration):
 
     @property
     def step_work(self) -> int:
-        """About the multiplications of an iteration of one seed."""
-        return max(self.n_classes * (self.n_classes * self.n_neurons) ** 2, SMALLEST)
+        return step_work(self.n_classes, self.n_neurons)
 
     def config(self) -> Figure3Config:
         """The trainings of this point: its network's are what the recursion follows, to rounding."""

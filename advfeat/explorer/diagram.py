@@ -16,7 +16,7 @@ from ..theory import State, plateau, population_types, simulate
 from ..theory.events import TAKE_OFF
 from ..theory.timing import log_flow_time, log_growth_rate
 from ..theory.window import density
-from .controls import AXES, SLIDERS, Controls
+from .controls import AXES, SLIDERS, Controls, step_work
 from .curves import start
 
 SIDE = 24  # cells of an axis
@@ -135,7 +135,7 @@ class Spot(NamedTuple):
 
     @property
     def step_work(self) -> int:
-        return max(self.n_classes * (self.n_classes * self.n_neurons) ** 2, 100)
+        return step_work(self.n_classes, self.n_neurons)
 
 
 def cells(controls: Controls) -> list[list[Spot | None]]:

@@ -183,8 +183,8 @@ there. {escape(window.sentence(config.eps_test))}.</p>
 <h2>Radii</h2>
 {table(*radii)}
 <p class="note">Median (quartiles) over the samples that are right when clean. Ratio: median of certified / broken
-radius. Gaps: best attack minus certificate, at the radius of the grid where it is widest; off the fall: where robust
-accuracy is within {SHARE:g} of clean accuracy or of 0.</p>
+radius. Gaps: best attack minus certificate, where it is widest of all radii, intervals' of the grid's; off the fall:
+where robust accuracy is within {SHARE:g} of clean accuracy or of 0.</p>
 {_finders(found)}
 {curves}
 <h2>Classes at the configuration's test radius {config.eps_test:g}</h2>

@@ -12,7 +12,7 @@ from ..branch_and_bound import ROOT, TINY, UNIT_ROUNDOFF
 from ..caps import HALVINGS
 from ..formulas import L2, LINF
 from ..jit import jit, part
-from .patch import REORDER, sigma
+from .patch import REORDER, dot, sigma
 
 LANES = 8  # patches at a time
 
@@ -145,14 +145,6 @@ def with_leader(F, led, p, low, high, weight, pad, q, rho, line, corners, ends, 
     return most
 
 
-@part(fastmath=REORDER)
-def product(V, r, X, n):
-    total = 0.0
-    for c in range(V.shape[1]):
-        total += V[r, c] * X[n, c]
-    return total
-
-
 @jit
 def caps(
     lo, hi, _, W, sizes, X, firsts, order, rows, eps, neurons, weights, block_ends, norm, q, rho, found
@@ -204,7 +196,7 @@ def caps(
                     known = pads[p] < math.inf  # of what overflows nothing is known
                     reach[p] = reach[p] if known else 0.0
                     for r in range(m):
-                        v[p, r] = product(V, mine[r], X, rows[lane[p], 0]) if known else 0.0
+                        v[p, r] = dot(V, mine[r], X, rows[lane[p], 0]) if known else 0.0
                     for s in range(1, 1 << a_few):
                         few_v[p, s] = few_v[p, s & (s - 1)] + v[p, 1 + begin + lowest(s)]
                     for s in range(1, 1 << a_many):

@@ -1,11 +1,8 @@
 """Faults, one after the other, and a table of what came of them: ``make faults``.
 
-Each work is a command as users give it,
-     into a folder of its own.  Undisturbed it gives the files that every disturbed
-one must give in the end, however it was stopped; a stop must be a kill,
-     or a named error of one line.  Nothing here is
-random but the moments, drawn by a seed.  Needs Linux and root (a small file system is mounted,
-     privileges are dropped).
+Each work is a command as users give it, into a folder of its own.  Undisturbed it gives the files that every disturbed
+one must give in the end, however it was stopped; a stop must be a kill, or a named error of one line.  Nothing here is
+random but the moments, drawn by a seed.  Needs Linux and root (a small file system is mounted, privileges are dropped).
 """
 
 import argparse
@@ -24,6 +21,7 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 from cli_runs import ROOT, TINY  # noqa: E402
+from finished import content  # noqa: E402
 from sweep_specs import spec, write  # noqa: E402
 
 from advfeat.core import store  # noqa: E402
@@ -71,16 +69,13 @@ class Works:
             "reproduce": lambda out: [*reproduce, "--out", out],
             "sweep": lambda out: ["sweep", base / "spec.toml", "--jobs", 2, "--largest-batch", 2, "--out", out],
             "robustness": lambda out: ["robustness", base / "reproduce", "--eps-grid", "0.2:1:6", "--samples", 6,
-            "--rtol",
-                                       0.1, "--max-nodes", 8, "--out", out],
+                                       "--rtol", 0.1, "--max-nodes", 8, "--out", out],
             "image training": lambda out: [*train, "--out", out],
             "evaluation": lambda out: ["images", "evaluate", base / "image training", "--samples", 60, "--out", out],
             "inversion": lambda out: ["images", "invert", base / "image training", "--set", "n_images=20",
-            "n_starts=2",
-                                      "inversion_steps=150", "--out", out],
+                                      "n_starts=2", "inversion_steps=150", "--out", out],
             "attack": lambda out: ["images", "attack", base / "image training", "--source", 1, "--target", 7,
-            "--steps", 200,
-                                   "--out", out],
+                                   "--steps", 200, "--out", out],
             "experiment": lambda out: [*experiment, "--out", out],
         }  # fmt: skip
         self.seconds = {}
@@ -107,21 +102,6 @@ class Works:
         left = [str(path) for path in out.rglob(".*") if store.TEMPORARY.fullmatch(path.name)]
         wrong = sorted(key for key in mine.keys() | wanted.keys() if mine.get(key) != wanted.get(key))
         return f"differs in {wrong[:3]}" * bool(wrong) + f"left {left[:3]}" * bool(left)
-
-
-def content(folder: Path) -> dict[str, bytes | int]:
-    """What must be equal: arrays of every .npz, tables, pictures, the length of records."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.suffix in (".png", ".parquet"):
-            found[name] = path.read_bytes()
-        elif path.suffix == ".npz":
-            held = store.load_npz(path).items()
-            found |= {f"{name}/{key}": a.tobytes() for key, a in held if key not in ("head", "digest")}
-        elif path.name == "records.bin":
-            found[name] = path.stat().st_size
-    return found
 
 
 # ------------------------------------------------------------------ processes

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import content
 
 import advfeat
-from advfeat.core import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="SIGKILL")]
 
@@ -133,21 +133,6 @@ def undisturbed(tmp_path_factory):
         finish(work(place / name))
         seconds[name] = time.perf_counter() - begin
     return place, works, seconds
-
-
-def content(folder):
-    """What must be equal: arrays of every .npz, tables and pictures."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.suffix in (".png", ".parquet"):
-            found[name] = path.read_bytes()
-        elif path.suffix == ".npz":
-            found |= {f"{name}/{key}": a.tobytes() for key, a in store.load_npz(path).items()
-                      if key not in ("head", "digest")}  # fmt: skip
-        elif path.name == "records.bin":
-            found[name] = path.stat().st_size
-    return found
 
 
 KINDS = [(name, trial) for name in ("reproduce", "sweep", "robustness", "train", "layers") for trial in range(8)]
